@@ -1,0 +1,1 @@
+"""The notebook side: `%%remote` and the JupyterLab sidebar (not built yet)."""

@@ -1,0 +1,1 @@
+"""The nouns: frozen dataclasses, enums whose values are what is stored, errors. No I/O here."""

@@ -1,0 +1,44 @@
+"""The local code that travels with a function: a manifest of paths and content digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleFile:
+    """One file of a bundle."""
+
+    # relative, with forward slashes, never absolute, never with ".." in it
+    path: str
+    # "sha256:…" of the content
+    digest: str
+    size: int
+    executable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A manifest, and the folders in it that go onto ``sys.path``, in order."""
+
+    files: tuple[BundleFile, ...] = ()
+    # relative folders; "." is the bundle's root
+    import_roots: tuple[str, ...] = (".",)
+    # absolute folder at home that each import root stands for, so that tracebacks can name the user's own file
+    origins: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """``sha256:…`` over the manifest; the empty bundle's digest is the empty string."""
+        if not self.files:
+            return ""
+        rows = [[f.path, f.digest, f.executable] for f in sorted(self.files, key=lambda f: f.path)]
+        text = json.dumps([rows, self.import_roots, self.origins], separators=(",", ":"))
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    @property
+    def size_bytes(self) -> int:
+        """The sum of the files' sizes."""
+        return sum(f.size for f in self.files)

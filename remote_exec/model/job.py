@@ -1,0 +1,104 @@
+"""Jobs, attempts and how they end. Enum values are what the journal stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class JobState(str, Enum):
+    """Where a job or call stands. The last three are final."""
+
+    QUEUED = "queued"  # waits for a worker, a quota or its environment
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can follow this state."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Cause(str, Enum):
+    """Why an attempt ended; a death certificate's headline."""
+
+    NONE = "none"  # it returned
+    USER_ERROR = "user_error"  # the function raised
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    SIGNAL = "signal"
+    EXITED = "exited"  # the process ended itself (os._exit)
+    EVICTED = "evicted"
+    INTERRUPTED = "interrupted"
+    HOST_LOST = "host_lost"
+    ENVIRONMENT = "environment"  # the environment, or a pre-execution command, failed
+    SERIALIZATION = "serialization"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeathCertificate:
+    """How a worker died."""
+
+    cause: Cause
+    # one sentence
+    message: str
+    pid: int = 0
+    # exactly one of the two is set, or neither where the fork server was lost too
+    signal: int | None = None
+    exit_code: int | None = None
+    # peak resident set, bytes; 0 where unknown
+    peak_memory: int = 0
+    # the kernel's own words, or the cgroup's counter, where there is evidence of an OOM kill
+    oom_evidence: str = ""
+    # the last lines that the worker wrote
+    last_lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One named span of a call's way, with its length."""
+
+    name: str
+    seconds: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptRecord:
+    """One try at running a job, as the journal keeps it."""
+
+    job: str
+    number: int
+    state: JobState
+    cause: Cause = Cause.NONE
+    worker_pid: int = 0
+    started_at: float | None = None  # UTC, seconds since the epoch
+    ended_at: float | None = None
+    certificate: DeathCertificate | None = None
+    phases: tuple[Phase, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """One job or recorded call, as the journal keeps it and lists it."""
+
+    name: str
+    # "job": durable before it was acknowledged; "call": recorded after the fact; "array": many calls in one row
+    kind: str
+    function: str
+    state: JobState
+    created_at: float  # UTC, seconds since the epoch
+    started_at: float | None = None
+    ended_at: float | None = None
+    cause: Cause = Cause.NONE
+    # one line for lists: the exception's type and message, or empty
+    summary: str = ""
+    instance_type: str = "local"
+    attempts: int = 1
+    # for arrays: how many calls, and how many of them failed
+    count: int = 1
+    failed: int = 0
+    tags: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,87 @@
+"""Where things lie on a host: one directory for all that is kept, one short one for sockets.
+
+`REMOTE_EXEC_HOME` moves the first (default: ``$XDG_DATA_HOME/remote_exec``, else ``~/.local/share/remote_exec``).
+Sockets live in ``$XDG_RUNTIME_DIR/remote_exec/<8 hex>``, else ``/tmp/remote_exec-<uid>/<8 hex>``, since a unix
+socket's path is limited to about 100 bytes; the hex is a digest of the first directory's path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All paths of one agent: one user and one state directory."""
+
+    home: Path
+    sockets: Path
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Layout:
+        """Return the layout that these environment variables ask for."""
+        home = environ.get("REMOTE_EXEC_HOME")
+        if not home:
+            data = environ.get("XDG_DATA_HOME") or os.path.join(
+                environ.get("HOME") or os.path.expanduser("~"), ".local", "share"
+            )
+            home = os.path.join(data, "remote_exec")
+        home = os.path.realpath(home)
+        runtime = environ.get("XDG_RUNTIME_DIR")
+        base = os.path.join(runtime, "remote_exec") if runtime else f"/tmp/remote_exec-{os.getuid()}"  # noqa: S108
+        digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
+        return cls(home=Path(home), sockets=Path(base, digest))
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where the agent listens."""
+        return self.sockets / "agent"
+
+    @property
+    def agent_lock(self) -> Path:
+        """Held by the one agent of this layout for as long as it lives."""
+        return self.home / "agent.lock"
+
+    @property
+    def agent_log(self) -> Path:
+        """What the agent has to say."""
+        return self.home / "agent.log"
+
+    @property
+    def journal(self) -> Path:
+        """The journal's SQLite file."""
+        return self.home / "journal.sqlite3"
+
+    @property
+    def jobs(self) -> Path:
+        """A folder for each job or call that left something: its log, its working directory."""
+        return self.home / "jobs"
+
+    @property
+    def blobs(self) -> Path:
+        """Content-addressed bytes."""
+        return self.home / "cache" / "blobs-v1"
+
+    @property
+    def environments(self) -> Path:
+        """Built environments, by digest."""
+        return self.home / "cache" / "environments-v1"
+
+    @property
+    def bundles(self) -> Path:
+        """Unpacked bundles, by digest."""
+        return self.home / "cache" / "bundles-v1"
+
+    @property
+    def runtimes(self) -> Path:
+        """Unpacked copies of the carried runtime, by digest."""
+        return self.home / "cache" / "runtimes-v1"
+
+    @property
+    def persistent_cache(self) -> Path:
+        """The directory that functions find under `REMOTE_EXEC_PERSISTENT_CACHE`."""
+        return self.home / "cache" / "persistent"
