@@ -102,3 +102,33 @@ class JobRecord:
     count: int = 1
     failed: int = 0
     tags: tuple[tuple[str, str], ...] = ()
+
+
+class OutcomeKind(str, Enum):
+    """Whether the function returned."""
+
+    OK = "ok"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a job ended: at most one for each job, and final."""
+
+    kind: OutcomeKind
+    # the pickled result (or the pickled exception), in order: bytes inline, or a blob's "sha256:…" digest
+    parts: tuple[bytes | str, ...] = ()
+    # for a failure: the `Failure` as JSON
+    failure: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForkServerRecord:
+    """A fork server that may outlive its agent, as the next agent finds it."""
+
+    id: str
+    pid: int
+    socket: str
+    # the pool's key as JSON
+    pool_key: str
+    started_at: float  # UTC, seconds since the epoch

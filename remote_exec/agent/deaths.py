@@ -1,0 +1,70 @@
+"""Death certificates: from how a worker was reaped to what killed it, in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+
+from ..model.job import Cause, DeathCertificate
+from ..wire.protocol import WorkerExited
+from ..worker.guards import TIMED_OUT_EXIT
+from ..worker.joblog import LogReader
+
+LAST_LINES = 20
+
+
+def oom_kills() -> int:
+    """Return how often the kernel has killed for want of memory since it booted; 0 where it does not tell."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def certify(
+    exited: WorkerExited, *, killed_for: str, oom_kills: int, log_folder: Path | None
+) -> DeathCertificate:
+    """Return the certificate of a worker that has been reaped.
+
+    Args:
+        exited: what its fork server told.
+        killed_for: why the agent had it killed: "cancelled", "timed_out", "memory"; or empty.
+        oom_kills: how many kills for want of memory the kernel has counted since the last death.
+        log_folder: where its lease's log lies.
+    """
+    cause, message, evidence = Cause.EXITED, "", ""
+    if exited.signal is not None:
+        name = signal.Signals(exited.signal).name if exited.signal in set(signal.Signals) else str(exited.signal)
+        cause, message = Cause.SIGNAL, f"it was killed by signal {exited.signal} ({name})"
+    else:
+        message = f"it ended itself with exit code {exited.exit_code}"
+    if killed_for == "cancelled":
+        cause, message = Cause.CANCELLED, "it did not heed the interrupt and was stopped"
+    elif killed_for == "timed_out" or exited.exit_code == TIMED_OUT_EXIT:
+        cause, message = Cause.TIMED_OUT, "it ran longer than max_runtime_in_seconds and was stopped"
+    elif killed_for == "memory":
+        cause, message = Cause.OUT_OF_MEMORY, "it used more memory than was asked for it and was stopped"
+        evidence = "the agent measured more resident memory than the memory option grants"
+    elif exited.signal == signal.SIGKILL and oom_kills > 0:
+        cause, message = Cause.OUT_OF_MEMORY, "it was killed for want of memory"
+        evidence = f"the kernel's count of out-of-memory kills rose by {oom_kills}"
+    return DeathCertificate(
+        cause=cause,
+        message=message,
+        pid=exited.pid,
+        signal=exited.signal,
+        exit_code=exited.exit_code,
+        peak_memory=exited.peak_memory,
+        oom_evidence=evidence,
+        last_lines=_last_lines(exited, log_folder),
+    )
+
+
+def _last_lines(exited: WorkerExited, folder: Path | None) -> tuple[str, ...]:
+    logged: list[str] = []
+    if folder is not None and folder.is_dir():
+        with contextlib.suppress(OSError):
+            logged = [line.decode(errors="replace") for line in LogReader(folder).tail_lines(LAST_LINES)]
+    return (*logged, *exited.last_lines)[-LAST_LINES:]

@@ -1,0 +1,379 @@
+"""Durable jobs: written down before they are acknowledged, run by the agent as a worker's client, ended once.
+
+What may follow what is `job_states`' business; here its instructions are carried out. A job's call travels as the
+very bytes of its call stream, which the client packed: the agent never unpickles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from ..model.errors import ConfigurationError, MaxRuntimeExceeded, RemoteExecError, WorkerDied
+from ..model.errors import ALL as ERRORS
+from ..model.job import AttemptRecord, Cause, DeathCertificate, JobRecord, JobState, Outcome, OutcomeKind, Phase
+from ..model.pool import PoolSpec
+from ..serial import failures, failures_json, pickling
+from ..wire import frames, protocol
+from ..wire.messages import from_plain, to_plain
+from ..wire.stream import CallStream
+
+if TYPE_CHECKING:
+    from .service import Agent
+
+_log = logging.getLogger(__name__)
+
+INLINE_BYTES = 256 << 10
+RETRY_SECONDS = (1.0, 5.0, 30.0)
+_LOST = frozenset({Cause.SIGNAL, Cause.EXITED, Cause.OUT_OF_MEMORY, Cause.HOST_LOST, Cause.EVICTED})
+
+
+class Job:
+    """One job that has not ended, and its current attempt."""
+
+    def __init__(self, agent: Agent, record: JobRecord, spec: dict[str, Any]) -> None:
+        self.agent = agent
+        self.record = record
+        self.spec = spec
+        self.attempt = 0
+        self.cancelled = False
+        self.why = "it waits for the agent"
+        self.phases: tuple[Phase, ...] = ()
+        self.certificate: DeathCertificate | None = None
+        self._stream: CallStream | None = None
+        self._started_at = 0.0
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.record.name
+
+    @property
+    def lease(self) -> str:
+        """The id of the current attempt's lease, which names its log folder too."""
+        return f"{self.name}.{self.attempt}"
+
+    def start(self) -> None:
+        """Begin an attempt: ask for a worker."""
+        self.attempt += 1
+        ours, theirs = socket.socketpair()
+        self._stream = CallStream(ours)
+        self.agent.request_lease(
+            protocol.RequestLease(
+                lease=self.lease,
+                pool=_pool_spec(self.agent, self.name, self.spec),
+                bundle=self.spec["bundle"],
+                preload=tuple(self.spec["preload"]),
+                keep_alive_seconds=self.spec["keep_alive_seconds"],
+                max_workers=self.spec["max_workers"],
+                uv=self.spec["uv"],
+                streams=1,
+            ),
+            [theirs.detach()],
+            client=None,
+            on_event=self._on_lease,
+        )
+
+    def cancel(self) -> None:
+        """Stop it, wherever it stands."""
+        self.cancelled = True
+        entry = self.agent.leases.get(self.lease)
+        if entry is not None and entry.worker:
+            self.agent.cancel(self.lease, 1)
+        else:
+            self._close()
+            self.agent.drop_waiting(self.lease)
+            self._finish(JobState.CANCELLED, Cause.CANCELLED, Outcome(kind=OutcomeKind.FAILED), "cancelled")
+
+    def _on_lease(self, message: object) -> None:
+        if isinstance(message, protocol.LeaseWaits):
+            self.why = message.why
+        elif isinstance(message, protocol.LeaseGranted):
+            self._granted(message)
+        elif isinstance(message, protocol.LeaseRefused):
+            error = next((e for e in ERRORS if e.__name__ == message.error), RemoteExecError)(message.text)
+            self._close()
+            self._fail(error, Cause.ENVIRONMENT)
+        elif isinstance(message, protocol.WorkerLost):
+            self.certificate = message.certificate
+
+    def _granted(self, granted: protocol.LeaseGranted) -> None:
+        self.phases = granted.phases
+        self._started_at = time.time()
+        self.why = "it runs"
+        record = replace(self.record, state=JobState.RUNNING, started_at=self._started_at, attempts=self.attempt)
+        self.record = record
+        self.agent.journal.transition(
+            self.name,
+            expected=(JobState.QUEUED, JobState.RUNNING),
+            state=JobState.RUNNING,
+            started_at=self._started_at,
+            attempts=self.attempt,
+        )
+        self.agent.journal.start_attempt(
+            AttemptRecord(
+                job=self.name,
+                number=self.attempt,
+                state=JobState.RUNNING,
+                worker_pid=granted.pid,
+                started_at=self._started_at,
+            )
+        )
+        self.agent.reactor.in_thread(self._converse, self._ended)
+
+    def _converse(self) -> tuple[bool, bytes | str, int] | None:
+        """In a thread: send the call, wait for its result; None when the worker died before it."""
+        stream = self._stream
+        assert stream is not None  # noqa: S101
+        with contextlib.suppress(OSError):
+            for part in self.agent.journal.payload(self.name):
+                data = part if isinstance(part, bytes) else self.agent.blobs.read(part)
+                stream.sock.sendall(data)
+            while True:
+                frame = stream.receive()
+                if frame is None:
+                    return None
+                if frame.kind == frames.RESULT:
+                    data, buffers = stream.parts(frame)
+                    whole = pickling.join(data, buffers)
+                    kept = whole if len(whole) <= INLINE_BYTES else self.agent.blobs.put(whole)
+                    return not frame.flags & frames.FAILED, kept, frame.flags
+        return None
+
+    def _ended(self, result: tuple[bool, bytes | str, int] | None, error: BaseException | None) -> None:
+        if error is not None:
+            _log.error("running job %s failed", self.name, exc_info=error)
+        if result is None:
+            # The worker's death is certified by its fork server a moment later.
+            self.agent.reactor.after(0.2, self._lost)
+            return
+        stream = self._stream
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.send(frames.pack(frames.BYE, ack=1))
+        self._close()
+        ok, kept, flags = result
+        if ok:
+            self._finish(JobState.SUCCEEDED, Cause.NONE, Outcome(kind=OutcomeKind.OK, parts=(kept,)), "")
+            return
+        text = (kept if isinstance(kept, bytes) else self.agent.blobs.read(kept)).decode()
+        failure = failures_json.from_json(text)
+        cancelled = bool(flags & frames.CANCELLED)
+        cause = Cause.CANCELLED if cancelled else _cause_of(failure.qualname)
+        if not cancelled and self._retries_left() and failure.retryable:
+            self._end_attempt(JobState.FAILED, cause)
+            self._retry()
+            return
+        self._finish(
+            JobState.CANCELLED if cancelled else JobState.FAILED,
+            cause,
+            Outcome(kind=OutcomeKind.FAILED, failure=text),
+            f"{failure.qualname}: {failure.message}"[:300],
+        )
+
+    def _lost(self) -> None:
+        self._close()
+        certificate = self.certificate or DeathCertificate(
+            cause=Cause.HOST_LOST, message="its worker and its fork server are gone; how it died is unknown"
+        )
+        if self.cancelled or certificate.cause is Cause.CANCELLED:
+            self._finish(JobState.CANCELLED, Cause.CANCELLED, Outcome(kind=OutcomeKind.FAILED), "cancelled")
+        elif certificate.cause is Cause.TIMED_OUT:
+            self._fail(MaxRuntimeExceeded(certificate.message), Cause.TIMED_OUT)
+        elif certificate.cause in _LOST and self._retries_left():
+            self._end_attempt(JobState.FAILED, certificate.cause)
+            self._retry()
+        else:
+            error = WorkerDied(
+                f"the worker that ran {self.record.function} died: {certificate.message}", certificate=certificate
+            )
+            self._fail(error, certificate.cause)
+
+    def _retries_left(self) -> bool:
+        return self.attempt <= int(self.spec["max_retry_attempts"])
+
+    def _retry(self) -> None:
+        delay = RETRY_SECONDS[min(self.attempt - 1, len(RETRY_SECONDS) - 1)]
+        self.why = f"attempt {self.attempt} of {1 + int(self.spec['max_retry_attempts'])} failed; the next is due"
+        self.certificate = None
+        self.agent.reactor.after(delay, self._restart)
+
+    def _restart(self) -> None:
+        if not self.cancelled:
+            self.start()
+
+    def _fail(self, error: RemoteExecError, cause: Cause) -> None:
+        text = failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
+        outcome = Outcome(kind=OutcomeKind.FAILED, failure=text)
+        self._finish(JobState.FAILED, cause, outcome, f"{type(error).__name__}: {error.message}"[:300])
+
+    def _end_attempt(self, state: JobState, cause: Cause) -> None:
+        self.agent.journal.end_attempt(
+            AttemptRecord(
+                job=self.name,
+                number=self.attempt,
+                state=state,
+                cause=cause,
+                started_at=self._started_at or None,
+                ended_at=time.time(),
+                certificate=self.certificate,
+                phases=self.phases,
+            )
+        )
+
+    def _finish(self, state: JobState, cause: Cause, outcome: Outcome, summary: str) -> None:
+        self._end_attempt(state, cause)
+        finish(self.agent, self.name, state=state, cause=cause, outcome=outcome, summary=summary)
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+def submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable[[str, str], None]) -> None:
+    """Make a job durable, acknowledge it, start it; `reply(error class, text)`."""
+    spec = {key: value for key, value in arguments.items() if key != "variables"}
+    record = JobRecord(
+        name=arguments["name"],
+        kind="job",
+        function=arguments["function"],
+        state=JobState.QUEUED,
+        created_at=time.time(),
+        instance_type=arguments["instance_type"],
+        attempts=0,
+        tags=tuple((key, value) for key, value in arguments["tags"]),
+    )
+    if agent.journal.get(record.name) is not None:
+        reply("ConfigurationError", f"name={record.name!r}: a job of that name exists on this host")
+        return
+    _keep_private(agent, record.name, arguments["variables"])
+    payload: list[bytes | str] = list(arguments["payload_blobs"])
+    if body:
+        payload.append(body if len(body) <= INLINE_BYTES else agent.blobs.put(body))
+    future = agent.journal.create_job(record, spec_json=json.dumps(spec), payload=payload)
+
+    def created(_: Any) -> None:
+        error = future.exception()
+        if error is not None:
+            name = type(error).__name__ if isinstance(error, ConfigurationError) else "RemoteExecError"
+            reply(name, str(error))
+            return
+        reply("", "")
+        job = agent.jobs[record.name] = Job(agent, record, spec)
+        job.start()
+
+    future.add_done_callback(lambda done: agent.reactor.call_from_thread(lambda: created(done)))
+
+
+def finish(
+    agent: Agent, name: str, *, state: JobState, cause: Cause, outcome: Outcome, summary: str
+) -> None:
+    """Write down how a job ended; tell who waits once that is durable."""
+    future = agent.journal.finish(
+        name, state=state, ended_at=time.time(), outcome=outcome, cause=cause, summary=summary
+    )
+
+    def written() -> None:
+        agent.jobs.pop(name, None)
+        with contextlib.suppress(OSError):
+            os.unlink(_private_file(agent, name))
+        for waiter in agent.job_waiters.pop(name, []):
+            waiter()
+        agent.settle()
+
+    future.add_done_callback(lambda _: agent.reactor.call_from_thread(written))
+
+
+def promote(agent: Agent, record: JobRecord) -> None:
+    """A call whose client is gone becomes a job."""
+    agent.journal.create_job(replace(record, kind="job"), spec_json="{}")
+
+
+def finish_orphan(agent: Agent, message: protocol.OrphanEnded, body: bytes) -> None:
+    """Take in the outcome of a call that no client took."""
+    record = message.record
+    if agent.journal.get(record.name) is None:
+        promote(agent, replace(record, state=JobState.RUNNING, ended_at=None))
+    if message.ok:
+        kept = body if len(body) <= INLINE_BYTES else agent.blobs.put(body)
+        outcome = Outcome(kind=OutcomeKind.OK, parts=(kept,))
+    else:
+        outcome = Outcome(kind=OutcomeKind.FAILED, failure=body.decode(errors="replace"))
+    finish(agent, record.name, state=record.state, cause=record.cause, outcome=outcome, summary=record.summary)
+
+
+def recover(agent: Agent, adopted_leases: set[str]) -> None:
+    """After a former agent's death: wait for what still runs, start anew what does not."""
+    for record in agent.journal.unfinished():
+        text = agent.journal.spec(record.name)
+        spec = json.loads(text) if text else {}
+        attempt = max(record.attempts, 1)
+        if f"{record.name}.{attempt}" in adopted_leases or any(
+            record.name.rpartition("-")[0].endswith(lease) for lease in adopted_leases
+        ):
+            continue  # its worker lives, and will tell how it ends
+        if not spec:
+            outcome = Outcome(kind=OutcomeKind.FAILED)
+            finish(agent, record.name, state=JobState.FAILED, cause=Cause.HOST_LOST, outcome=outcome, summary="lost")
+            continue
+        job = agent.jobs[record.name] = Job(agent, record, spec)
+        job.attempt = record.attempts
+        if record.state is JobState.RUNNING:
+            job._lost()  # noqa: SLF001
+        else:
+            job.start()
+
+
+def forget_files(agent: Agent, names: tuple[str, ...]) -> None:
+    """Remove what jobs left on disk whose retention has ended."""
+    for name in names:
+        for folder in agent.layout.jobs.glob(f"{name}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cause_of(qualname: str) -> Cause:
+    return {"MaxRuntimeExceeded": Cause.TIMED_OUT, "RuntimeEnvironmentError": Cause.ENVIRONMENT}.get(
+        qualname, Cause.USER_ERROR
+    )
+
+
+def _private_file(agent: Agent, name: str) -> str:
+    return str(agent.layout.jobs / name / "variables.json")
+
+
+def _keep_private(agent: Agent, name: str, variables: dict[str, str]) -> None:
+    # Apart from the record: they may be secret, and the job may have to be run again after the agent's death.
+    path = _private_file(agent, name)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        json.dump(variables, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _pool_spec(agent: Agent, name: str, spec: dict[str, Any]) -> PoolSpec:
+    with open(_private_file(agent, name), encoding="utf-8") as file:
+        variables = json.load(file)
+    return from_plain(PoolSpec, {**spec["pool"], "variables": variables})
+
+
+def public_spec(pool: PoolSpec) -> dict[str, Any]:
+    """Return a pool's spec without its variables, for a job's record."""
+    plain: dict[str, Any] = to_plain(pool)
+    plain.pop("variables")
+    return plain
+
+
+def describe(certificate: DeathCertificate) -> dict[str, Any]:
+    """Return a certificate as plain data."""
+    return asdict(certificate)

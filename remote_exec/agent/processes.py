@@ -1,0 +1,164 @@
+"""The processes below the agent: starting fork servers, and the links to them and to their workers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..wire import protocol
+from .link import Link
+from .reactor import Reactor
+
+_log = logging.getLogger(__name__)
+
+BOOT = (
+    "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
+    "from remote_exec_runtime.worker.forkserver import main; main(sys.argv[2], 3)"
+)
+LIBRARY_THREADS = ("OMP_NUM_THREADS",)
+
+
+@dataclass
+class ForkServerLink:
+    """A fork server, as the agent knows it."""
+
+    pool: str
+    link: Link
+    pid: int
+    socket_path: str
+    workers: dict[int, Link] = field(default_factory=dict)
+    pids: dict[int, int] = field(default_factory=dict)
+
+
+Told = Callable[[str, int, Any, bytes], None]  # pool, worker (0: the fork server itself), message, body
+
+
+class Processes:
+    """Starts, links and forgets. Owned by the loop's thread; what is heard goes to `on_message`."""
+
+    def __init__(
+        self, reactor: Reactor, *, runtime: str, sockets: str, on_message: Told, on_lost: Callable[[str, str], None]
+    ) -> None:
+        self._reactor = reactor
+        self._runtime = runtime
+        self._sockets = sockets
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self.fork_servers: dict[str, ForkServerLink] = {}
+
+    def start(self, pool: str, python: str, variables: Mapping[str, str], log: int) -> ForkServerLink:
+        """Start a pool's fork server.
+
+        Raises:
+            OSError: its Python could not be run.
+        """
+        ours, theirs = socket.socketpair()
+        path = os.path.join(self._sockets, f"f-{pool}")
+        try:
+            pid = os.posix_spawn(
+                python,
+                [python, "-c", BOOT, self._runtime, path],
+                dict(variables),
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+                ],
+                setsid=sys.platform == "linux",
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return self._link(pool, ours, pid, path)
+
+    def connect(self, pool: str, pid: int, path: str) -> ForkServerLink:
+        """Take over a fork server that a former agent left.
+
+        Raises:
+            OSError: it is gone.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(2.0)
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            raise
+        return self._link(pool, sock, pid, path)
+
+    def _link(self, pool: str, sock: socket.socket, pid: int, path: str) -> ForkServerLink:
+        link = Link(
+            self._reactor,
+            sock,
+            on_message=lambda message, body: self._on_message(pool, 0, message, body),
+            on_end=lambda reason: self._ended(pool, reason),
+        )
+        server = self.fork_servers[pool] = ForkServerLink(pool, link, pid, path)
+        return server
+
+    def fork(self, pool: str, worker: int, variables: dict[str, str], *, fresh: bool) -> None:
+        """Ask for a worker, whose control stream is made here."""
+        self._send_with_stream(pool, worker, protocol.Fork(worker, variables, fresh))
+
+    def adopt(self, pool: str, worker: int, pid: int) -> None:
+        """Have a worker that is there already talk to this agent."""
+        self.fork_servers[pool].pids[worker] = pid
+        self._send_with_stream(pool, worker, protocol.Adopt(worker))
+
+    def _send_with_stream(self, pool: str, worker: int, message: object) -> None:
+        server = self.fork_servers.get(pool)
+        if server is None:
+            return
+        ours, theirs = socket.socketpair()
+        server.workers[worker] = Link(
+            self._reactor,
+            ours,
+            on_message=lambda told, body: self._on_message(pool, worker, told, body),
+            on_end=lambda reason: None,  # its fork server tells how it died
+        )
+        server.link.send(message, fds=(theirs.fileno(),))
+        theirs.close()
+
+    def tell_server(self, pool: str, message: object) -> None:
+        """Send to a pool's fork server."""
+        server = self.fork_servers.get(pool)
+        if server is not None:
+            server.link.send(message)
+
+    def tell_worker(self, pool: str, worker: int, message: object, fds: tuple[int, ...] = ()) -> bool:
+        """Send to a worker; False when there is none."""
+        server = self.fork_servers.get(pool)
+        link = server.workers.get(worker) if server is not None else None
+        if link is None or link.closed:
+            return False
+        link.send(message, fds=fds)
+        return True
+
+    def forget_worker(self, pool: str, worker: int) -> None:
+        """It has been reaped."""
+        server = self.fork_servers.get(pool)
+        if server is not None:
+            link = server.workers.pop(worker, None)
+            server.pids.pop(worker, None)
+            if link is not None:
+                link.close()
+
+    def _ended(self, pool: str, reason: str) -> None:
+        server = self.fork_servers.pop(pool, None)
+        if server is None:
+            return
+        for link in server.workers.values():
+            link.close()
+        with contextlib.suppress(ChildProcessError, OSError):
+            _, status = os.waitpid(server.pid, os.WNOHANG)
+            reason = f"exit status {os.waitstatus_to_exitcode(status)}" if status else reason
+        self._on_lost(pool, reason)

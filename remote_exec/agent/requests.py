@@ -1,0 +1,284 @@
+"""Answers to what clients ask: lists, results, logs, and the few actions that are not calls."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..model.errors import JobNotFound, RemoteExecError
+from ..model.job import JobRecord, JobState, OutcomeKind
+from ..wire import protocol
+from ..wire.messages import to_plain
+from ..worker.joblog import LogReader
+from . import jobs
+from . import pool_events as events
+from .journal import Cursor
+
+if TYPE_CHECKING:
+    from .service import Agent, Client
+
+PIECE = 16 << 20
+FOLLOW_SECONDS = 0.1
+
+Send = Callable[..., None]  # value=..., body=..., more=...
+
+
+class _Later(Exception):  # noqa: N818 - not an error
+    """The answer comes by itself."""
+
+
+def answer(agent: Agent, client: Client, request: protocol.Request, body: bytes) -> None:
+    """Answer one request, now or when its answer is there."""
+
+    def send(value: Any = None, *, body: bytes | memoryview = b"", more: bool = False) -> None:
+        client.link.send(protocol.Reply(request.id, value, more=more), body)
+
+    def fail(error: str, text: str) -> None:
+        client.link.send(protocol.Reply(request.id, None, error, text))
+
+    ask = _ASK.get(request.what)
+    if ask is None:
+        fail("ProtocolError", f"this agent does not know the request {request.what!r}")
+        return
+    try:
+        if request.what == "submit":
+            jobs.submit(agent, request.arguments, body, lambda error, text: fail(error, text) if error else send())
+            return
+        send(ask(agent, request.arguments, send))
+    except _Later:
+        pass
+    except RemoteExecError as error:
+        fail(type(error).__name__, error.message)
+    except (KeyError, ValueError, TypeError) as error:
+        fail("ProtocolError", f"{request.what}: {type(error).__name__}: {error}")
+
+
+def _host(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
+    return to_plain(
+        protocol.HostInfo(
+            pid=os.getpid(),
+            version=agent.version,
+            runtime=agent.digest,
+            started_at=agent.started_at,
+            cpus=agent.host.cpus,
+            memory_bytes=agent.host.memory_bytes,
+            gpus=tuple(gpu.name for gpu in agent.host.gpus),
+            home=str(agent.layout.home),
+            clients=len(agent.clients),
+            pools=agent.pools.infos(time.monotonic()),
+        )
+    )
+
+
+def _jobs(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
+    """A page of jobs, newest first; on the first page also calls that run and are not written down yet."""
+    prefix, limit = arguments.get("prefix", ""), int(arguments.get("limit", 100))
+    states = tuple(JobState(state) for state in arguments.get("states", ())) or tuple(JobState)
+    before = Cursor(*arguments["before"]) if arguments.get("before") else None
+    page = agent.journal.list(prefix=prefix, states=states, before=before, limit=limit)
+    rows = [to_plain(record) for record in page.jobs]
+    if before is None and JobState.RUNNING in states:
+        known = {row["name"] for row in rows}
+        live = [r for r in agent.running.values() if r.name.startswith(prefix) and r.name not in known]
+        rows = [to_plain(record) for record in sorted(live, key=lambda r: r.created_at, reverse=True)] + rows
+    return {"jobs": rows, "next": list(page.next) if page.next is not None else None}
+
+
+def _job(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
+    record = _find(agent, arguments["name"])
+    job = agent.jobs.get(record.name)
+    return {
+        "job": to_plain(record),
+        "attempts": [to_plain(attempt) for attempt in agent.journal.attempts(record.name)],
+        "why": job.why if job is not None else "",
+        "spec": _spec(agent, record.name),
+    }
+
+
+def _result(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
+    """The outcome of a job, waited for if it has not ended and `wait` is true."""
+    record = _find(agent, arguments["name"])
+
+    def tell() -> None:
+        outcome = agent.journal.outcome(record.name)
+        ended = agent.journal.get(record.name)
+        if outcome is None or ended is None:
+            send({"state": ended.state.value if ended else "", "ok": False, "kept": False})
+            return
+        data = b"".join(p if isinstance(p, bytes) else agent.blobs.read(p) for p in outcome.parts)
+        ok = outcome.kind is OutcomeKind.OK
+        if not ok:
+            data = (outcome.failure or "").encode()
+        for start in range(0, len(data) - PIECE, PIECE):
+            send(None, body=data[start : start + PIECE], more=True)
+        rest = data[(len(data) - 1) // PIECE * PIECE :] if data else b""
+        send({"state": ended.state.value, "ok": ok, "kept": True}, body=rest)
+
+    waits = record.name in agent.jobs or not record.state.final
+    if waits and arguments.get("wait", True):
+        agent.job_waiters.setdefault(record.name, []).append(tell)
+    else:
+        tell()
+    raise _Later
+
+
+def _logs(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
+    """The log of a job or call from an offset on; followed until its end if `follow` is true."""
+    record = _find(agent, arguments["name"])
+    offset = int(arguments.get("offset", 0))
+    follow = bool(arguments.get("follow", False))
+
+    def turn() -> None:
+        nonlocal offset
+        current = agent.journal.get(record.name) or agent.running.get(record.name)
+        final = current is None or current.state.final
+        rows, offset = read_log(agent, record.name, offset)
+        last = not follow or final
+        if rows or last:
+            send({"records": rows, "offset": offset}, more=not last)
+        if not last:
+            agent.reactor.after(FOLLOW_SECONDS, turn)
+
+    turn()
+    raise _Later
+
+
+def read_log(agent: Agent, name: str, offset: int) -> tuple[list[Any], int]:
+    """Return a job's log records as ``[time, stream, text]`` from `offset` on, and where to go on."""
+    for folder, call in _log_folders(agent, name):
+        if folder.is_dir():
+            found, after = LogReader(folder).read(offset)
+            rows = [
+                [r.time, r.stream, r.data.decode(errors="replace")] for r in found if call in (0, r.call)
+            ]
+            return rows, after
+    return [], offset
+
+
+def _log_folders(agent: Agent, name: str) -> list[tuple[Path, int]]:
+    """Where the log of a name lies, and which call's records in it are meant (0: all)."""
+    attempts = sorted(agent.layout.jobs.glob(f"{_escaped(name)}.[0-9]*"), reverse=True)
+    folders = [(folder, 0) for folder in attempts]
+    _, _, tail = name.rpartition("-")
+    lease = name.rpartition("-")[0].rpartition("-")[2]
+    if tail.isdigit() and lease:
+        folders.append((agent.layout.jobs / lease, int(tail)))
+    return folders
+
+
+def _escaped(name: str) -> str:
+    import glob
+
+    return glob.escape(name)
+
+
+def _cancel(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
+    record = _find(agent, arguments["name"])
+    job = agent.jobs.get(record.name)
+    if job is not None:
+        job.cancel()
+        return {"cancelled": True}
+    if record.name in agent.running_leases:
+        agent.cancel(*agent.running_leases[record.name])
+        return {"cancelled": True}
+    return {"cancelled": False}
+
+
+def _stack(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
+    record = _find(agent, arguments["name"])
+    lease = agent.running_leases.get(record.name, ("", 0))[0]
+    job = agent.jobs.get(record.name)
+    entry = agent.leases.get(lease or (job.lease if job is not None else ""))
+    if entry is None or not entry.worker:
+        raise JobNotFound(f"{record.name} does not run now")
+    number = len(agent.stacks) + int(time.monotonic() * 1000) % 1_000_000
+    timer = agent.reactor.after(2.0, lambda: told("", silent=True))
+
+    def told(text: str, *, silent: bool = False) -> None:
+        timer.cancel()
+        agent.stacks.pop(number, None)
+        send({"stack": text, "silent": silent, "pid": entry.pid})
+
+    agent.stacks[number] = told
+    agent.processes.tell_worker(entry.pool, entry.worker, protocol.DumpStack(number))
+    raise _Later
+
+
+def _release(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
+    agent.happen(events.ReleaseAsked(time.monotonic(), arguments.get("pool", "")))
+    return None
+
+
+def _environments(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
+    return [
+        {
+            "digest": info.digest,
+            "summary": info.summary,
+            "python": info.version,
+            "created_at": info.created_at,
+            "last_used_at": info.last_used_at,
+            "size_bytes": info.size_bytes,
+            "in_use": info.in_use,
+            "sick": info.sick,
+        }
+        for info in agent.environments.list()
+    ]
+
+
+def _remove_environment(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
+    wanted = arguments["digest"]
+    matching = [i.digest for i in agent.environments.list() if i.digest.partition(":")[2].startswith(wanted)]
+    return {"removed": [digest for digest in matching if agent.environments.remove(digest)]}
+
+
+def _cache(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
+    stats = agent.blobs.stats()
+    return {"blobs": stats.count, "size_bytes": stats.size_bytes, "folder": str(agent.layout.blobs)}
+
+
+def _prune(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
+    removed = agent.blobs.prune(int(arguments["limit_bytes"]), agent.journal.referenced_blobs())
+    return {"removed_bytes": removed.size_bytes, "removed": removed.count}
+
+
+def _stop(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
+    agent.reactor.after(0.05, agent.stop)
+    return None
+
+
+def _find(agent: Agent, name: str) -> JobRecord:
+    record = agent.journal.get(name) or agent.running.get(name)
+    if record is None:
+        raise JobNotFound(f"there is no job named {name!r} on this host, or its retention has ended")
+    return record
+
+
+def _spec(agent: Agent, name: str) -> Any:
+    import json
+
+    text = agent.journal.spec(name)
+    with contextlib.suppress(ValueError):
+        return json.loads(text) if text else {}
+    return {}
+
+
+_ASK: dict[str, Callable[[Agent, dict[str, Any], Send], Any]] = {
+    "host": _host,
+    "jobs": _jobs,
+    "job": _job,
+    "result": _result,
+    "logs": _logs,
+    "cancel": _cancel,
+    "stack": _stack,
+    "release": _release,
+    "environments": _environments,
+    "remove_environment": _remove_environment,
+    "cache": _cache,
+    "prune": _prune,
+    "stop": _stop,
+    "submit": lambda agent, arguments, send: None,
+}

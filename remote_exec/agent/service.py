@@ -1,0 +1,569 @@
+"""The agent: hears clients, fork servers and workers, asks the state machines, and carries their instructions out.
+
+Everything here runs in the reactor's thread. What may take long (building an environment, unpacking a bundle)
+runs in a thread and comes back as an event. Decisions about pools are `pools`'; answers to questions are
+`requests`'; durable jobs are `jobs`'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..model.environment import EnvironmentKind
+from ..model.errors import RemoteExecError, RuntimeEnvironmentError
+from ..model.job import JobRecord, JobState
+from ..model.layout import Layout
+from ..wire import protocol
+from ..wire.control import peer_uid
+from . import pool_events as events
+from .bundles import materialise
+from .cache import BlobStore
+from .deaths import certify, oom_kills
+from .environments import EnvironmentStore
+from . import jobs
+from .jobs import Job
+from .journal import Journal
+from .link import Link, close_fds
+from .pools import Pools
+from .processes import Processes
+from .reactor import Reactor, Timer
+
+_log = logging.getLogger(__name__)
+
+IDLE_EXIT_SECONDS = 600.0
+INTERRUPT_SECONDS = 1.0  # from the interrupt to SIGTERM
+TERMINATE_SECONDS = 0.7  # from SIGTERM to SIGKILL
+LOG_LIMIT_BYTES = 64 << 20
+
+
+@dataclass
+class Client:
+    """One connected client process."""
+
+    id: int
+    link: Link
+    version: str = ""
+    pid: int = 0
+    greeted: bool = False
+    uploads: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LeaseEntry:
+    """A lease that has been asked for, and who has it."""
+
+    id: str
+    client: Client | None  # None: the agent itself, for a job
+    fds: list[int]
+    request: protocol.RequestLease
+    on_event: Callable[[object], None] | None = None
+    pool: str = ""
+    worker: int = 0
+    pid: int = 0
+    stopping: dict[int, Timer] = field(default_factory=dict)
+    killed_for: str = ""
+
+
+class Agent:
+    """See the module's docstring."""
+
+    def __init__(self, layout: Layout, reactor: Reactor, *, runtime: str, digest: str, version: str) -> None:
+        from .devices import resources
+
+        self.layout = layout
+        self.reactor = reactor
+        self.version, self.digest = version, digest
+        self.started_at = time.time()
+        self.host = resources()
+        self.pools = Pools(
+            events.Resources(self.host.cpus, self.host.memory_bytes, tuple(gpu.name for gpu in self.host.gpus))
+        )
+        self.journal = Journal.open(layout.journal)
+        self.blobs = BlobStore(layout.blobs)
+        self.clients: dict[int, Client] = {}
+        self.leases: dict[str, LeaseEntry] = {}
+        self.running: dict[str, JobRecord] = {}  # calls that have run for a while, by name
+        self.running_leases: dict[str, tuple[str, int]] = {}
+        self._bundle_roots: dict[str, tuple[str, ...]] = {}
+        self.stacks: dict[int, Callable[[str], None]] = {}
+        self.processes = Processes(
+            reactor,
+            runtime=runtime,
+            sockets=str(layout.sockets),
+            on_message=self._heard,
+            on_lost=lambda pool, reason: self.happen(events.ForkServerLost(time.monotonic(), pool, reason)),
+        )
+        self.jobs: dict[str, Job] = {}
+        self.job_waiters: dict[str, list[Callable[[], None]]] = {}
+        self.environments = EnvironmentStore(layout.environments, None, self.blobs.path)
+        self._uv: Path | None = None
+        self._next_client = 1
+        self._timer: Timer | None = None
+        self._idle_timer: Timer | None = None
+        self._superseded = False
+        self._oom_kills = oom_kills()
+        self._log_fd = os.open(layout.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._do: dict[type, Callable[[Any], None]] = {
+            events.PrepareEnvironment: self._prepare_environment,
+            events.StartForkServer: self._start_fork_server,
+            events.PreloadModules: lambda i: self.processes.tell_server(i.pool, protocol.Preload(i.modules)),
+            events.ForkWorker: lambda i: self.processes.fork(i.pool, i.worker, i.variables, fresh=i.fresh),
+            events.AttachWorker: self._attach,
+            events.StopWorker: self._stop_worker,
+            events.KillWorker: lambda i: self._signal(i.pool, i.worker, signal.SIGKILL),
+            events.StopForkServer: lambda i: self.processes.tell_server(i.pool, protocol.StopForkServer()),
+            events.TellWaits: lambda i: self._tell_lease(i.lease, protocol.LeaseWaits(i.lease, i.phase, i.why)),
+            events.RefuseLease: self._refuse,
+            events.TellLost: self._tell_lost,
+        }
+
+    # --- the shell around the state machine -------------------------------------------------------------------
+
+    def happen(self, event: events.Event) -> None:
+        """Let the pools take in an event, and carry out what they instruct."""
+        for instruction in self.pools.handle(event):
+            self._do[type(instruction)](instruction)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self.pools.next_due()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            delay = max(0.01, due - time.monotonic())
+            self._timer = self.reactor.after(delay, lambda: self.happen(events.TimePassed(time.monotonic())))
+        self._watch_idleness()
+
+    def _watch_idleness(self) -> None:
+        busy = bool(self.clients or self.leases or self.pools.pools or self.jobs)
+        if busy and self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        if not busy and self._idle_timer is None:
+            wait = 0.0 if self._superseded else float(os.environ.get("REMOTE_EXEC_AGENT_IDLE_SECONDS", IDLE_EXIT_SECONDS))
+            self._idle_timer = self.reactor.after(wait, self.reactor.stop)
+
+    def settle(self) -> None:
+        """See whether there is anything left to stay for."""
+        self._watch_idleness()
+
+    def recover(self) -> None:
+        """Take over what a former agent left: fork servers that live on, jobs that have not ended."""
+        for record in self.journal.fork_servers():
+            self.journal.remove_fork_server(record.id)
+        jobs.recover(self, set())
+        self._watch_idleness()
+
+    def drop_waiting(self, lease: str) -> None:
+        """Withdraw a lease of the agent's own that has not been granted."""
+        entry = self.leases.get(lease)
+        if entry is not None:
+            self._forget_lease(entry)
+            self.happen(events.LeaseWithdrawn(time.monotonic(), lease))
+
+    def stop(self) -> None:
+        """End every fork server, and the loop."""
+        for pool in list(self.processes.fork_servers):
+            self.processes.tell_server(pool, protocol.StopForkServer())
+        self.reactor.stop()
+
+    # --- instructions -----------------------------------------------------------------------------------------
+
+    def _prepare_environment(self, instruction: events.PrepareEnvironment) -> None:
+        spec, pool = instruction.spec.environment, instruction.pool
+        if spec.kind is EnvironmentKind.INTERPRETER and os.access(spec.python, os.X_OK):
+            self.reactor.soon(lambda: self.happen(events.EnvironmentReady(time.monotonic(), pool, spec.python)))
+            return
+        store = EnvironmentStore(self.layout.environments, self._uv, self.blobs.path)
+
+        def tell(line: str) -> None:
+            self.reactor.call_from_thread(lambda: self._tell_pool(pool, line))
+
+        def done(found: Any, error: BaseException | None) -> None:
+            now = time.monotonic()
+            if error is None:
+                self.happen(events.EnvironmentReady(now, pool, str(found.python)))
+            elif isinstance(error, RuntimeEnvironmentError):
+                self.happen(
+                    events.EnvironmentFailed(
+                        now, pool, type(error).__name__, error.message, error.output, error.hint
+                    )
+                )
+            else:
+                _log.error("building an environment failed", exc_info=error)
+                self.happen(events.EnvironmentFailed(now, pool, "RuntimeEnvironmentError", str(error)))
+
+        self.reactor.in_thread(lambda: store.build(spec, tell), done)
+
+    def _tell_pool(self, pool: str, line: str) -> None:
+        state = self.pools.pools.get(pool)
+        for waiting in state.queue if state is not None else ():
+            self._tell_lease(waiting.lease, protocol.LeaseWaits(waiting.lease, "environment", line))
+
+    def _start_fork_server(self, instruction: events.StartForkServer) -> None:
+        spec = instruction.spec
+        variables = {**os.environ, **spec.variables} if spec.inherit else dict(spec.variables)
+        variables.setdefault("REMOTE_EXEC_PERSISTENT_CACHE", str(self.layout.persistent_cache))
+        try:
+            self.processes.start(instruction.pool, instruction.python, variables, self._log_fd)
+        except OSError as error:
+            reason = str(error)
+            self.reactor.soon(
+                lambda: self.happen(events.ForkServerLost(time.monotonic(), instruction.pool, reason))
+            )
+
+    def _attach(self, instruction: events.AttachWorker) -> None:
+        entry = self.leases.get(instruction.lease)
+        if entry is None:
+            return
+        entry.pool, entry.worker = instruction.pool, instruction.worker
+        folder = str(self.bundle_folder(instruction.bundle)) if instruction.bundle else ""
+        roots = self._import_roots(instruction.bundle)
+        attach = protocol.Attach(
+            entry.id,
+            folder,
+            roots,
+            (),
+            str(self.layout.jobs),
+            LOG_LIMIT_BYTES,
+            len(entry.fds),
+            job="" if entry.client is not None else entry.id,
+        )
+        self.processes.tell_worker(instruction.pool, instruction.worker, attach, tuple(entry.fds))
+        close_fds(entry.fds)
+        entry.fds = []
+        server = self.processes.fork_servers.get(instruction.pool)
+        entry.pid = server.pids.get(instruction.worker, 0) if server is not None else 0
+        self._tell_lease(
+            entry.id,
+            protocol.LeaseGranted(entry.id, instruction.worker, entry.pid, instruction.phases, instruction.warm),
+        )
+
+    def _stop_worker(self, instruction: events.StopWorker) -> None:
+        self.processes.tell_worker(instruction.pool, instruction.worker, protocol.StopWorker())
+        # Threads of user code can keep it from ending by itself.
+        self.reactor.after(5.0, lambda: self._signal(instruction.pool, instruction.worker, signal.SIGKILL))
+
+    def _signal(self, pool: str, worker: int, number: int) -> None:
+        self.processes.tell_server(pool, protocol.Signal(worker, number))
+
+    def _refuse(self, instruction: events.RefuseLease) -> None:
+        entry = self.leases.get(instruction.lease)
+        if entry is None:
+            return
+        self._tell_lease(
+            entry.id,
+            protocol.LeaseRefused(
+                entry.id, instruction.error, instruction.text, instruction.output, instruction.hint
+            ),
+        )
+        self._forget_lease(entry)
+
+    def _tell_lost(self, instruction: events.TellLost) -> None:
+        entry = self.leases.get(instruction.lease)
+        if entry is None:
+            return
+        self._tell_lease(
+            entry.id, protocol.WorkerLost(entry.id, instruction.begun, instruction.item, instruction.certificate)
+        )
+        for name, (lease, _) in list(self.running_leases.items()):
+            if lease == entry.id:
+                self._end_running(name)
+        self._forget_lease(entry)
+
+    def _tell_lease(self, lease: str, message: object) -> None:
+        entry = self.leases.get(lease)
+        if entry is None:
+            return
+        if entry.client is not None:
+            entry.client.link.send(message)
+        elif entry.on_event is not None:
+            entry.on_event(message)
+
+    def _forget_lease(self, entry: LeaseEntry) -> None:
+        close_fds(entry.fds)
+        for timer in entry.stopping.values():
+            timer.cancel()
+        self.leases.pop(entry.id, None)
+
+    # --- clients ----------------------------------------------------------------------------------------------
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take a connection, if it is this user's."""
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return
+        if peer_uid(sock) != os.getuid():
+            _log.warning("a connection of another user was refused")
+            sock.close()
+            return
+        self.add_client(sock)
+
+    def add_client(self, sock: socket.socket) -> None:
+        """Begin to serve a client over a connected socket."""
+        number, self._next_client = self._next_client, self._next_client + 1
+        link = Link(
+            self.reactor,
+            sock,
+            on_message=lambda message, body: self._on_client(client, message, body),
+            on_end=lambda reason: self._client_left(client),
+        )
+        client = self.clients[number] = Client(number, link)
+        self._watch_idleness()
+
+    def _client_left(self, client: Client) -> None:
+        self.clients.pop(client.id, None)
+        for upload in client.uploads.values():
+            upload.abort()
+        for entry in list(self.leases.values()):
+            if entry.client is client and not entry.worker:
+                self._forget_lease(entry)
+        self.happen(events.ClientLeft(time.monotonic(), client.id))
+
+    def _on_client(self, client: Client, message: Any, body: bytes) -> None:
+        if isinstance(message, protocol.Hello):
+            self._greet(client, message)
+        elif not client.greeted:
+            client.link.end("a client spoke before it greeted")
+        elif isinstance(message, protocol.RequestLease):
+            self.request_lease(message, client.link.take_fds(message.streams), client=client)
+        elif isinstance(message, protocol.CancelCall):
+            self.cancel(message.lease, message.call)
+        elif isinstance(message, protocol.Request):
+            from .requests import answer
+
+            answer(self, client, message, body)
+        elif isinstance(message, protocol.OfferBundle):
+            self._offer_bundle(client, message)
+        elif isinstance(message, protocol.PutBlob):
+            self._put_blob(client, message, body)
+        else:
+            client.link.end(f"a client sent a {type(message).__name__}")
+
+    def _greet(self, client: Client, hello: protocol.Hello) -> None:
+        """An older client leaves a newer agent alone; a newer one has an idle older agent give way."""
+        client.version, client.pid = hello.version, hello.pid
+        newer = _version(hello.version) > _version(self.version) or (
+            hello.version == self.version and hello.runtime != self.digest
+        )
+        busy = len(self.clients) > 1 or bool(self.leases or self.jobs)
+        accepted = hello.protocol == protocol.PROTOCOL and not (newer and not busy)
+        client.greeted = accepted
+        client.link.send(
+            protocol.Welcome(protocol.PROTOCOL, self.version, self.digest, os.getpid(), accepted)
+        )
+        if not accepted:
+            _log.info("giving way to version %s", hello.version)
+            self._superseded = True
+            self.reactor.after(0.05, self.stop)
+
+    def request_lease(
+        self,
+        request: protocol.RequestLease,
+        fds: list[int],
+        *,
+        client: Client | None,
+        on_event: Callable[[object], None] | None = None,
+    ) -> None:
+        """Ask the pools for a worker on behalf of a client, or of a job."""
+        if request.uv:
+            self._uv = Path(request.uv)
+        self.leases[request.lease] = LeaseEntry(request.lease, client, fds, request, on_event)
+        self.happen(
+            events.LeaseRequested(
+                now=time.monotonic(),
+                lease=request.lease,
+                client=client.id if client is not None else 0,
+                spec=request.pool,
+                bundle=request.bundle,
+                preload=request.preload,
+                keep_alive_seconds=request.keep_alive_seconds,
+                max_workers=request.max_workers,
+            )
+        )
+
+    def cancel(self, lease: str, call: int, reason: str = "cancelled") -> None:
+        """Stop a call: interrupt now, terminate when it does not heed, kill when it does not heed that."""
+        entry = self.leases.get(lease)
+        if entry is None or not entry.worker or call in entry.stopping:
+            return
+        self.processes.tell_worker(entry.pool, entry.worker, protocol.Interrupt(lease, call, reason))
+
+        def terminate() -> None:
+            entry.killed_for = reason
+            self._signal(entry.pool, entry.worker, signal.SIGTERM)
+            entry.stopping[call] = self.reactor.after(TERMINATE_SECONDS, kill)
+
+        def kill() -> None:
+            self._signal(entry.pool, entry.worker, signal.SIGKILL)
+
+        entry.stopping[call] = self.reactor.after(INTERRUPT_SECONDS, terminate)
+
+    # --- bundles ----------------------------------------------------------------------------------------------
+
+    def bundle_folder(self, digest: str) -> Path:
+        """Where a bundle lies once it is unpacked."""
+        return self.layout.bundles / digest.partition(":")[2]
+
+    def _import_roots(self, digest: str) -> tuple[str, ...]:
+        known = self._bundle_roots.get(digest)
+        return known if known is not None else (".",)
+
+    def _offer_bundle(self, client: Client, offer: protocol.OfferBundle) -> None:
+        bundle = offer.bundle
+        self._bundle_roots[bundle.digest] = bundle.import_roots
+        missing = self.blobs.missing({file.digest for file in bundle.files})
+        if missing:
+            client.link.send(protocol.Reply(offer.id, {"missing": list(missing)}))
+            return
+
+        def done(_: Any, error: BaseException | None) -> None:
+            text = "" if error is None else str(error)
+            name = "" if error is None else type(error).__name__
+            client.link.send(protocol.Reply(offer.id, {"missing": []}, name, text))
+
+        self.reactor.in_thread(lambda: materialise(bundle, self.blobs, self.layout.bundles), done)
+
+    def _put_blob(self, client: Client, put: protocol.PutBlob, body: bytes) -> None:
+        try:
+            upload = client.uploads.get(put.digest)
+            if upload is None:
+                upload = client.uploads[put.digest] = self.blobs.put_stream(put.digest)
+            upload.write(body)
+            if put.last:
+                del client.uploads[put.digest]
+                upload.commit()
+                client.link.send(protocol.Reply(put.id))
+        except (RemoteExecError, OSError) as error:
+            client.uploads.pop(put.digest, None)
+            client.link.send(protocol.Reply(put.id, None, type(error).__name__, str(error)))
+
+    # --- fork servers and workers -------------------------------------------------------------------------------
+
+    def _heard(self, pool: str, worker: int, message: Any, body: bytes) -> None:
+        now = time.monotonic()
+        match message:
+            case protocol.ForkServerReady():
+                self._fork_server_ready(pool, message)
+            case protocol.Preloaded():
+                for name, reason in message.failed.items():
+                    _log.info("pool %s: preloading %s failed: %s", pool, name, reason)
+                self.happen(events.ModulesPreloaded(now, pool, message.failed))
+            case protocol.Forked():
+                server = self.processes.fork_servers[pool]
+                server.pids[message.worker] = message.pid
+                self.happen(events.WorkerForked(now, pool, message.worker, message.pid))
+            case protocol.WorkerReady():
+                self.happen(events.WorkerBecameReady(now, pool, worker, message.lease))
+            case protocol.LeaseEnded():
+                self._lease_ended(pool, worker, message.lease)
+            case protocol.WorkerExited():
+                self._worker_exited(pool, message)
+            case protocol.CallRunning() | protocol.CallOrphaned():
+                self._call_running(message)
+            case protocol.CallsEnded():
+                self._calls_ended(message.records)
+            case protocol.OrphanEnded():
+                self._orphan_ended(message, body)
+            case protocol.CallStopped():
+                self._call_stopped(message)
+            case protocol.Stack():
+                told = self.stacks.pop(message.id, None)
+                if told is not None:
+                    told(message.text)
+            case _:
+                _log.warning("a %s from pool %s was not expected", type(message).__name__, pool)
+
+    def _fork_server_ready(self, pool: str, message: protocol.ForkServerReady) -> None:
+        self.happen(events.ForkServerStarted(time.monotonic(), pool, message.workers))
+        for worker, pid in message.workers:
+            self.processes.adopt(pool, worker, pid)
+
+    def _lease_ended(self, pool: str, worker: int, lease: str) -> None:
+        entry = self.leases.get(lease)
+        if entry is not None:
+            for name, (owner, _) in list(self.running_leases.items()):
+                if owner == lease:
+                    self._end_running(name)
+            if entry.on_event is not None:
+                entry.on_event(protocol.LeaseEnded(lease))
+            self._forget_lease(entry)
+        self.happen(events.LeaseReturned(time.monotonic(), pool, worker, lease))
+
+    def _worker_exited(self, pool: str, message: protocol.WorkerExited) -> None:
+        entry = next((e for e in self.leases.values() if e.pool == pool and e.worker == message.worker), None)
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        certificate = certify(
+            message,
+            killed_for=entry.killed_for if entry is not None else "",
+            oom_kills=self._oom_kills - before,
+            log_folder=self.layout.jobs / entry.id if entry is not None else None,
+        )
+        if entry is None:
+            _log.info("worker %d of pool %s ended: %s", message.worker, pool, certificate.message)
+        self.processes.forget_worker(pool, message.worker)
+        own = entry is not None and message.lease == entry.id
+        self.happen(
+            events.WorkerDeparted(
+                time.monotonic(),
+                pool,
+                message.worker,
+                certificate,
+                message.begun if own else 0,
+                message.item if own else 0,
+            )
+        )
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    def _call_running(self, message: protocol.CallRunning | protocol.CallOrphaned) -> None:
+        record = JobRecord(
+            name=message.name,
+            kind="call",
+            function=message.function,
+            state=JobState.RUNNING,
+            created_at=message.started_at,
+            started_at=message.started_at,
+        )
+        self.running[message.name] = record
+        self.running_leases[message.name] = (message.lease, message.call)
+        if isinstance(message, protocol.CallOrphaned):
+            jobs.promote(self, record)
+
+    def _calls_ended(self, records: tuple[JobRecord, ...]) -> None:
+        for record in records:
+            self._end_running(record.name)
+        self.journal.record_calls(records)
+
+    def _end_running(self, name: str) -> None:
+        self.running.pop(name, None)
+        self.running_leases.pop(name, None)
+
+    def _orphan_ended(self, message: protocol.OrphanEnded, body: bytes) -> None:
+        self._end_running(message.record.name)
+        jobs.finish_orphan(self, message, body)
+
+    def _call_stopped(self, message: protocol.CallStopped) -> None:
+        entry = self.leases.get(message.lease)
+        timer = entry.stopping.pop(message.call, None) if entry is not None else None
+        if timer is not None:
+            timer.cancel()
+
+
+def _version(text: str) -> tuple[int, ...]:
+    numbers: list[int] = []
+    for part in text.split("."):
+        with contextlib.suppress(ValueError):
+            numbers.append(int(part))
+    return tuple(numbers)

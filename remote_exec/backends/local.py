@@ -1,0 +1,100 @@
+"""This very machine: the agent is a process of this user, reached over a unix socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..model.errors import HostUnavailable
+from ..model.layout import Layout
+from ..wire.control import peer_uid
+
+BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); from remote_exec_runtime.agent.main import main; "
+    "sys.exit(main(*sys.argv[1:]))"
+)
+CONNECT_SECONDS = 20.0
+NAP_SECONDS = 0.01
+
+
+def connect(layout: Layout) -> socket.socket | None:
+    """Return a connection to the agent that is there, or None.
+
+    Raises:
+        HostUnavailable: something of another user listens there.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(str(layout.agent_socket))
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    if peer_uid(sock) != os.getuid():
+        sock.close()
+        raise HostUnavailable(
+            f"what listens at {layout.agent_socket} belongs to another user",
+            hint="set REMOTE_EXEC_HOME or XDG_RUNTIME_DIR to a directory of your own",
+        )
+    return sock
+
+
+def launch(layout: Layout, runtime: Path, *, version: str) -> socket.socket:
+    """Start an agent and return its first connection. Started twice at once, one wins, and the other's ends."""
+    layout.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ours, theirs = socket.socketpair()
+    log = os.open(layout.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    # The base interpreter outlives the virtual environment, and starts without it.
+    python = getattr(sys, "_base_executable", None) or sys.executable
+    try:
+        os.posix_spawn(
+            python,
+            [python, "-I", "-S", "-c", BOOT, str(runtime), runtime.name, version],
+            dict(os.environ),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+            ],
+            setsid=sys.platform == "linux",
+        )
+    except OSError as error:
+        ours.close()
+        raise HostUnavailable(f"the agent could not be started: {error}") from error
+    finally:
+        theirs.close()
+        os.close(log)
+    return ours
+
+
+def reach(
+    layout: Layout, unpack: Callable[[], Path], greet: Callable[[socket.socket], bool], *, version: str
+) -> socket.socket:
+    """Return a greeted connection to an agent, started if there is none.
+
+    Args:
+        layout: where the agent lives.
+        unpack: lays the runtime out and returns where.
+        greet: says hello; False when that agent ended or gives way, so that another is to be sought.
+        version: of this client.
+
+    Raises:
+        HostUnavailable: none could be reached in time.
+    """
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        sock = connect(layout)
+        if sock is None:
+            sock = launch(layout, unpack(), version=version)
+        if greet(sock):
+            return sock
+        sock.close()
+        if time.monotonic() > deadline:
+            raise HostUnavailable(
+                "the agent of this machine does not answer", hint=f"see {layout.agent_log}, or: remote-exec doctor"
+            )
+        time.sleep(NAP_SECONDS)

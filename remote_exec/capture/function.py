@@ -1,0 +1,126 @@
+"""A function with its world, captured once and again only when something of it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..model.layout import Layout
+from ..options import Options
+from ..serial import pickling
+from ..serial.pickling import Pickled
+from .bundle import Capture, bundle_modules, bundle_workdir
+from .freshness import Snapshot
+from .modules import Reach, reach
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What travels for a function."""
+
+    name: str
+    pickled: Pickled
+    digest: str  # of the pickle: equal bytes need not be sent again
+    reach: Reach
+    local_code: Capture
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """The third-party modules that a fork server should have imported."""
+        return tuple(sorted({name for names in self.reach.third_party.values() for name in names}))
+
+
+class FunctionCapture:
+    """Captures one function again and again; cheap while nothing changes.
+
+    Args:
+        function: what is to run.
+        name: what its calls are called.
+        options: `include_local_workdir`, `custom_file_filter` and `bundle_size_limit` are read.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, name: str, options: Options) -> None:
+        self._function = function
+        self._name = name
+        self._options = options
+        self._last: Captured | None = None
+        self._snapshot: Snapshot | None = None
+
+    def current(self) -> Captured:
+        """Return the function as it is now; the very same object while nothing has changed.
+
+        Raises:
+            SerializationError: it cannot be pickled.
+            SizeLimitExceeded: its local code is too large.
+        """
+        last, snapshot = self._last, self._snapshot
+        if (
+            last is not None
+            and snapshot is not None
+            and not snapshot.mutable
+            and snapshot.is_current()
+            and last.local_code.is_current()
+        ):
+            return last
+        return self._capture()
+
+    def _capture(self) -> Captured:
+        snapshot = Snapshot.of(self._function)
+        last = self._last
+        pickled = pickling.dump(self._function, name=self._name)
+        digest = _digest(pickled)
+        fresh = last is None or self._snapshot is None or not self._snapshot.is_current()
+        self._snapshot = snapshot
+        if last is not None and not fresh and last.local_code.is_current():
+            if digest == last.digest:
+                return last
+            self._last = Captured(self._name, pickled, digest, last.reach, last.local_code)
+            return self._last
+        found = reach(self._function)
+        code = self._bundle(found)
+        if last is not None and digest == last.digest and code.bundle.digest == last.local_code.bundle.digest:
+            pickled = last.pickled
+        self._last = Captured(self._name, pickled, digest, found, code)
+        return self._last
+
+    def _bundle(self, found: Reach) -> Capture:
+        options = self._options
+        cache = Layout.of(os.environ).home / "cache" / "index-v1"
+        if options.include_local_workdir:
+            return bundle_workdir(
+                reach=found,
+                file_filter=options.custom_file_filter,
+                cache_dir=cache,
+                limit_bytes=options.bundle_size_limit,
+            )
+        return bundle_modules(found, cache_dir=cache, limit_bytes=options.bundle_size_limit)
+
+
+def log_level() -> int:
+    """Return the level at which this process's root logger stands."""
+    return logging.getLogger().level
+
+
+def source_paths(sources: Mapping[str, str]) -> dict[str, Path]:
+    """Return a bundle's sources as paths."""
+    return {digest: Path(path) for digest, path in sources.items()}
+
+
+def python_version() -> str:
+    """Return this interpreter's minor version, as "3.11"."""
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def _digest(pickled: Pickled) -> str:
+    whole = hashlib.sha256()
+    for part in pickled.stream:
+        whole.update(part)
+    for buffer in pickled.buffers:
+        whole.update(buffer.raw())
+    return whole.hexdigest()

@@ -1,0 +1,228 @@
+"""One lease: its call stream, the functions the worker knows, the calls in flight on it.
+
+A channel is touched only under its dispatcher's lock, but for `on_lease`, which the session's thread calls and
+which only leaves word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..model import errors
+from ..model.ids import new_id
+from ..wire import arenas, frames, protocol
+from ..wire.frames import HEADER
+from ..wire.stream import CallStream
+from .calls import Call, Captured
+
+if TYPE_CHECKING:
+    from .session import Session
+
+RECEIVE_SECONDS = 0.05  # how long the waiting thread sleeps in the kernel before it looks around
+CERTIFICATE_SECONDS = 3.0  # how long a dead worker's certificate is waited for
+SMALL = 1 << 16
+
+
+class Channel:
+    """The client's end of one lease."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.lease = new_id()
+        self.in_flight: dict[int, Call] = {}
+        self.bytes_in_flight = 0
+        self.granted: protocol.LeaseGranted | None = None
+        self.refused: protocol.LeaseRefused | None = None
+        self.lost: protocol.WorkerLost | None = None
+        self.waits: protocol.LeaseWaits | None = None
+        self.closed = False
+        self.idle_since = time.monotonic()
+        self.last_result = 0.0
+        self._word = threading.Event()
+        self._defined: dict[int, int] = {}
+        self._folder = ""
+        self._log_level = -1
+        self._next_call = 1
+        self._acknowledged = 0
+        self._to_acknowledge = 0
+        ours, theirs = socket.socketpair()
+        pair = socket.socketpair() if arenas.SUPPORTED else (None, None)
+        seconds, micros = divmod(int(RECEIVE_SECONDS * 1_000_000), 1_000_000)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, micros))
+        self.stream = CallStream(ours, pair[0])
+        self._far_ends: list[socket.socket] = [end for end in (theirs, pair[1]) if end is not None]
+
+    def open(self, request: dict[str, Any]) -> None:
+        """Ask for the lease. Calls may be sent at once: they wait in the socket."""
+        fds = tuple(end.fileno() for end in self._far_ends)
+        message = protocol.RequestLease(lease=self.lease, streams=len(fds), **request)
+        try:
+            self.session.request_lease(message, fds, self)
+        finally:
+            for end in self._far_ends:
+                end.close()
+            self._far_ends = []
+
+    # --- the session's thread ---------------------------------------------------------------------------------
+
+    def on_lease(self, message: object) -> None:
+        """Leave word of what became of the lease."""
+        if isinstance(message, protocol.LeaseGranted):
+            self.granted = message
+        elif isinstance(message, protocol.LeaseWaits):
+            self.waits = message
+        elif isinstance(message, protocol.LeaseRefused):
+            self.refused = message
+            self._word.set()
+            self._hang_up()
+        elif isinstance(message, protocol.WorkerLost):
+            self.lost = message
+            self._word.set()
+            self._hang_up()
+
+    def on_session_lost(self) -> None:
+        """The agent is gone. A lease that was granted goes on; one that was not never will be."""
+        self._word.set()
+        if self.granted is None:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        # Wakes the thread that waits for this stream's next byte.
+        try:
+            self.stream.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def prepare(self, call: Call) -> list[bytes]:
+        """Return the small frames that send a call, or send it at once where it is big; it is in flight now."""
+        number = call.number = self._next_call
+        self._next_call = number + 1
+        call.channel = self
+        self.in_flight[number] = call
+        captured = call.captured
+        function = self._defined.get(captured.token)
+        pieces: list[bytes] = []
+        if function is None:
+            function = self._define(captured, pieces)
+        folder = os.getcwd()
+        if folder != self._folder or captured.log_level != self._log_level:
+            self._folder, self._log_level = folder, captured.log_level
+            told = {"working_folder": folder, "log_level": captured.log_level}
+            pieces += _joined(frames.pack(frames.CONTEXT, [json.dumps(told).encode()]))
+        ack, self._acknowledged = self._to_acknowledge, self._to_acknowledge
+        stream = call.pickled.stream
+        if not call.pickled.buffers and len(stream) == 1 and len(stream[0]) < SMALL:
+            data = stream[0]
+            pieces.append(HEADER.pack(len(data), call.kind, 0, 0, function, number, ack) + data)
+            call.size = len(data)
+            self.bytes_in_flight += call.size
+        else:
+            buffers = [buffer.raw() for buffer in call.pickled.buffers]
+            message = self.stream.frame(call.kind, stream, buffers, function=function, call=number, ack=ack)
+            if pieces:
+                self.stream.send_now(b"".join(pieces))
+                pieces = []
+            self.stream.send(message)
+        if call.captured.keeps_arguments is False:
+            call.drop_arguments()
+        return pieces
+
+    def _define(self, captured: Captured, pieces: list[bytes]) -> int:
+        function = len(self._defined) + 1
+        self._defined[captured.token] = function
+        pieces += _joined(
+            frames.pack(frames.CONTEXT, [json.dumps({"functions": {function: captured.told}}).encode()])
+        )
+        stream, buffers = captured.pickled.stream, captured.pickled.buffers
+        message = self.stream.frame(frames.DEFINE, stream, [b.raw() for b in buffers], function=function)
+        if sum(len(part) for part in message) < SMALL:
+            pieces += _joined(message)
+        else:
+            self.stream.send_now(b"".join(pieces))
+            pieces.clear()
+            self.stream.send(message)
+        return function
+
+    def acknowledge(self, number: int) -> None:
+        """Remember that an outcome has been taken in; it is told with the next frame."""
+        self._to_acknowledge = max(self._to_acknowledge, number)
+
+    def flush_acknowledgement(self) -> None:
+        """Tell it now, when no other frame is going to."""
+        if self._to_acknowledge > self._acknowledged and not self.closed:
+            self._acknowledged = self._to_acknowledge
+            try:
+                self.stream.send(frames.pack(frames.ACK, ack=self._acknowledged))
+            except OSError:
+                pass  # its end is noticed by who reads
+
+    # --- ending -----------------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Give the worker back, in good order."""
+        if not self.closed:
+            self.closed = True
+            try:
+                self.stream.send(frames.pack(frames.BYE, ack=self._to_acknowledge))
+            except OSError:
+                pass
+            self.stream.close()
+            self.session.forget_lease(self.lease)
+
+    def abandon(self) -> None:
+        """Let go without a word: in a forked child, or after the worker's death."""
+        self.closed = True
+        for end in self._far_ends:
+            end.close()
+        self.stream.close()
+
+    def why_ended(self, call: Call) -> errors.RemoteExecError:
+        """Return what to raise for a call whose stream has ended; waits a moment for the agent's word."""
+        if self.refused is None and self.lost is None and not self.session.lost:
+            self._word.wait(CERTIFICATE_SECONDS)
+        if self.refused is not None:
+            return _refusal(self.refused)
+        if self.lost is not None:
+            return _death(self.lost, call)
+        if self.granted is None:
+            return errors.HostUnavailable(
+                "the agent is gone before it gave this call a worker", hint="call again: another will be started"
+            )
+        return errors.WorkerDied(
+            f"the worker that ran {call.captured.name} is gone; how it died is unknown, since its agent is gone too"
+        )
+
+
+def _joined(message: list[Any]) -> list[bytes]:
+    return [b"".join(message)]
+
+
+def _refusal(refused: protocol.LeaseRefused) -> errors.RemoteExecError:
+    cls = next((e for e in errors.ALL if e.__name__ == refused.error), errors.RemoteExecError)
+    if cls is errors.RuntimeEnvironmentError:
+        return errors.RuntimeEnvironmentError(refused.text, output=refused.output, hint=refused.hint)
+    return cls(refused.text, hint=refused.hint)
+
+
+def _death(lost: protocol.WorkerLost, call: Call) -> errors.RemoteExecError:
+    certificate = lost.certificate
+    if certificate.cause.value == "timed_out":
+        return errors.MaxRuntimeExceeded(f"{call.captured.name}: {certificate.message}")
+    lines = "".join(f"\n  | {line}" for line in certificate.last_lines[-10:])
+    peak = f"; peak memory {certificate.peak_memory / 1e6:,.0f} MB" if certificate.peak_memory else ""
+    told = f"\nits last lines:{lines}" if lines else ""
+    hint = f"remote-exec jobs {call.name}" if sys.stderr is not None else ""
+    return errors.WorkerDied(
+        f"the worker that ran {call.captured.name} died: {certificate.message}{peak}{told}",
+        certificate=certificate,
+        hint=hint,
+    )

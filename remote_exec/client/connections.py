@@ -1,0 +1,92 @@
+"""This process's sessions and dispatchers, and what becomes of them when it forks or ends.
+
+When a script ends with calls pending, it waits for them, as with the standard library's executors; when it ends
+by Ctrl-C, they are cancelled. A forked child lets go of its parent's connections and opens its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+from ..model.layout import Layout
+from .dispatcher import Dispatcher
+from .reporter import Console, Reporter
+from .session import Session, open_session
+
+NAP_SECONDS = 0.01
+
+
+class Connections:
+    """One for each process."""
+
+    def __init__(self) -> None:
+        self.reporter: Reporter = Console()
+        self._lock = threading.RLock()
+        self._sessions: dict[Layout, Session] = {}
+        self._dispatchers: dict[tuple[Layout, str], Dispatcher] = {}
+
+    def session(self, layout: Layout | None = None) -> Session:
+        """Return a session with the agent of this layout, connected anew if the last one was lost.
+
+        Raises:
+            HostUnavailable: no agent could be reached or started.
+        """
+        layout = layout or Layout.of(os.environ)
+        session = self._sessions.get(layout)
+        if session is not None and not session.lost:
+            return session
+        with self._lock:
+            session = self._sessions.get(layout)
+            if session is None or session.lost:
+                session = self._sessions[layout] = open_session(layout)
+            return session
+
+    def dispatcher(self, layout: Layout, key: str, request: dict[str, Any], *, max_workers: int) -> Dispatcher:
+        """Return the dispatcher of a pool and bundle."""
+        with self._lock:
+            found = self._dispatchers.get((layout, key))
+            if found is None:
+                found = self._dispatchers[layout, key] = Dispatcher(
+                    lambda: self.session(layout), request, max_workers=max_workers, reporter=self.reporter
+                )
+            return found
+
+    def drop(self, dispatcher: Dispatcher, *, cancel: bool = False) -> None:
+        """Close a dispatcher that will not be used again."""
+        with self._lock:
+            for key, found in list(self._dispatchers.items()):
+                if found is dispatcher:
+                    del self._dispatchers[key]
+        dispatcher.close(cancel=cancel)
+
+    def close(self) -> None:
+        """Wait for what is pending, or cancel it after Ctrl-C; give every worker back."""
+        interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
+        while not interrupted and any(dispatcher.pending for dispatcher in self._dispatchers.values()):
+            try:
+                time.sleep(NAP_SECONDS)
+            except KeyboardInterrupt:
+                interrupted = True
+        for dispatcher in self._dispatchers.values():
+            dispatcher.close(cancel=interrupted)
+        for session in self._sessions.values():
+            session.close()
+
+    def abandon(self) -> None:
+        """In a forked child."""
+        for dispatcher in self._dispatchers.values():
+            dispatcher.abandon()
+        for session in self._sessions.values():
+            session.abandon()
+        self.__init__()  # type: ignore[misc]
+
+
+connections = Connections()
+
+atexit.register(connections.close)
+os.register_at_fork(after_in_child=connections.abandon)

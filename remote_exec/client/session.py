@@ -1,0 +1,269 @@
+"""One connection to one agent, and the thread that reads it. Calls do not pass here, only what leads to them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol
+
+from .. import __version__
+from ..backends import local
+from ..model import errors
+from ..model.bundle import Bundle
+from ..model.layout import Layout
+from ..wire import protocol
+from ..wire.control import ControlStream
+from . import runtime
+
+PIECE = 8 << 20
+GREET_SECONDS = 15.0
+
+
+class LeaseListener(Protocol):
+    """What hears of one lease; called in the session's thread."""
+
+    def on_lease(self, message: object) -> None:
+        """Hear that it waits, was granted, refused, or has lost its worker."""
+
+    def on_session_lost(self) -> None:
+        """Hear that the agent is gone; the call stream may live on."""
+
+
+class Session:
+    """Use `open_session`."""
+
+    def __init__(self, sock: socket.socket, welcome: protocol.Welcome) -> None:
+        self.welcome = welcome
+        self.pid = os.getpid()
+        self.lost = False
+        self._stream = ControlStream(sock)
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._replies: dict[int, tuple[Future[tuple[Any, bytes]], list[tuple[Any, bytes]] | None]] = {}
+        self._streams: dict[int, Callable[[protocol.Reply, bytes], None]] = {}
+        self._leases: dict[str, LeaseListener] = {}
+        threading.Thread(target=self._read, name="remote_exec-session", daemon=True).start()
+
+    # --- leases -----------------------------------------------------------------------------------------------
+
+    def request_lease(
+        self, request: protocol.RequestLease, fds: tuple[int, ...], listener: LeaseListener
+    ) -> None:
+        """Ask for a worker; the listener hears what comes of it."""
+        self._leases[request.lease] = listener
+        self._send(request, fds=fds)
+
+    def cancel_call(self, lease: str, call: int) -> None:
+        """Have a call stopped."""
+        self._send(protocol.CancelCall(lease, call))
+
+    def forget_lease(self, lease: str) -> None:
+        """Hear no more of a lease."""
+        self._leases.pop(lease, None)
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    def ask(self, what: str, arguments: Mapping[str, Any] | None = None, *, body: bytes = b"") -> Any:
+        """Ask the agent something and wait for the answer.
+
+        Raises:
+            HostUnavailable: the agent is gone.
+            RemoteExecError: what the agent answered.
+        """
+        return self.start(what, arguments, body=body).result()[0]
+
+    def start(
+        self, what: str, arguments: Mapping[str, Any] | None = None, *, body: bytes = b""
+    ) -> Future[tuple[Any, bytes]]:
+        """Ask the agent something; the future gives the answer and its body, all pieces joined."""
+        number = next(self._ids)
+        return self._expect(number, protocol.Request(number, what, dict(arguments or {})), body)
+
+    def follow(self, what: str, arguments: Mapping[str, Any]) -> Iterator[Any]:
+        """Ask for something that comes in pieces, and yield them."""
+        import queue
+
+        pieces: queue.SimpleQueue[tuple[Any, bool] | Exception] = queue.SimpleQueue()
+        number = next(self._ids)
+
+        def take(reply: protocol.Reply, _body: bytes) -> None:
+            error = _error(reply)
+            pieces.put(error if error is not None else (reply.value, reply.more))
+
+        self._streams[number] = take
+        self._send(protocol.Request(number, what, dict(arguments)))
+        while True:
+            piece = pieces.get()
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece[0]
+            if not piece[1]:
+                return
+
+    def upload(self, bundle: Bundle, sources: Mapping[str, Path]) -> int:
+        """Bring a bundle to the host: the files that it lacks, by digest; return how many bytes went.
+
+        Raises:
+            RemoteExecError: the host refused it.
+        """
+        sent = 0
+        for _ in range(2):
+            number = next(self._ids)
+            answer, _body = self._expect(number, protocol.OfferBundle(number, bundle)).result()
+            if not answer["missing"]:
+                return sent
+            for digest in answer["missing"]:
+                sent += self._upload_blob(digest, sources[digest])
+        raise errors.HostUnavailable("the host keeps missing files that were sent to it")
+
+    def _upload_blob(self, digest: str, path: Path) -> int:
+        size, sent = path.stat().st_size, 0
+        number = next(self._ids)
+        reply: Future[tuple[Any, bytes]] = Future()
+        self._replies[number] = (reply, None)
+        with open(path, "rb") as file:
+            while True:
+                piece = file.read(PIECE)
+                sent += len(piece)
+                last = sent >= size or not piece
+                self._send(protocol.PutBlob(number, digest, last), piece)
+                if last:
+                    break
+        reply.result()
+        return sent
+
+    def _expect(self, number: int, message: object, body: bytes = b"") -> Future[tuple[Any, bytes]]:
+        reply: Future[tuple[Any, bytes]] = Future()
+        self._replies[number] = (reply, [])
+        self._send(message, body)
+        return reply
+
+    # --- the stream -------------------------------------------------------------------------------------------
+
+    def _send(self, message: object, body: bytes = b"", fds: tuple[int, ...] = ()) -> None:
+        try:
+            with self._lock:
+                self._stream.send(message, body, fds)
+        except OSError as error:
+            self._lose()
+            raise errors.HostUnavailable(f"the agent is gone: {error}") from error
+
+    def _read(self) -> None:
+        try:
+            while True:
+                received = self._stream.receive()
+                if received is None:
+                    break
+                for one in received:
+                    self._dispatch(one.message, one.body)
+        except (OSError, errors.ProtocolError):
+            pass
+        self._lose()
+
+    def _dispatch(self, message: Any, body: bytes) -> None:
+        if isinstance(message, protocol.Reply):
+            stream = self._streams.get(message.id)
+            if stream is not None:
+                if not message.more:
+                    self._streams.pop(message.id, None)
+                stream(message, body)
+                return
+            waiting = self._replies.get(message.id)
+            if waiting is None:
+                return
+            future, pieces = waiting
+            if message.more and pieces is not None:
+                pieces.append((message.value, body))
+                return
+            self._replies.pop(message.id, None)
+            error = _error(message)
+            if error is not None:
+                future.set_exception(error)
+            else:
+                joined = b"".join([piece for _, piece in pieces or ()]) + body if pieces else body
+                future.set_result((message.value, joined))
+            return
+        listener = self._leases.get(getattr(message, "lease", ""))
+        if listener is not None:
+            listener.on_lease(message)
+
+    def _lose(self) -> None:
+        if self.lost:
+            return
+        self.lost = True
+        gone = errors.HostUnavailable("the agent is gone", hint="call again: another will be started")
+        for future, _ in list(self._replies.values()):
+            if not future.done():
+                future.set_exception(gone)
+        self._replies.clear()
+        for stream in list(self._streams.values()):
+            stream(protocol.Reply(0, None, "HostUnavailable", gone.message), b"")
+        for listener in list(self._leases.values()):
+            listener.on_session_lost()
+
+    def close(self) -> None:
+        """End the connection."""
+        self.lost = True
+        try:
+            self._stream.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connection without disturbing it."""
+        self.lost = True
+        self._stream.close()
+
+
+def _error(reply: protocol.Reply) -> errors.RemoteExecError | None:
+    if not reply.error:
+        return None
+    cls = next((e for e in errors.ALL if e.__name__ == reply.error), errors.RemoteExecError)
+    return cls(reply.text)
+
+
+def open_session(layout: Layout) -> Session:
+    """Connect to the agent of this machine, starting one if there is none.
+
+    Raises:
+        HostUnavailable: none could be reached.
+    """
+    welcomes: list[protocol.Welcome] = []
+
+    def greet(sock: socket.socket) -> bool:
+        sock.settimeout(GREET_SECONDS)
+        stream = ControlStream(sock)
+        hello = protocol.Hello(
+            protocol.PROTOCOL, __version__, runtime.digest(), ".".join(map(str, sys.version_info[:3])), os.getpid()
+        )
+        try:
+            stream.send(hello)
+            received = stream.receive()
+        except OSError:
+            return False
+        if not received or not isinstance(received[0].message, protocol.Welcome):
+            return False
+        welcome = received[0].message
+        if not welcome.accepted:
+            _wait_for_end(sock)
+            return False
+        welcomes.append(welcome)
+        sock.settimeout(None)
+        return True
+
+    sock = local.reach(layout, lambda: runtime.unpack(layout.runtimes), greet, version=__version__)
+    return Session(sock, welcomes[-1])
+
+
+def _wait_for_end(sock: socket.socket) -> None:
+    try:
+        while sock.recv(4096):
+            pass
+    except OSError:
+        pass

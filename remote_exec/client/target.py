@@ -1,0 +1,178 @@
+"""From a function's options to the pool its calls go to: instance type, environment, variables, local code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..capture.function import Captured, python_version, source_paths
+from ..config import Config, load_config, resolve_instance_types
+from ..instances import InstanceType, shape_of
+from ..model.environment import EnvironmentKind, EnvironmentSpec
+from ..model.errors import ConfigurationError
+from ..model.layout import Layout
+from ..model.pool import PoolSpec
+from ..options import Options, check_readers, check_together
+from .connections import connections
+from .dispatcher import Dispatcher
+
+# What differs from shell to shell and means nothing to a function: it must not part pools.
+VOLATILE = frozenset(
+    {
+        "_", "COLUMNS", "COLORTERM", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "GPG_AGENT_INFO", "INVOCATION_ID",
+        "JOURNAL_STREAM", "JPY_PARENT_PID", "JPY_SESSION_NAME", "LINES", "LS_COLORS", "OLDPWD", "PROMPT", "PS1",
+        "PWD", "PYTEST_CURRENT_TEST", "SHLVL", "SSH_AUTH_SOCK", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "STY",
+        "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID", "TMUX", "TMUX_PANE", "WINDOWID",
+        "XAUTHORITY", "XDG_SESSION_ID",
+    }
+)  # fmt: skip
+VOLATILE_PREFIXES = ("VSCODE_", "PYDEVD_", "REMOTE_EXEC_AGENT_")
+OF_ANOTHER_ENVIRONMENT = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX"})
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the calls of a captured function go."""
+
+    dispatcher: Dispatcher
+    instance: InstanceType
+    options: Options
+    request: dict[str, Any]
+    layout: Layout
+
+
+def find_target(captured: Captured, given: Options, *, private: str = "") -> Target:
+    """Resolve options to a dispatcher; bring the local code to the host.
+
+    Args:
+        captured: the function.
+        given: the call's options over the decorator's.
+        private: makes the pool the caller's own.
+
+    Raises:
+        ConfigurationError: an option is wrong, or not read by the backend.
+        HostUnavailable: no agent could be reached.
+    """
+    config = load_config()
+    instance, options = choose(config, given)
+    layout = Layout.of(os.environ)
+    environment, wheels = environment_of(captured, options)
+    spec = PoolSpec(
+        environment=environment,
+        variables=variables_of(options, environment),
+        inherit=False,
+        shape=shape_of(options),
+        private=private,
+    )
+    bundle = captured.local_code.bundle
+    digest = bundle.digest
+    if digest or wheels:
+        session = connections.session(layout)
+        if digest:
+            session.upload(bundle, source_paths(captured.local_code.sources))
+        for wheel, path in wheels.items():
+            session.upload_blob(wheel, path)
+    request = {
+        "pool": spec,
+        "bundle": digest,
+        "preload": captured.preload,
+        "keep_alive_seconds": float(options.keep_alive_period_in_seconds),
+        "max_workers": options.max_workers or cpu_count(),
+        "uv": find_uv() if environment.kind in (EnvironmentKind.UV, EnvironmentKind.PROJECT) else "",
+    }
+    limit = options.max_parallel_jobs or options.max_workers or cpu_count()
+    key = f"{spec.key}/{digest}/{limit}"
+    dispatcher = connections.dispatcher(layout, key, request, max_workers=limit)
+    return Target(dispatcher, instance, options, request, layout)
+
+
+def choose(config: Config, given: Options) -> tuple[InstanceType, Options]:
+    """Return the first instance type that can be had, and the options that hold on it.
+
+    Raises:
+        ConfigurationError: none can be had here.
+    """
+    wanted = config.resolve(given).instance_type
+    refusals: list[str] = []
+    for instance in resolve_instance_types(wanted, config):
+        if instance.backend != "local":
+            refusals.append(f"{instance.name}: its backend {instance.backend!r} is not built yet")
+            continue
+        options = config.resolve(given, instance)
+        check_together(options)
+        for sentence in check_readers(options, instance.backend):
+            connections.reporter.note(sentence)
+        for sentence in config.notes:
+            connections.reporter.note(sentence)
+        return instance, options
+    raise ConfigurationError(
+        "no instance type can be had: " + "; ".join(refusals), option="instance_type", hint='use "local"'
+    )
+
+
+def environment_of(captured: Captured, options: Options) -> tuple[EnvironmentSpec, dict[str, Path]]:
+    """Return the environment that a function asks for, and the wheels that must be on the host for it."""
+    if options.job_conda_env:
+        from ..capture.dependencies import conda_environment
+
+        return conda_environment(options.job_conda_env, python=python_version()), {}
+    if options.dependencies is None:
+        return EnvironmentSpec(kind=EnvironmentKind.INTERPRETER, python=sys.executable), {}
+    from ..capture.dependencies import resolve
+
+    found = resolve(
+        options.dependencies,
+        third_party=captured.reach.third_party,
+        here=True,
+        python=python_version(),
+        base_folder=Path.cwd(),
+    )
+    return found.spec, dict(found.wheel_files)
+
+
+def variables_of(options: Options, environment: EnvironmentSpec) -> dict[str, str]:
+    """Return the worker's environment variables: this process's, without what means nothing there, and its own."""
+    variables = {k: v for k, v in os.environ.items() if k not in VOLATILE and not k.startswith(VOLATILE_PREFIXES)}
+    if environment.kind is not EnvironmentKind.INTERPRETER:
+        for name in OF_ANOTHER_ENVIRONMENT:
+            variables.pop(name, None)
+    variables.update(options.environment_variables)
+    return variables
+
+
+def pre_execution_of(options: Options) -> tuple[str, ...]:
+    """Return the commands that run before each attempt."""
+    if options.pre_execution_script:
+        return (Path(options.pre_execution_script).read_text(encoding="utf-8"),)
+    return tuple(options.pre_execution_commands)
+
+
+def cpu_count() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_uv() -> str:
+    """Return where the uv of this installation lies."""
+    from uv import find_uv_bin
+
+    return str(find_uv_bin())
+
+
+def told_of(name: str, options: Options) -> dict[str, Any]:
+    """Return what a worker is told of a function beside its bytes."""
+    told: dict[str, Any] = {"name": name}
+    if options.max_runtime_in_seconds:
+        told["max_runtime_seconds"] = float(options.max_runtime_in_seconds)
+    if commands := pre_execution_of(options):
+        told["pre_execution"] = commands
+    return told
+
+
+def same_variables(before: Mapping[Any, Any]) -> bool:
+    """Whether this process's environment variables are still those; `before` is a copy of ``os.environ._data``."""
+    return os.environ._data == before  # type: ignore[attr-defined]  # noqa: SLF001

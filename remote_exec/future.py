@@ -1,0 +1,123 @@
+"""A call's future: `concurrent.futures.Future`'s whole contract, and what is known of the call besides."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import CancelledError, Future, TimeoutError
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .client.calls import Call
+    from .client.dispatcher import Dispatcher
+
+T = TypeVar("T")
+
+CANCEL_SECONDS = 10.0
+
+
+class RemoteFuture(Future[T], Generic[T]):
+    """The future of one remote call. Users get it, they do not build it.
+
+    `result`, `exception`, `add_done_callback`, `concurrent.futures.wait` and `as_completed` work as on any future.
+
+    Example:
+        >>> from remote_exec import remote
+        >>> @remote
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> future = double.submit(21)
+        >>> future.result()
+        42
+        >>> future.status
+        'succeeded'
+    """
+
+    _call: Call | None = None
+    _dispatcher: Dispatcher | None = None
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the call and return its value, or raise what it raised.
+
+        Args:
+            timeout: seconds to wait at most; None waits for as long as it takes.
+
+        Raises:
+            TimeoutError: the call has not ended in time; it goes on.
+            CancelledError: it was cancelled.
+        """
+        self._wait(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the call and return what it raised, or None."""
+        self._wait(timeout)
+        return super().exception(0)
+
+    def cancel(self, wait: bool = False) -> bool:
+        """Ask for the call to be stopped, running or not.
+
+        A call that has not been sent is cancelled at once. One that runs is interrupted, then terminated, then
+        killed; `cancelled()` becomes true when it has ended.
+
+        Args:
+            wait: return only when it has ended: its memory and devices are free then.
+
+        Returns:
+            False when the call had ended already.
+        """
+        if self.done():
+            return self.cancelled()
+        dispatcher, call = self._dispatcher, self._call
+        if dispatcher is None or call is None:
+            return super().cancel()
+        asked = dispatcher.cancel(call)
+        if wait and asked:
+            try:
+                self._wait(CANCEL_SECONDS)
+            except TimeoutError:
+                return False
+            return self.cancelled()
+        return asked
+
+    @property
+    def job(self) -> str:
+        """The call's name: what `get_future` and the command line know it by. Empty until it has been sent."""
+        return self._call.name if self._call is not None else ""
+
+    @property
+    def status(self) -> str:
+        """One of queued, running, succeeded, failed, cancelled."""
+        if self.cancelled():
+            return "cancelled"
+        if self.done():
+            return "failed" if super().exception(0) is not None else "succeeded"
+        call = self._call
+        granted = call is not None and call.channel is not None and call.channel.granted is not None
+        return "running" if granted else "queued"
+
+    def why(self) -> str:
+        """Say in words what the call waits for."""
+        if self.done():
+            return f"it has {self.status}"
+        if self._dispatcher is None or self._call is None:
+            return "it has not been sent"
+        return self._dispatcher.why(self._call)
+
+    def logs(self) -> str:
+        """Return what the call has printed so far."""
+        call = self._call
+        if call is None or not call.output:
+            return ""
+        return b"".join(data for _, data in call.output).decode(errors="replace")
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._dispatcher is not None and not self.done():
+            deadline = None if timeout is None else time.monotonic() + timeout
+            self._dispatcher.wait(cast("RemoteFuture[Any]", self), deadline)
+        if not self.done() and timeout is not None:
+            raise TimeoutError
+
+
+__all__ = ["CancelledError", "RemoteFuture", "TimeoutError"]

@@ -1,0 +1,82 @@
+"""What a pool of warm workers is asked to be, and what it tells of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from enum import Enum
+
+from .environment import EnvironmentSpec
+
+
+class WorkerState(str, Enum):
+    """A worker's life: forked, waiting, leased, on its way out."""
+
+    STARTING = "Starting"
+    AVAILABLE = "Available"
+    IN_USE = "InUse"
+    TERMINATING = "Terminating"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What one worker is given. Zero means: no claim, and no limit."""
+
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    gpus: int = 0
+    gpu_type: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSpec:
+    """Everything that makes two workers exchangeable. Its key is the pool's identity."""
+
+    environment: EnvironmentSpec
+    # environment variables of the worker: the whole environment when `inherit` is false, additions else.
+    # They may be secret: this object is never logged or stored, only its key is.
+    variables: dict[str, str]
+    inherit: bool = True
+    shape: Shape = Shape()
+    # anything else that must not be shared: pre-execution commands, one instance of a remote class, ...
+    private: str = ""
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits."""
+        parts = [
+            self.environment.digest,
+            sorted(self.variables.items()),
+            self.inherit,
+            asdict(self.shape),
+            self.private,
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerInfo:
+    """One worker, as lists show it."""
+
+    id: int
+    pid: int
+    state: WorkerState
+    reuses: int
+    idle_seconds: float
+    bundle: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolInfo:
+    """One pool, as lists show it."""
+
+    key: str
+    environment: str
+    python: str
+    keep_alive_seconds: float
+    max_workers: int
+    queued: int
+    shape: Shape
+    workers: tuple[WorkerInfo, ...]
+    note: str = ""

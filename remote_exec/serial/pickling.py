@@ -1,0 +1,266 @@
+"""Objects to bytes and back: functions, arguments and results, on both sides.
+
+Code of scripts, notebooks and function bodies goes by value; code of importable modules by name. Big
+buffers stay out of band, big bytes are not copied. A pickler lives for one pickle, so nothing here is
+shared between threads.
+
+Not for untrusted bytes: whoever opened the stream has authenticated its peer.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import reducers
+from .cloudpickle_copy import RUNTIME, cloudpickle, user_modules_by_value
+
+if TYPE_CHECKING:
+    from ..model.errors import DeserializationError
+
+# Below this a buffer costs less in the stream than as a part of its own.
+OUT_OF_BAND_BYTES = 64 * 1024
+
+Bytes = bytes | bytearray | memoryview
+Buffer = pickle.PickleBuffer | Bytes
+
+
+class Pickled(NamedTuple):
+    """A pickle in parts that refer to the objects' own memory where they are big.
+
+    Send it, or join it, before the objects change.
+
+    Attributes:
+        stream: the pickle itself, in chunks; usually one.
+        buffers: contiguous memory that the pickle refers to by position, each `OUT_OF_BAND_BYTES` or more.
+    """
+
+    stream: list[bytes | bytearray]
+    buffers: list[pickle.PickleBuffer]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in all parts together."""
+        return sum(map(len, self.stream)) + sum(buffer.raw().nbytes for buffer in self.buffers)
+
+
+class _Chunks(list["bytes | bytearray"]):
+    """A file for the pickler that keeps what is written instead of copying it."""
+
+    write: Any = vars(list)["append"]
+
+
+class _Buffers(list[pickle.PickleBuffer]):
+    """Decides which buffers leave the stream, and keeps them."""
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        try:
+            in_band = buffer.raw().nbytes < OUT_OF_BAND_BYTES
+        except BufferError:  # not contiguous
+            return True
+        if not in_band:
+            self.append(buffer)
+        return in_band
+
+
+class Pickler(pickle.Pickler):
+    """The pickler of one pickle; use `dump`."""
+
+    by_value: frozenset[str] = frozenset()
+    _all_by_value: frozenset[str] | None = None
+    _namespaces: dict[int, dict[str, Any]] | None = None
+    _sources: dict[str, reducers.Source | str] | None = None
+
+    def reducer_override(self, obj: object) -> Any:
+        """Called by pickle for all but the plainest types."""
+        kind = type(obj)
+        if type(obj) is FunctionType:
+            return self._reduce_function(obj)
+        if issubclass(kind, type):
+            return reducers.reduce_class(self, obj)
+        reduce = reducers.REDUCERS.get(kind)
+        if reduce is not None:
+            return reduce(self, obj)
+        if issubclass(kind, BaseException):
+            return reducers.reduce_exception(obj)
+        return NotImplemented
+
+    def _reduce_function(self, function: FunctionType) -> Any:
+        if (function.__module__ or "").startswith(RUNTIME):
+            return NotImplemented
+        if self.goes_by_reference(function):
+            return reducers.carried_name(function)
+        return reducers.reduce_function(self, function)
+
+    def goes_by_reference(self, obj: Any, name: str | None = None) -> bool:
+        """Whether importing its module over there gives `obj` again."""
+        found = cloudpickle._lookup_module_and_qualname(obj, name=name)
+        return found is not None and self.module_goes_by_reference(found[0].__name__)
+
+    def module_goes_by_reference(self, name: str) -> bool:
+        """Whether the module `name` can be imported over there, and is not wanted by value."""
+        if self._all_by_value is None:
+            self._all_by_value = self.by_value.union(user_modules_by_value())
+        module = sys.modules.get(name)
+        if module is None or name == "__mp_main__" or (self._all_by_value and self._is_by_value(name)):
+            return False
+        # A module put together by hand has neither file nor spec; what lies in a real package is importable.
+        root = sys.modules.get(name.partition(".")[0], module)
+        return (
+            getattr(root, "__spec__", None) is not None
+            or hasattr(root, "__file__")
+            or hasattr(root, "__path__")
+            or name == "__main__"
+        )
+
+    def _is_by_value(self, name: str) -> bool:
+        parts = name.split(".")
+        return any(".".join(parts[:end]) in (self._all_by_value or ()) for end in range(1, len(parts) + 1))
+
+    def namespace_of(self, function: FunctionType) -> dict[str, Any]:
+        """The globals that `function` gets: one dict for all functions of one module in this pickle."""
+        if self._namespaces is None:
+            self._namespaces = {}
+        own = function.__globals__
+        namespace = self._namespaces.get(id(own))
+        if namespace is None:
+            kept = ("__package__", "__name__", "__path__", "__file__")
+            namespace = self._namespaces[id(own)] = {name: own[name] for name in kept if name in own}
+        return namespace
+
+    @property
+    def sources(self) -> dict[str, reducers.Source | str]:
+        """What stands for each file name of code in this pickle."""
+        if self._sources is None:
+            self._sources = {}
+        return self._sources
+
+
+def dump(obj: Any, *, by_value: frozenset[str] = frozenset(), name: str = "") -> Pickled:
+    """Pickle any object, functions and classes included.
+
+    Args:
+        obj: what to pickle.
+        by_value: names of modules whose functions and classes travel by value although they can be imported
+            here (a package's name stands for its submodules too). ``__main__`` always does, and so do modules
+            given to the user's own ``cloudpickle.register_pickle_by_value``.
+        name: what to call `obj` in an error, such as ``"result of train"``.
+
+    Raises:
+        SerializationError: something in `obj` cannot be pickled; `path` leads to it.
+
+    Example:
+        >>> load(*dump({"square": lambda x: x * x}))["square"](3)
+        9
+    """
+    chunks, buffers = _Chunks(), _Buffers()
+    try:
+        # Positional: protocol, fix_imports, buffer_callback.
+        pickler = Pickler(chunks, 5, True, buffers)
+        if by_value:
+            pickler.by_value = by_value
+        pickler.dump(obj)
+    except MemoryError:
+        raise
+    except Exception as error:
+        from .explain import explain
+
+        raise explain(obj, error, name=name, by_value=by_value) from error
+    return Pickled(chunks, buffers)
+
+
+def dump_arguments(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], *, by_value: frozenset[str] = frozenset()
+) -> Pickled:
+    """Pickle the arguments of one call, as the pair ``(args, kwargs)``. The hot path: see `dump`.
+
+    Raises:
+        SerializationError: an argument cannot be pickled; `path` begins with its position or name.
+
+    Example:
+        >>> load(*dump_arguments((1, 2), {"lr": 0.1}))
+        ((1, 2), {'lr': 0.1})
+    """
+    chunks, buffers = _Chunks(), _Buffers()
+    try:
+        pickler = Pickler(chunks, 5, True, buffers)
+        if by_value:
+            pickler.by_value = by_value
+        pickler.dump((args, kwargs))
+    except MemoryError:
+        raise
+    except Exception as error:
+        from .explain import explain_arguments
+
+        raise explain_arguments(args, kwargs, error, by_value=by_value) from error
+    return Pickled(chunks, buffers)
+
+
+def dump_bytes(obj: Any, *, by_value: frozenset[str] = frozenset()) -> bytes:
+    """`dump` in one piece, everything in band: for what is stored or small. ``load(data)`` reads it.
+
+    Raises:
+        SerializationError: as `dump`.
+    """
+    pickled = dump(obj, by_value=by_value)
+    return join(pickled.stream, pickled.buffers)
+
+
+def join(stream: Bytes | list[bytes | bytearray], buffers: Sequence[Buffer] = ()) -> bytes:
+    """One piece out of the parts of a pickle, which ``load(data)`` reads alone."""
+    data = bytes(stream) if isinstance(stream, Bytes) else b"".join(stream)
+    if not buffers:
+        return data
+    return pickle.dumps(reducers.Joined(data, [pickle.PickleBuffer(buffer) for buffer in buffers]), 5)
+
+
+_loads: Callable[..., Any] = pickle.loads
+
+
+def load(
+    stream: Bytes | list[Bytes] | list[bytes | bytearray] | tuple[Bytes, ...],
+    buffers: Sequence[Buffer] = (),
+) -> Any:
+    """Rebuild what `dump` took apart.
+
+    Args:
+        stream: `Pickled.stream`, in chunks or joined.
+        buffers: what `Pickled.buffers` held, in order. Arrays lie in this memory without a copy: give
+            writable buffers, and do not use them again while the result lives.
+
+    Raises:
+        DeserializationError: a module or class is missing here, or an object's own rebuilding failed.
+    """
+    if isinstance(stream, (list, tuple)):
+        stream = stream[0] if len(stream) == 1 else b"".join(stream)
+    try:
+        return _loads(stream, buffers=buffers)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _cannot_load(error) from error
+
+
+def _cannot_load(error: Exception) -> DeserializationError:
+    from ..model.errors import DeserializationError
+
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return DeserializationError(
+            f"the module {error.name!r} is missing here",
+            hint=f"add what provides {error.name!r} to the environment's `dependencies`, "
+            "or import it inside the function that needs it",
+        )
+    if isinstance(error, ImportError):
+        return DeserializationError(
+            f"an import failed here: {error}", hint="install the same version of the package on both sides"
+        )
+    if isinstance(error, AttributeError) and "get attribute" in str(error):
+        return DeserializationError(
+            f"a class or function is missing here: {error}",
+            hint="use the same version of its module on both sides, "
+            "or define it in the script that makes the call",
+        )
+    return DeserializationError(f"an object could not be rebuilt here: {type(error).__name__}: {error}")

@@ -1,0 +1,132 @@
+"""A control stream over a unix socket: messages with descriptors, queued when the socket is full.
+
+Used by agent, fork server and worker (non-blocking, inside their loops) and by the client's session (blocking).
+A message that carries descriptors is sent whole with them; the receiver gets descriptors in the order sent.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections import deque
+from typing import Any, NamedTuple
+
+from ..model.errors import ProtocolError
+from .messages import MessageReader, encode
+
+MAX_QUEUED = 256 << 20  # bytes; a peer that reads nothing for so long is cut off
+MAX_FDS = 16
+
+
+class Received(NamedTuple):
+    """One message, its body, and the descriptors that came with the bytes it lay in."""
+
+    message: Any
+    body: bytes
+
+
+class ControlStream:
+    """One end of a control stream; one owner thread unless the owner locks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.fds: deque[int] = deque()  # received and not yet taken
+        self._reader = MessageReader()
+        self._queue: deque[tuple[memoryview, list[int]]] = deque()
+        self._queued_size = 0
+        self.closed = False
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self.sock.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether something waits for the socket to take more."""
+        return bool(self._queue)
+
+    def send(self, message: object, body: bytes | memoryview = b"", fds: tuple[int, ...] = ()) -> None:
+        """Send what can be sent now, queue the rest; descriptors are duplicated while they wait.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        data = memoryview(encode(message, body))
+        self._queue.append((data, [os.dup(fd) for fd in fds]))
+        self._queued_size += len(data)
+        if self._queued_size > MAX_QUEUED:
+            raise ConnectionError("the peer of a control stream does not read")
+        self.flush()
+
+    def flush(self) -> None:
+        """Send as much as the socket takes.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        while self._queue:
+            data, fds = self._queue[0]
+            try:
+                if fds:
+                    sent = socket.send_fds(self.sock, [data], fds)
+                    for fd in fds:
+                        os.close(fd)
+                else:
+                    sent = self.sock.send(data)
+            except BlockingIOError:
+                return
+            self._queued_size -= sent
+            if sent == len(data):
+                self._queue.popleft()
+            else:
+                self._queue[0] = (data[sent:], [])
+
+    def receive(self) -> list[Received] | None:
+        """Read once; return the messages that are whole now, or None at the end of the stream.
+
+        Raises:
+            ProtocolError: the peer does not speak this protocol.
+            BlockingIOError: nothing was there, on a non-blocking socket.
+        """
+        data, fds, _, _ = socket.recv_fds(self.sock, 1 << 16, MAX_FDS)
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        self.fds.extend(fds)
+        if len(self.fds) > MAX_FDS * 4:
+            raise ProtocolError("descriptors came that no message asked for")
+        if not data:
+            return None
+        return [Received(message, body) for message, body in self._reader.feed(data)]
+
+    def take_fds(self, count: int) -> list[int]:
+        """Return the next `count` descriptors; the caller owns them.
+
+        Raises:
+            ProtocolError: the message said that more would come than did.
+        """
+        if len(self.fds) < count:
+            raise ProtocolError("a message came without its descriptors")
+        return [self.fds.popleft() for _ in range(count)]
+
+    def close(self) -> None:
+        """Close the socket and every descriptor not taken; harmless when repeated."""
+        self.closed = True
+        self.sock.close()
+        for fd in self.fds:
+            os.close(fd)
+        for _, fds in self._queue:
+            for fd in fds:
+                os.close(fd)
+        self.fds.clear()
+        self._queue.clear()
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Return the user id of the process at the other end of a unix socket, as the kernel vouches for it."""
+    if hasattr(socket, "SO_PEERCRED"):
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", credentials)[1])
+    # LOCAL_PEERCRED of macOS and the BSDs: struct xucred begins with a version and the uid
+    credentials = sock.getsockopt(0, 1, 128)
+    return int(struct.unpack_from("iI", credentials)[1])

@@ -1,0 +1,363 @@
+"""Every message of the control streams, by who sends it to whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..model.bundle import Bundle
+from ..model.job import DeathCertificate, JobRecord, Phase
+from ..model.pool import PoolInfo, PoolSpec
+from .messages import message
+
+PROTOCOL = 1
+
+# --- client to agent ------------------------------------------------------------------------------------------
+
+
+@message
+class Hello:
+    """First message of a client."""
+
+    protocol: int
+    version: str
+    runtime: str  # digest of the carried runtime
+    python: str
+    pid: int
+
+
+@message
+class RequestLease:
+    """Ask for a worker. Two descriptors come along: the worker's ends of the call stream and of its fd socket.
+
+    The client may write its first frames before it is answered: they wait in the socket. A refused lease ends in
+    a `LeaseRefused` and the end of the call stream.
+    """
+
+    lease: str  # chosen by the client, time-ordered, unique
+    pool: PoolSpec
+    bundle: str  # digest, or "" for none
+    preload: tuple[str, ...]  # third-party modules that the function imports
+    keep_alive_seconds: float
+    max_workers: int
+    uv: str = ""  # where the client's uv lies, on its own machine
+    streams: int = 2  # descriptors that come along: call stream, and fd socket where arenas can be used
+
+
+@message
+class CancelCall:
+    """Stop one call of a lease: interrupt, then terminate, then kill."""
+
+    lease: str
+    call: int
+
+
+@message
+class Request:
+    """A question, answered by `Reply` with the same id. `what` names it, `arguments` is JSON."""
+
+    id: int
+    what: str
+    arguments: dict[str, Any]
+
+
+@message
+class OfferBundle:
+    """Ask which blobs of a bundle the host lacks; answered by `Reply` with ``missing``."""
+
+    id: int
+    bundle: Bundle
+
+
+@message
+class PutBlob:
+    """A piece of a blob, in the body; `last` commits it. Answered by `Reply` when last."""
+
+    id: int
+    digest: str
+    last: bool
+
+
+# --- agent to client ------------------------------------------------------------------------------------------
+
+
+@message
+class Welcome:
+    """Answer to `Hello`. `accepted` false: the agent gives way to the newer client, who starts another."""
+
+    protocol: int
+    version: str
+    runtime: str
+    pid: int
+    accepted: bool
+
+
+@message
+class LeaseGranted:
+    """The call stream is a worker's now."""
+
+    lease: str
+    worker: int
+    pid: int
+    phases: tuple[Phase, ...]
+    warm: bool
+
+
+@message
+class LeaseWaits:
+    """Why a lease is not granted yet, in words; sent when it changes."""
+
+    lease: str
+    phase: str  # queue, environment, start
+    why: str
+
+
+@message
+class LeaseRefused:
+    """There will be no worker: the name of an error class of ours, and its words."""
+
+    lease: str
+    error: str
+    text: str
+    output: str = ""
+    hint: str = ""
+
+
+@message
+class WorkerLost:
+    """The worker of a lease died; calls numbered above `begun` were not begun."""
+
+    lease: str
+    begun: int
+    item: int
+    certificate: DeathCertificate
+
+
+@message
+class Reply:
+    """Answer to a request; `error` is empty when it was carried out."""
+
+    id: int
+    value: Any = None
+    error: str = ""
+    text: str = ""
+    more: bool = False
+
+
+# --- agent to fork server -------------------------------------------------------------------------------------
+
+
+@message
+class Preload:
+    """Import these modules, so that workers are forked with them."""
+
+    modules: tuple[str, ...]
+
+
+@message
+class Fork:
+    """Fork a worker. One descriptor comes along: the worker's end of its control stream."""
+
+    worker: int
+    variables: dict[str, str]
+    fresh: bool = False  # by a new interpreter, where a fork of this one is not sound
+
+
+@message
+class Adopt:
+    """Hand a worker that is there already to this agent. One descriptor comes along, as with `Fork`."""
+
+    worker: int
+
+
+@message
+class Signal:
+    """Send a signal to a worker's whole session."""
+
+    worker: int
+    signal: int
+
+
+@message
+class StopForkServer:
+    """End all workers, and end."""
+
+
+# --- fork server to agent -------------------------------------------------------------------------------------
+
+
+@message
+class ForkServerReady:
+    """First message; repeated to each agent that adopts the fork server."""
+
+    pid: int
+    python: str
+    workers: tuple[tuple[int, int], ...]  # worker id, pid
+
+
+@message
+class Preloaded:
+    """What became of a `Preload`: modules that could not be imported, with the reason."""
+
+    failed: dict[str, str]
+    seconds: float
+    threads: int
+
+
+@message
+class Forked:
+    """A worker has been forked."""
+
+    worker: int
+    pid: int
+
+
+@message
+class WorkerExited:
+    """A worker has been reaped."""
+
+    worker: int
+    pid: int
+    signal: int | None
+    exit_code: int | None
+    peak_memory: int
+    last_lines: tuple[str, ...]
+    lease: str  # for which the next two hold
+    begun: int
+    item: int
+
+
+# --- agent to worker ------------------------------------------------------------------------------------------
+
+
+@message
+class Attach:
+    """Serve this lease. Its descriptors come along, as in `RequestLease`."""
+
+    lease: str
+    bundle_path: str
+    import_roots: tuple[str, ...]
+    origins: tuple[str, ...]
+    jobs_folder: str
+    log_limit_bytes: int
+    streams: int
+    job: str = ""  # the agent itself is the client, on behalf of this job
+
+
+@message
+class Interrupt:
+    """Interrupt a call of the lease, running or not begun."""
+
+    lease: str
+    call: int
+    reason: str = "cancelled"
+
+
+@message
+class Recall:
+    """Give the lease back as soon as no call runs."""
+
+    lease: str
+
+
+@message
+class DumpStack:
+    """Tell what the worker is doing now; answered by `Stack`."""
+
+    id: int
+
+
+@message
+class StopWorker:
+    """End in good order."""
+
+
+# --- worker to agent ------------------------------------------------------------------------------------------
+
+
+@message
+class WorkerReady:
+    """First message of a worker, to each agent that adopts it."""
+
+    worker: int
+    pid: int
+    lease: str = ""
+
+
+@message
+class LeaseEnded:
+    """The client said goodbye, or is gone and nothing of it runs any longer: the worker is free."""
+
+    lease: str
+
+
+@message
+class CallRunning:
+    """A call has been running for a while; sent once for each, so that it is listed."""
+
+    lease: str
+    call: int
+    name: str
+    function: str
+    started_at: float
+
+
+@message
+class CallsEnded:
+    """Calls that have ended since the last such message, the short and silent ones summed up."""
+
+    records: tuple[JobRecord, ...]
+
+
+@message
+class CallOrphaned:
+    """The client is gone while this call runs or waits: from now on it is a job."""
+
+    lease: str
+    call: int
+    name: str
+    function: str
+    started_at: float
+
+
+@message
+class OrphanEnded:
+    """The outcome of an orphaned call; the body is the pickled value, or the failure's JSON."""
+
+    lease: str
+    record: JobRecord
+    ok: bool
+
+
+@message
+class CallStopped:
+    """An interrupted call has ended."""
+
+    lease: str
+    call: int
+
+
+@message
+class Stack:
+    """Answer to `DumpStack`."""
+
+    id: int
+    text: str
+
+
+# --- asked through Request, told in Reply -----------------------------------------------------------------------
+
+
+@message
+class HostInfo:
+    """What an agent tells of its host."""
+
+    pid: int
+    version: str
+    runtime: str
+    started_at: float
+    cpus: float
+    memory_bytes: int
+    gpus: tuple[str, ...]
+    home: str
+    clients: int
+    pools: tuple[PoolInfo, ...]

@@ -1,0 +1,322 @@
+"""The second thread of a worker: it waits on everything but the calls themselves.
+
+It hears the agent (a lease to serve, a call to interrupt), forwards what a running call prints, notices that the
+client is gone, reports calls that run long, and ends the process when the fork server is gone. It is asleep while
+calls are short and silent. Logs are written here, to the lease's log file, so that they survive everything.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from ..serial import pickling
+from ..wire import frames
+from ..wire.control import ControlStream
+from ..wire import protocol
+from ..wire.stream import CallStream
+from .joblog import LogWriter
+from .lease import Lease, Outcome
+from .output import READ_SIZE, Output
+
+TICK_SECONDS = 0.25
+COALESCE_SECONDS = 0.01  # how often a chattering function is listened to
+BACKLOG_LIMIT = 4 << 20  # bytes of output kept for a client that does not read
+
+_HANGUP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+
+
+class Attendant(threading.Thread):
+    """Shared state is guarded by `output.lock` (the log, the backlog) and `_control_lock` (the agent's stream)."""
+
+    def __init__(self, worker: int, lifeline: socket.socket, output: Output) -> None:
+        super().__init__(name="remote_exec-attendant", daemon=True)
+        self.worker = worker
+        self.output = output
+        self.leases: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
+        self._lifeline = lifeline
+        self._control: ControlStream | None = None
+        self._control_lock = threading.Lock()
+        self._undelivered: list[tuple[object, bytes]] = []
+        self._lease: Lease | None = None
+        self._main = threading.main_thread().ident or 0
+        self._log: LogWriter | None = None
+        self._backlog: list[tuple[int, int, bytes]] = []
+        self._backlog_size = 0
+        self._left_out = 0
+        self._printed_call = 0
+        self._deadline: tuple[Lease, int, float] | None = None
+        self._wake_read, self._wake_write = os.pipe()
+
+    # --- asked by the main thread ---------------------------------------------------------------------------
+
+    @property
+    def current(self) -> Lease | None:
+        """The lease that is served now."""
+        return self._lease
+
+    def next_lease(self) -> Lease | None:
+        """Wait for the next lease; None when the worker is to end."""
+        return self.leases.get()
+
+    def lease_ended(self, lease: Lease) -> None:
+        """Tell the agent that the worker is free."""
+        self._flush_records(lease)
+        with self.output.lock:
+            self._close_log()
+        lease.finished = True
+        self._lease = None
+        lease.stream.close()
+        self._tell(protocol.LeaseEnded(lease.id))
+
+    def call_ended(self, lease: Lease) -> None:
+        """Take note that a call has ended, before it is answered."""
+        lease.reported = False
+        if lease.stopping:
+            for call in list(lease.stopping):
+                self._tell(protocol.CallStopped(lease.id, call))
+            lease.stopping.clear()
+
+    def orphan(self, lease: Lease) -> None:
+        """The client is gone: what runs is a job from now on."""
+        if not lease.orphaned:
+            lease.orphaned = True
+            call, function = lease.running, lease.running_function
+            if call:
+                self._tell(
+                    protocol.CallOrphaned(lease.id, call, lease.name_of(call, function), function, lease.started_at)
+                )
+
+    def orphan_ended(self, lease: Lease, outcome: Outcome) -> None:
+        """Give an outcome that no client took to the agent."""
+        if lease.attach.job:
+            return
+        body = pickling.join(outcome.stream, outcome.buffers)
+        self._tell(protocol.OrphanEnded(lease.id, lease.to_record(outcome), outcome.ok), body)
+
+    def printed(self, lease: Lease) -> bool:
+        """Whether the call that just ended has printed."""
+        printed, self._printed_call = self._printed_call, 0
+        return bool(printed)
+
+    def set_deadline(self, lease: Lease, call: int, seconds: float) -> None:
+        """Interrupt this call when the time has passed."""
+        self._deadline = (lease, call, time.monotonic() + seconds)
+        os.write(self._wake_write, b"d")
+
+    def clear_deadline(self) -> None:
+        """The call with a deadline has ended."""
+        self._deadline = None
+
+    def forward_output(self, lease: Lease, call: int, *, wait: bool) -> None:
+        """Drain the pipes into the log and to the client; `wait` until it is sent."""
+        with self.output.lock:
+            while True:
+                taken = self.output.take()
+                for index, data in taken:
+                    self._keep(lease, call, index, data)
+                self._send_backlog(lease, wait=wait)
+                if not taken or not any(len(data) == READ_SIZE for _, data in taken):
+                    return
+
+    # --- the thread -----------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Wait, and do what is due; never ends but with the process."""
+        try:
+            while True:
+                self._turn()
+        except BaseException:  # noqa: BLE001 - a worker without its attendant must not live
+            traceback.print_exc(file=sys.__stderr__)
+            os._exit(70)
+
+    def _turn(self) -> None:
+        lease = self._lease
+        poller = select.poll()
+        poller.register(self._lifeline, select.POLLIN)
+        poller.register(self._wake_read, select.POLLIN)
+        control = self._control
+        if control is not None:
+            poller.register(control, select.POLLIN)
+        for fd in self.output.fds:
+            poller.register(fd, select.POLLIN)
+        stream = lease.stream if lease is not None and not lease.orphaned else None
+        if stream is not None:
+            try:
+                poller.register(stream, getattr(select, "POLLRDHUP", 0))
+            except ValueError:
+                stream = None  # closed by the main thread just now
+        ready = dict(poller.poll(self._timeout_ms(lease)))
+        if self._lifeline.fileno() in ready:
+            self._hear_lifeline()
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
+        if control is not None and control.fileno() in ready:
+            self._hear_agent(control)
+        if any(fd in ready for fd in self.output.fds):
+            self._on_output(lease)
+        if lease is not None and not lease.finished:
+            if stream is not None and ready.get(stream.fileno(), 0) & _HANGUP:
+                self._on_hangup(lease)
+            self._tick(lease)
+
+    def _timeout_ms(self, lease: Lease | None) -> int | None:
+        if self._deadline is not None:
+            return max(1, min(int(TICK_SECONDS * 1000), int((self._deadline[2] - time.monotonic()) * 1000) + 1))
+        return int(TICK_SECONDS * 1000) if lease is not None else None
+
+    def _tick(self, lease: Lease) -> None:
+        now = time.time()
+        if lease.running and not lease.reported and now - lease.started_at > TICK_SECONDS:
+            self._report_running(lease)
+        if self._deadline is not None and time.monotonic() >= self._deadline[2]:
+            owner, call, _ = self._deadline
+            self._deadline = None
+            self._interrupt(owner, call, "timed_out")
+        self._flush_records(lease)
+
+    def _report_running(self, lease: Lease) -> None:
+        call, function = lease.running, lease.running_function
+        if call:
+            lease.reported = True
+            name = lease.name_of(call, function)
+            self._tell(protocol.CallRunning(lease.id, call, name, function, lease.started_at))
+
+    def _flush_records(self, lease: Lease) -> None:
+        records = lease.take_records()
+        if records and not lease.attach.job:
+            self._tell(protocol.CallsEnded(records))
+
+    def _on_output(self, lease: Lease | None) -> None:
+        if lease is None:
+            with self.output.lock:
+                self.output.take()  # nobody's: a thread that outlived its call
+            return
+        self.forward_output(lease, lease.running, wait=False)
+        time.sleep(COALESCE_SECONDS)
+
+    def _on_hangup(self, lease: Lease) -> None:
+        if lease.running:
+            self.orphan(lease)
+        else:
+            time.sleep(COALESCE_SECONDS)  # the main thread reads the end of the stream itself
+
+    def _keep(self, lease: Lease, call: int, index: int, data: bytes) -> None:
+        self._printed_call = call or 1
+        if self._log is None:
+            folder = os.path.join(lease.attach.jobs_folder, lease.id)
+            self._log = LogWriter(folder, limit_bytes=lease.attach.log_limit_bytes)
+        self._log.append(call, "err" if index else "out", data)
+        if lease.attach.job or lease.orphaned:
+            return
+        self._backlog.append((call, index, data))
+        self._backlog_size += len(data)
+        while self._backlog_size > BACKLOG_LIMIT:
+            _, _, lost = self._backlog.pop(0)
+            self._backlog_size -= len(lost)
+            self._left_out += len(lost)
+
+    def _send_backlog(self, lease: Lease, *, wait: bool) -> None:
+        if self._left_out:
+            note = f"[{self._left_out:,} bytes of output left out here; the job's log has them]\n".encode()
+            self._backlog.insert(0, (self._backlog[0][0] if self._backlog else 0, 1, note))
+            self._backlog_size += len(note)
+            self._left_out = 0
+        while self._backlog and not lease.orphaned:
+            call, index, data = self._backlog[0]
+            frame = frames.pack(frames.OUTPUT, [data], flags=frames.STDERR if index else 0, call=call)
+            try:
+                if wait:
+                    lease.stream.send(frame)
+                elif not lease.stream.try_send(frame):
+                    return
+            except OSError:
+                self.orphan(lease)
+            self._backlog.pop(0)
+            self._backlog_size -= len(data)
+        if lease.orphaned:
+            self._backlog.clear()
+            self._backlog_size = 0
+
+    def _close_log(self) -> None:
+        self._backlog.clear()
+        self._backlog_size = self._left_out = 0
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    # --- the agent ------------------------------------------------------------------------------------------
+
+    def _hear_lifeline(self) -> None:
+        data, fds, _, _ = socket.recv_fds(self._lifeline, 1, 1)
+        if not data:
+            os._exit(0)  # the fork server is gone: nobody would reap this process
+        if self._control is not None:
+            self._control.close()
+        self._control = ControlStream(socket.socket(fileno=fds[0]))
+        lease = self._lease
+        self._tell(protocol.WorkerReady(self.worker, os.getpid(), lease.id if lease else ""))
+        undelivered, self._undelivered = self._undelivered, []
+        for message, body in undelivered:
+            self._tell(message, body)
+
+    def _tell(self, message: object, body: bytes = b"") -> None:
+        with self._control_lock:
+            try:
+                if self._control is None:
+                    raise ConnectionError
+                self._control.send(message, body)
+            except OSError:
+                # The agent died; the next one adopts this worker and is told then.
+                self._undelivered.append((message, body))
+
+    def _hear_agent(self, control: ControlStream) -> None:
+        try:
+            received = control.receive()
+        except OSError:
+            received = None
+        if received is None:
+            with self._control_lock:
+                control.close()
+                self._control = None
+            return
+        for one in received:
+            self._obey(control, one.message)
+
+    def _obey(self, control: ControlStream, message: Any) -> None:
+        if isinstance(message, protocol.Attach):
+            fds = [socket.socket(fileno=fd) for fd in control.take_fds(message.streams)]
+            lease = Lease(message, CallStream(fds[0], fds[1] if len(fds) > 1 else None))
+            self._lease = lease
+            self.leases.put(lease)
+        elif isinstance(message, protocol.Interrupt):
+            if self._lease is not None and self._lease.id == message.lease:
+                self._interrupt(self._lease, message.call, message.reason)
+        elif isinstance(message, protocol.DumpStack):
+            self._tell(protocol.Stack(message.id, self._stack()))
+        elif isinstance(message, protocol.StopWorker):
+            if self._lease is None:
+                self.leases.put(None)
+
+    def _interrupt(self, lease: Lease, call: int, reason: str) -> None:
+        lease.interrupted[call] = reason
+        lease.interrupting = call
+        lease.stopping.add(call)
+        if lease.running == call:
+            signal.pthread_kill(self._main, signal.SIGINT)
+        elif call in lease.stopping:
+            # Not begun, so it will not be; or over. In no case is this call's end still to come.
+            lease.stopping.discard(call)
+            self._tell(protocol.CallStopped(lease.id, call))
+
+    def _stack(self) -> str:
+        frame = sys._current_frames().get(self._main)  # noqa: SLF001
+        return "".join(traceback.format_stack(frame)) if frame is not None else ""

@@ -1,0 +1,305 @@
+"""The main thread of a worker: reads frames, runs calls one at a time, answers.
+
+The way of a small call is `serve` → `_on_call` → `_run` → `_answer`; it is kept short enough to read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from ..model.errors import DeserializationError, MaxRuntimeExceeded, SerializationError
+from ..model.job import Cause
+from ..serial import failures, failures_json, pickling
+from ..wire import frames
+from ..wire.frames import HEADER, Frame
+from . import context, streams
+from .lease import Function, Lease, Outcome
+
+if TYPE_CHECKING:
+    from .attendant import Attendant
+
+BATCH_FLUSH_SECONDS = 0.02
+SMALL = 1 << 16  # bytes that are sent in one piece
+BEGUN = struct.Struct("<24sQQ")  # lease, call, item of a batch: the last that was begun
+_AWAITED = (CoroutineType, GeneratorType, AsyncGeneratorType)
+
+
+class Calls:
+    """Runs the calls of one lease after another. Owned by the main thread."""
+
+    def __init__(self, attendant: Attendant, begun: Any) -> None:
+        self._attendant = attendant
+        self._output = attendant.output
+        # shared with the fork server, which reads it after this process has died: what had been begun
+        self._begun = begun
+        self._lease_id = b""
+        self._handlers: dict[int, Callable[[Lease, Frame], None]] = {
+            frames.CALL: self._on_call,
+            frames.BATCH: self._on_batch,
+            frames.DEFINE: self._on_define,
+            frames.CONTEXT: self._on_context,
+            frames.ACK: lambda lease, frame: None,
+            frames.CREDIT: lambda lease, frame: None,
+            frames.CLOSE_GENERATOR: lambda lease, frame: None,
+        }
+
+    def enter_bundle(self, lease: Lease) -> None:
+        """Make the lease's local code importable. A worker sees one bundle in its life; the agent sees to that."""
+        roots = [os.path.normpath(os.path.join(lease.attach.bundle_path, root)) for root in lease.attach.import_roots]
+        new = [root for root in roots if root not in sys.path]
+        if lease.attach.bundle_path and new:
+            sys.path[:0] = new
+            importlib.invalidate_caches()
+
+    def serve(self, lease: Lease) -> None:
+        """Run the calls of a lease until its client says goodbye or is gone."""
+        context.enter(lease, self._send_event)
+        self._lease_id = lease.id.encode()
+        BEGUN.pack_into(self._begun, 0, self._lease_id, 0, 0)
+        goodbye = False
+        try:
+            while True:
+                frame = lease.stream.receive()
+                if frame is None:
+                    break
+                if frame.ack:
+                    lease.acknowledge(frame.ack)
+                if frame.kind == frames.BYE:
+                    goodbye = True
+                    break
+                self._handlers[frame.kind](lease, frame)
+        except OSError:
+            pass  # the client is gone
+        finally:
+            context.leave()
+            if not goodbye:
+                for outcome in lease.unacknowledged:
+                    self._attendant.orphan_ended(lease, outcome)
+
+    def _on_call(self, lease: Lease, frame: Frame) -> None:
+        function = lease.functions.get(frame.function)
+        if function is None or function.call is None:
+            self._refuse(lease, frame.call, function)
+            return
+        started_at = time.time()
+        lease.started_at, lease.running_function = started_at, function.name
+        BEGUN.pack_into(self._begun, 0, self._lease_id, frame.call, 0)
+        try:
+            stream, buffers = lease.stream.parts(frame)
+            args, kwargs = pickling.load(stream, buffers)
+            lease.enter_folder()
+            if function.pre_execution or function.max_runtime_seconds:
+                value = self._run_guarded(lease, frame.call, function, args, kwargs)
+            else:
+                value = self._run(lease, frame.call, function.call, args, kwargs)
+            if type(value) in _AWAITED:
+                value = streams.exhaust(self, lease, frame.call, value)
+            args = kwargs = buffers = None
+            pickled = pickling.dump(value)
+        except BaseException as error:  # noqa: BLE001 - whatever the function raised is its answer
+            args = kwargs = buffers = value = None
+            self._fail(lease, frame.call, function.name, started_at, error)
+            return
+        outcome = Outcome(
+            frame.call, function.name, started_at, time.time(), True, pickled.stream, tuple(pickled.buffers)
+        )
+        value = None
+        self._answer(lease, outcome)
+
+    def _run(
+        self, lease: Lease, call: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        # From here to the end an interrupt meant for this call raises KeyboardInterrupt in the function.
+        lease.running = call
+        try:
+            if call in lease.interrupted:
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
+        finally:
+            lease.running = 0
+
+    def _run_guarded(
+        self, lease: Lease, call: int, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        from . import guards
+
+        if function.pre_execution:
+            guards.run_commands(function.pre_execution)
+        assert function.call is not None  # noqa: S101
+        with guards.max_runtime(self._attendant, lease, call, function.max_runtime_seconds):
+            return self._run(lease, call, function.call, args, kwargs)
+
+    def _fail(self, lease: Lease, call: int, function: str, started_at: float, error: BaseException) -> None:
+        reason = lease.interrupted.pop(call, "")
+        cause = Cause.USER_ERROR
+        if isinstance(error, KeyboardInterrupt) and reason == "cancelled":
+            cause = Cause.CANCELLED
+        elif isinstance(error, KeyboardInterrupt) and reason == "timed_out":
+            limit = lease.functions[1].max_runtime_seconds if 1 in lease.functions else 0.0
+            timeout = MaxRuntimeExceeded(
+                f"{function} ran longer than max_runtime_in_seconds ({limit:g} s) and was stopped",
+                hint="raise max_runtime_in_seconds, or let the function save checkpoints",
+            )
+            timeout.__traceback__ = error.__traceback__
+            error, cause = timeout, Cause.TIMED_OUT
+        elif isinstance(error, (SerializationError, DeserializationError)):
+            cause = Cause.SERIALIZATION
+        failure = failures.capture(error, dumps=pickling.dump_bytes)
+        outcome = Outcome(
+            call,
+            function,
+            started_at,
+            time.time(),
+            False,
+            [failures_json.to_json(failure).encode()],
+            cause=cause,
+            summary=f"{type(error).__name__}: {failure.message}"[:300],
+        )
+        self._answer(lease, outcome)
+
+    def _refuse(self, lease: Lease, call: int, function: Function | None) -> None:
+        name = function.name if function else "function"
+        text = function.failure if function else ""
+        if not text:
+            error = DeserializationError("the call names a function that was not defined on this stream")
+            text = failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
+        now = time.time()
+        self._answer(
+            lease,
+            Outcome(call, name, now, now, False, [text.encode()], cause=Cause.SERIALIZATION, summary="could not be loaded"),
+        )
+
+    def _answer(self, lease: Lease, outcome: Outcome) -> None:
+        printed = self._flush_output(lease, outcome.call)
+        self._attendant.call_ended(lease)
+        lease.record(outcome, printed=printed)
+        if not lease.orphaned:
+            lease.unacknowledged.append(outcome)
+            flags = 0 if outcome.ok else frames.FAILED
+            if outcome.cause is Cause.CANCELLED:
+                flags |= frames.CANCELLED
+            parts = outcome.stream
+            try:
+                if not outcome.buffers and len(parts) == 1 and len(parts[0]) < SMALL:
+                    header = HEADER.pack(len(parts[0]), frames.RESULT, flags, 0, 0, outcome.call, 0)
+                    lease.stream.send_now(header + parts[0])
+                else:
+                    lease.stream.send(
+                        lease.stream.frame(frames.RESULT, parts, _raw(outcome.buffers), flags=flags, call=outcome.call)
+                    )
+                return
+            except OSError:
+                lease.unacknowledged.pop()
+                self._attendant.orphan(lease)
+        self._attendant.orphan_ended(lease, outcome)
+
+    def _on_batch(self, lease: Lease, frame: Frame) -> None:
+        """Run a list of calls of one function; send what is ready every few milliseconds."""
+        function = lease.functions.get(frame.function)
+        if function is None or function.call is None:
+            self._refuse(lease, frame.call, function)
+            return
+        stream, buffers = lease.stream.parts(frame)
+        items = pickling.load(stream, buffers)
+        call, run, begun, pack_into, lease_id = function.call, self._run, self._begun, BEGUN.pack_into, self._lease_id
+        number = frame.call
+        answers: list[tuple[bool, Any]] = []
+        first = 0
+        lease.started_at, lease.running_function = time.time(), function.name
+        flush_at = time.monotonic() + BATCH_FLUSH_SECONDS
+        lease.enter_folder()
+        for index, args in enumerate(items):
+            pack_into(begun, 0, lease_id, number, index)
+            try:
+                answers.append((True, run(lease, number, call, args, {})))
+            except BaseException as error:  # noqa: BLE001
+                answers.append((False, self._item_failure(lease, number, function.name, error)))
+                if number in lease.interrupted:
+                    break
+            if time.monotonic() >= flush_at:
+                self._send_batch(lease, number, first, answers, last=False)
+                first, answers = index + 1, []
+                flush_at = time.monotonic() + BATCH_FLUSH_SECONDS
+        lease.interrupted.pop(number, None)
+        self._attendant.call_ended(lease)
+        lease.record_many(function.name, len(items), lease.started_at)
+        self._send_batch(lease, number, first, answers, last=True)
+
+    def _item_failure(self, lease: Lease, call: int, name: str, error: BaseException) -> str:
+        return failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
+
+    def _send_batch(
+        self, lease: Lease, call: int, first: int, answers: list[tuple[bool, Any]], *, last: bool
+    ) -> None:
+        self._flush_output(lease, call)
+        try:
+            pickled = pickling.dump(answers)
+        except SerializationError:
+            pickled = pickling.dump([self._picklable(lease, call, answer) for answer in answers])
+        flags = frames.LAST if last else 0
+        lease.stream.send(
+            lease.stream.frame(
+                frames.BATCH_RESULT, pickled.stream, _raw(pickled.buffers), flags=flags, function=first, call=call
+            )
+        )
+
+    def _picklable(self, lease: Lease, call: int, answer: tuple[bool, Any]) -> tuple[bool, Any]:
+        try:
+            pickling.dump(answer)
+        except SerializationError as error:
+            return (False, self._item_failure(lease, call, "", error))
+        return answer
+
+    def _on_define(self, lease: Lease, frame: Frame) -> None:
+        function = lease.functions.setdefault(frame.function, Function())
+        try:
+            stream, buffers = lease.stream.parts(frame)
+            function.call = pickling.load(stream, buffers)
+            function.failure = ""
+        except BaseException as error:  # noqa: BLE001 - told with the first call of it
+            function.call = None
+            function.failure = failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
+
+    def _on_context(self, lease: Lease, frame: Frame) -> None:
+        told = json.loads(bytes(frame.payload))
+        if "working_folder" in told:
+            lease.working_folder = told["working_folder"] if os.path.isdir(told["working_folder"]) else ""
+        if "log_level" in told:
+            context.set_log_level(told["log_level"])
+        for number, row in told.get("functions", {}).items():
+            lease.functions[int(number)] = Function(
+                name=row["name"],
+                max_runtime_seconds=row.get("max_runtime_seconds", 0.0),
+                pre_execution=tuple(row.get("pre_execution", ())),
+            )
+
+    def _flush_output(self, lease: Lease, call: int) -> bool:
+        output = self._output
+        output.flush()
+        if not output.pending():
+            return self._attendant.printed(lease)
+        self._attendant.forward_output(lease, call, wait=True)
+        return True
+
+    def _send_event(self, lease: Lease, event: dict[str, Any]) -> None:
+        """Send progress, a log record, ... of the running call, after what it printed before."""
+        call = lease.running
+        self._flush_output(lease, call)
+        if lease.orphaned:
+            return
+        try:
+            lease.stream.send(frames.pack(frames.EVENT, [json.dumps(event).encode()], call=call))
+        except OSError:
+            self._attendant.orphan(lease)
+
+
+def _raw(buffers: Any) -> list[Any]:
+    return [buffer.raw() for buffer in buffers]

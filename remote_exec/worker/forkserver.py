@@ -1,0 +1,315 @@
+"""The fork server: one process for each pool, inside the pool's environment.
+
+What happens at a fork, step by step:
+
+* fork server: makes the worker's pipes, its lifeline (a socket pair whose end means the fork server's end), and the
+  16 shared bytes in which the worker notes what it has begun; forks.
+* child: leaves for a session of its own, takes its pipes as descriptors 1 and 2, closes every descriptor that it was
+  not meant to have, reseeds what is random, and becomes a worker (`worker.main`).
+* fork server: closes the child's ends, hands the agent's control stream down the lifeline, tells the agent the pid.
+
+It imports and forks, nothing else: it never unpickles, never runs user code, and never touches CUDA.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import mmap
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..wire import protocol
+from ..wire.control import ControlStream, peer_uid
+from . import main as worker_main
+from .calls import BEGUN
+from .output import drain, make_pipe
+
+ORPHAN_SECONDS = 60.0  # how long it waits for another agent
+LAST_BYTES = 8192
+# Importing these starts threads or claims devices, so that a fork of the importer is not sound.
+NEVER_PRELOADED = frozenset({"jax", "tensorflow", "cupy", "cudf", "rmm", "ray", "pyspark", "grpc", "obstore"})
+
+
+@dataclass
+class Child:
+    """A worker, as its fork server knows it."""
+
+    pid: int
+    pidfd: int
+    lifeline: socket.socket
+    stdout: int
+    stderr: int
+    begun: mmap.mmap
+
+
+class ForkServer:
+    """Owned by the process's only thread."""
+
+    def __init__(self, listener: socket.socket, control: socket.socket) -> None:
+        self._listener = listener
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._control: ControlStream | None = None
+        self._children: dict[int, Child] = {}
+        self._orphan_since = 0.0
+        self._stopping = False
+        self._adopt(control)
+
+    def run(self) -> None:
+        """Serve until told to stop, or until no agent has come for a while."""
+        while not self._stopping or self._children:
+            for key, _ in self._selector.select(None if self._control else 1.0):
+                callback: Callable[[], None] = key.data
+                callback()
+            if self._control is None and not self._stopping:
+                self._end_when_forgotten()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            if peer_uid(connection) != os.getuid():
+                connection.close()
+                return
+            self._adopt(connection)
+
+    def _adopt(self, sock: socket.socket) -> None:
+        self._lose_agent()
+        sock.setblocking(False)
+        self._control = ControlStream(sock)
+        self._selector.register(sock, selectors.EVENT_READ, self._hear)
+        workers = tuple((worker, child.pid) for worker, child in self._children.items())
+        self._tell(protocol.ForkServerReady(os.getpid(), sys.version.split()[0], workers))
+
+    def _lose_agent(self) -> None:
+        if self._control is not None:
+            self._selector.unregister(self._control.sock)
+            self._control.close()
+            self._control = None
+        self._orphan_since = time.monotonic()
+
+    def _end_when_forgotten(self) -> None:
+        if time.monotonic() - self._orphan_since > ORPHAN_SECONDS:
+            self._stop()
+
+    def _tell(self, message: object) -> None:
+        if self._control is not None:
+            try:
+                self._control.send(message)
+                while self._control.wants_write:
+                    selectors.DefaultSelector()
+                    self._control.flush()
+            except OSError:
+                self._lose_agent()
+
+    def _hear(self) -> None:
+        assert self._control is not None  # noqa: S101
+        try:
+            received = self._control.receive()
+        except BlockingIOError:
+            return
+        except OSError:
+            received = None
+        if received is None:
+            self._lose_agent()
+            return
+        for one in received:
+            self._obey(one.message)
+
+    def _obey(self, message: Any) -> None:
+        if isinstance(message, protocol.Fork):
+            self._fork(message)
+        elif isinstance(message, protocol.Preload):
+            self._preload(message.modules)
+        elif isinstance(message, protocol.Adopt):
+            self._hand_control(message.worker)
+        elif isinstance(message, protocol.Signal):
+            child = self._children.get(message.worker)
+            if child is not None:
+                self._signal(child, message.signal)
+        elif isinstance(message, protocol.StopForkServer):
+            self._stop()
+
+    def _preload(self, modules: tuple[str, ...]) -> None:
+        started = time.monotonic()
+        failed: dict[str, str] = {}
+        for name in modules:
+            if name.partition(".")[0] in NEVER_PRELOADED or name in sys.modules:
+                continue
+            try:
+                importlib.import_module(name)
+            except BaseException as error:  # noqa: BLE001 - the function's own import will say it to the user
+                failed[name] = f"{type(error).__name__}: {error}"
+        gc.collect()
+        gc.freeze()  # a child's collections must not touch, and so copy, these pages
+        self._tell(protocol.Preloaded(failed, time.monotonic() - started, _threads()))
+
+    def _fork(self, message: protocol.Fork) -> None:
+        stdout, stdout_write = make_pipe()
+        stderr, stderr_write = make_pipe()
+        lifeline, lifeline_child = socket.socketpair()
+        begun_fd = _shared_bytes()
+        begun = mmap.mmap(begun_fd, mmap.PAGESIZE)
+        ends = worker_main.Ends(
+            worker=message.worker,
+            lifeline=lifeline_child.fileno(),
+            stdout_read=stdout,
+            stderr_read=stderr,
+            stdout=stdout_write,
+            stderr=stderr_write,
+            begun=begun_fd,
+        )
+        pid = os.fork()
+        if pid == 0:
+            worker_main.become_worker(ends, message.variables, fresh=message.fresh)
+        for fd in (stdout_write, stderr_write, begun_fd):
+            os.close(fd)
+        lifeline_child.close()
+        pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+        child = Child(pid, pidfd, lifeline, stdout, stderr, begun)
+        self._children[message.worker] = child
+        if pidfd >= 0:
+            self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._reap(message.worker))
+        self._tell(protocol.Forked(message.worker, pid))
+        self._hand_control(message.worker)
+
+    def _hand_control(self, worker: int) -> None:
+        if self._control is None:
+            return
+        (fd,) = self._control.take_fds(1)
+        child = self._children.get(worker)
+        if child is not None:
+            with contextlib.suppress(OSError):
+                socket.send_fds(child.lifeline, [b"c"], [fd])
+        os.close(fd)
+
+    def _reap(self, worker: int) -> None:
+        child = self._children.pop(worker)
+        self._selector.unregister(child.pidfd)
+        os.close(child.pidfd)
+        _, status, usage = os.wait4(child.pid, 0)
+        self._kill_session(child.pid)
+        last = drain(child.stdout)[-LAST_BYTES:] + drain(child.stderr)[-LAST_BYTES:]
+        lease, begun, item = BEGUN.unpack_from(child.begun)
+        child.begun.close()
+        child.lifeline.close()
+        os.close(child.stdout)
+        os.close(child.stderr)
+        code = os.waitstatus_to_exitcode(status)
+        scale = 1 if sys.platform == "darwin" else 1024
+        self._tell(
+            protocol.WorkerExited(
+                worker=worker,
+                pid=child.pid,
+                signal=-code if code < 0 else None,
+                exit_code=code if code >= 0 else None,
+                peak_memory=usage.ru_maxrss * scale,
+                last_lines=tuple(last.decode(errors="replace").splitlines()[-20:]),
+                lease=lease.rstrip(b"\0").decode(errors="replace"),
+                begun=begun,
+                item=item,
+            )
+        )
+        self._reap_adopted()
+
+    def _signal(self, child: Child, number: int) -> None:
+        if number == signal.SIGKILL:
+            self._kill_session(child.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+
+    def _kill_session(self, session: int) -> None:
+        """Kill what a worker started and left: every process of its session, and orphans that came to us."""
+        live = {child.pid for child in self._children.values()}
+        for pid, parent, sid in _processes():
+            stray = parent == os.getpid() and pid not in live and sid not in live
+            if (sid == session and pid != session) or stray:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _reap_adopted(self) -> None:
+        """As a subreaper, collect processes whose parents, workers or their children, have died."""
+        own = {child.pid for child in self._children.values()}
+        for pid, parent, _ in _processes():
+            if parent == os.getpid() and pid not in own:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for child in self._children.values():
+            self._signal(child, signal.SIGKILL)
+
+
+def _processes() -> list[tuple[int, int, int]]:
+    """Return (pid, parent, session) of every process of this machine that can be seen."""
+    rows: list[tuple[int, int, int]] = []
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return rows
+    for name in names:
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            rows.append((int(name), int(fields[1]), int(fields[3])))
+    return rows
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 1
+
+
+def _shared_bytes() -> int:
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("remote_exec-begun", os.MFD_CLOEXEC)
+    else:
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, mmap.PAGESIZE)
+    return fd
+
+
+def _become_subreaper() -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def main(socket_path: str, control_fd: int) -> None:
+    """Run a fork server that listens at `socket_path` and is told what to do over `control_fd`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.umask(0o077)
+    _become_subreaper()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(socket_path)
+    listener.bind(socket_path)
+    listener.listen(4)
+    listener.setblocking(False)
+    gc.collect()
+    gc.freeze()
+    try:
+        ForkServer(listener, socket.socket(fileno=control_fd)).run()
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(socket_path)

@@ -1,0 +1,146 @@
+"""One lease as its worker sees it: the call stream, the functions defined on it, what runs now, what is not acknowledged.
+
+Main thread and attendant share it. Fields that both touch are single attributes (assignments are atomic) or are
+guarded by `lock`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..model.job import Cause, JobRecord, JobState
+from ..wire.protocol import Attach
+from ..wire.stream import CallStream
+
+RECORDED_ALONE_SECONDS = 0.05  # a silent success shorter than this is summed up with its like
+
+
+@dataclass
+class Function:
+    """What a DEFINE frame made: the function, or why it could not be loaded."""
+
+    name: str = "function"
+    call: Callable[..., Any] | None = None
+    failure: str = ""
+    max_runtime_seconds: float = 0.0
+    pre_execution: tuple[str, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What a call came to; kept until the client has acknowledged it."""
+
+    call: int
+    function: str
+    started_at: float
+    ended_at: float
+    ok: bool
+    stream: list[Any]  # the pickle in chunks, or the failure's JSON
+    buffers: tuple[Any, ...] = ()
+    cause: Cause = Cause.NONE
+    summary: str = ""
+
+
+class Lease:
+    """The worker's side of one lease."""
+
+    def __init__(self, attach: Attach, stream: CallStream) -> None:
+        self.attach = attach
+        self.id = attach.lease
+        self.stream = stream
+        self.lock = threading.Lock()
+        self.functions: dict[int, Function] = {}
+        self.working_folder = ""
+        # the running call: its number is set last and cleared first, and 0 means that none runs
+        self.running = 0
+        self.running_function = ""
+        self.started_at = 0.0
+        self.reported = False  # the agent has been told that the running call runs
+        self.interrupted: dict[int, str] = {}  # call number -> reason, for calls to be stopped
+        self.stopping: set[int] = set()  # calls whose end the agent waits for
+        self.interrupting = 0  # a call for which a signal is under way
+        self.orphaned = False
+        self.finished = False
+        self.unacknowledged: deque[Outcome] = deque()
+        self._records: list[JobRecord] = []
+        self._short: dict[str, list[float]] = {}  # function -> [count, first start, last end]
+
+    def name_of(self, call: int, function: str) -> str:
+        """The name by which a call of this lease is known everywhere."""
+        return self.attach.job or call_name(function, self.id, call)
+
+    def acknowledge(self, call: int) -> None:
+        """Forget outcomes that the client has taken in."""
+        while self.unacknowledged and self.unacknowledged[0].call <= call:
+            self.unacknowledged.popleft()
+
+    def record(self, outcome: Outcome, *, printed: bool) -> None:
+        """Remember an ended call for the journal."""
+        length = outcome.ended_at - outcome.started_at
+        with self.lock:
+            if outcome.ok and not printed and length < RECORDED_ALONE_SECONDS:
+                row = self._short.setdefault(outcome.function, [0, outcome.started_at, 0.0])
+                row[0] += 1
+                row[2] = outcome.ended_at
+            else:
+                self._records.append(self.to_record(outcome))
+
+    def record_many(self, function: str, count: int, started_at: float) -> None:
+        """Remember quick successes of a batch."""
+        with self.lock:
+            row = self._short.setdefault(function, [0, started_at, 0.0])
+            row[0] += count
+            row[2] = time.time()
+
+    def take_records(self) -> tuple[JobRecord, ...]:
+        """Return what is to be told to the journal, and forget it."""
+        with self.lock:
+            records, self._records = self._records, []
+            short, self._short = self._short, {}
+        for function, (count, first, last) in short.items():
+            records.append(
+                JobRecord(
+                    name=call_name(function, self.id, 0),
+                    kind="array",
+                    function=function,
+                    state=JobState.SUCCEEDED,
+                    created_at=first,
+                    started_at=first,
+                    ended_at=last,
+                    count=int(count),
+                )
+            )
+        return tuple(records)
+
+    def to_record(self, outcome: Outcome) -> JobRecord:
+        """Return the journal's row for an outcome."""
+        state = JobState.SUCCEEDED if outcome.ok else JobState.FAILED
+        if outcome.cause in (Cause.CANCELLED, Cause.INTERRUPTED):
+            state = JobState.CANCELLED
+        return JobRecord(
+            name=self.name_of(outcome.call, outcome.function),
+            kind="call",
+            function=outcome.function,
+            state=state,
+            created_at=outcome.started_at,
+            started_at=outcome.started_at,
+            ended_at=outcome.ended_at,
+            cause=outcome.cause,
+            summary=outcome.summary,
+        )
+
+    def enter_folder(self) -> None:
+        """Be where the caller was at the call."""
+        if self.working_folder and os.getcwd() != self.working_folder:
+            os.chdir(self.working_folder)
+
+
+def call_name(function: str, lease: str, call: int) -> str:
+    """Return the name of a call: ``train-0k3f9x2ab1c4-7``."""
+    return f"{function}-{lease}-{call}"

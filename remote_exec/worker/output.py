@@ -1,0 +1,88 @@
+"""What user code writes to descriptors 1 and 2, from Python, C or a child process: pipes, drained without waiting.
+
+The fork server holds the reading ends too, so that the last lines of a worker that died are not lost. The main
+thread drains at the end of each call, so that what was printed before the return is shown before the return; the
+attendant thread drains while the call runs.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+import threading
+
+PIPE_SIZE = 1 << 20
+READ_SIZE = 1 << 18
+
+
+def make_pipe() -> tuple[int, int]:
+    """Return a pipe's (read, write) descriptors, the reading end non-blocking, large where the system allows."""
+    import fcntl
+
+    reading, writing = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+    os.set_blocking(reading, False)
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        try:
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        except OSError:
+            pass  # the user's pipe quota is used up: the default size does
+    return reading, writing
+
+
+def drain(fd: int) -> bytes:
+    """Return what lies in a pipe now, at most `READ_SIZE` bytes."""
+    try:
+        return os.read(fd, READ_SIZE)
+    except (BlockingIOError, OSError):
+        return b""
+
+
+class Output:
+    """The reading ends of a worker's own stdout and stderr. Shared by both threads, under `lock`."""
+
+    def __init__(self, stdout: int, stderr: int) -> None:
+        self.fds = (stdout, stderr)
+        self.lock = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(stdout, select.POLLIN)
+        self._poll.register(stderr, select.POLLIN)
+
+    def flush(self) -> None:
+        """Push what Python's own buffers hold into the pipes."""
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError, AttributeError):
+                pass  # user code closed or replaced it
+
+    def pending(self) -> bool:
+        """Whether a pipe holds something."""
+        return bool(self._poll.poll(0))
+
+    def take(self) -> list[tuple[int, bytes]]:
+        """Return what the pipes hold, as (0 for stdout or 1 for stderr, bytes). The caller holds `lock`."""
+        taken: list[tuple[int, bytes]] = []
+        for index, fd in enumerate(self.fds):
+            data = drain(fd)
+            if data:
+                taken.append((index, data))
+        return taken
+
+
+def install(stdout_write: int, stderr_write: int) -> None:
+    """Make descriptors 0, 1 and 2, and Python's own streams, the worker's."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(stdout_write, 1)
+    os.dup2(stderr_write, 2)
+    for fd in (null, stdout_write, stderr_write):
+        if fd > 2:
+            os.close(fd)
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, "r", closefd=False), encoding="utf-8")
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+        stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)

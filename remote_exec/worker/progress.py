@@ -1,0 +1,146 @@
+"""Progress of a loop, as events for whoever listens: in a worker, the channel home.
+
+Nothing is drawn here. Without a sink a loop costs what it would without us, almost. Events are plain dicts::
+
+    {"id": 1, "desc": "epochs", "done": 3, "total": 10, "elapsed_seconds": 1.5, "rate": 2.0, "ended": False}
+
+`id` tells nested bars apart, `total` is None where it is unknown, `rate` is items a second since the start.
+At most `EVENTS_PER_SECOND` of them are sent for one bar; the first and the last always are.
+
+The sink is the state of this module, one a process; a `Progress` may be updated from several threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import operator
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from types import TracebackType
+from typing import Any, TypeVar
+
+EVENTS_PER_SECOND = 10
+
+T = TypeVar("T")
+Sink = Callable[["dict[str, Any]"], None]
+
+_sink: Sink | None = None
+_ids = itertools.count(1)
+
+
+def set_sink(sink: Sink | None) -> Sink | None:
+    """Say who gets the events from now on, or None for nobody; returns who got them until now.
+
+    The sink is called in the thread that made the progress, under the bar's lock: it should be quick. What it
+    raises is dropped, since a broken display is no reason to break a training run.
+    """
+    global _sink
+    previous, _sink = _sink, sink
+    return previous
+
+
+class Progress:
+    """A bar moved by hand.
+
+    Args:
+        total: how many items there will be, if known.
+        desc: what they are, for people.
+        clock: seconds, monotonic.
+
+    Example:
+        >>> with Progress(total=2, desc="files") as bar:
+        ...     bar.update()
+        ...     bar.update(1)
+    """
+
+    def __init__(
+        self, *, total: float | None = None, desc: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.id = next(_ids)
+        self.desc = desc
+        self.total = total
+        self.done: float = 0
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._started = clock()
+        self._due = self._started
+        self._ended = False
+        self.update(0)
+
+    def update(self, n: float = 1) -> None:
+        """Count `n` more items. After the end this does nothing."""
+        with self._lock:
+            if self._ended:
+                return
+            self.done += n
+            now = self._clock()
+            if now >= self._due:
+                self._due = now + 1 / EVENTS_PER_SECOND
+                self._send(now)
+
+    def close(self) -> None:
+        """Send the last event. Closing twice is closing once."""
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                self._send(self._clock())
+
+    def _send(self, now: float) -> None:
+        sink = _sink
+        if sink is None:
+            return
+        elapsed = max(now - self._started, 0.0)
+        event = {
+            "id": self.id,
+            "desc": self.desc,
+            "done": self.done,
+            "total": self.total,
+            "elapsed_seconds": elapsed,
+            "rate": self.done / elapsed if elapsed else 0.0,
+            "ended": self._ended,
+        }
+        with contextlib.suppress(Exception):
+            sink(event)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def progress(
+    iterable: Iterable[T], *, total: float | None = None, desc: str = ""
+) -> Generator[T, None, None]:
+    """Yield what the iterable yields, and report how far it is.
+
+    An item counts as done when the next one is asked for. The bar ends with the loop, however that ends.
+
+    Args:
+        iterable: what to loop over.
+        total: how many items there will be; by default what `len` or ``__length_hint__`` says, if anything.
+        desc: what they are, for people.
+
+    Example:
+        >>> for epoch in progress(range(3), desc="epochs"):
+        ...     pass
+    """
+    if _sink is None:
+        yield from iterable
+        return
+    with Progress(total=_length(iterable) if total is None else total, desc=desc) as bar:
+        for item in iterable:
+            yield item
+            bar.update()
+
+
+def _length(iterable: object) -> int | None:
+    try:
+        length = operator.length_hint(iterable, -1)
+    except Exception:  # a `__len__` that raises, as PyTorch's does for iterable data sets
+        return None
+    return None if length < 0 else length
