@@ -7,13 +7,40 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .function import RemoteFunction, _restore_function, remote
+    from .client.jobs import get_future, list_futures
+    from .executor import RemoteExecutor
+    from .function import RemoteFunction, remote
     from .future import RemoteFuture
+    from .options import CustomFileFilter
+    from .remote_class import RemoteClass
+    from .worker.context import current_job
+    from .worker.progress import progress
 
-__all__ = ["RemoteFunction", "RemoteFuture", "remote"]
+__all__ = [
+    "CheckpointLocation",
+    "CustomFileFilter",
+    "RemoteClass",
+    "RemoteExecutor",
+    "RemoteFunction",
+    "RemoteFuture",
+    "current_job",
+    "get_future",
+    "list_futures",
+    "progress",
+    "remote",
+]
 
 _HOMES = {
+    "CheckpointLocation": "checkpoint",
+    "CustomFileFilter": "options",
+    "RemoteClass": "remote_class",
+    "RemoteExecutor": "executor",
     "RemoteFunction": "function",
+    "_restore_class": "remote_class",
+    "current_job": "worker.context",
+    "get_future": "client.jobs",
+    "list_futures": "client.jobs",
+    "progress": "worker.progress",
     "remote": "function",
     "_restore_function": "function",
     "RemoteFuture": "future",

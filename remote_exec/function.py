@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import update_wrapper
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
+from .capture.function import Captured as Found
 from .capture.function import FunctionCapture, log_level
-from .client.calls import Call
-from .client.calls import Captured as Sent
-from .client.target import Target, find_target, same_variables, told_of
+from .client.batches import Batches
+from .client.calls import Call, Captured
+from .client.generators import RemoteIterator
+from .client.target import Place, Target, find_target, same_variables, told_of
 from .future import RemoteFuture
+from .model.errors import ConfigurationError
+from .model.ids import new_id
 from .options import Options
 from .options.option_set import Origin
 from .serial import pickling
@@ -21,11 +27,13 @@ from .serial import pickling
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from .capture.preflight import Preflight
     from .options import OptionKeywords
+    from .remote_class import RemoteClass
 
 P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S")
+T = TypeVar("T")
 
 
 class RemoteFunction(Generic[P, R]):
@@ -53,32 +61,84 @@ class RemoteFunction(Generic[P, R]):
         self._name = "lambda" if name == "<lambda>" else name
         self._capture = FunctionCapture(function, name=self._name, options=self._options)
         self._target: Target | None = None
-        self._sent: Sent | None = None
-        self._captured: object = None
+        self._sent: Captured | None = None
+        self._found: Found | None = None
+        self._kind = _PLAIN
         self._variables: dict[Any, Any] = {}
-        self._private = ""
         with contextlib.suppress(AttributeError):
             update_wrapper(self, function, updated=())
 
     # --- calling ----------------------------------------------------------------------------------------------
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the call in a worker and return its value, or raise what it raised. Ctrl-C cancels it."""
+        """Run the call in a worker and return its value, or raise what it raised. Ctrl-C cancels it.
+
+        A generator function's call returns an iterator over its values, as they are made.
+        """
         target, sent = self._current()
-        future: RemoteFuture[R] = RemoteFuture()
-        call = Call(sent, pickling.dump_arguments(args, kwargs), future)
-        future._call, future._dispatcher = call, target.dispatcher
+        if self._kind is not _PLAIN:
+            return cast("R", self._call_specially(target, sent, args, kwargs))
+        call = self._new_call(target, sent, args, kwargs)
         value: R = target.dispatcher.run(call)
         return value
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[R]:
-        """Start the call and return its future at once."""
+        """Start the call and return its future at once.
+
+        With `name`, `detach`, `max_retry_attempts` or `use_spot_instances` it is a durable job: written down before
+        this returns, and going on when this process ends.
+        """
         target, sent = self._current()
-        future: RemoteFuture[R] = RemoteFuture()
-        call = Call(sent, pickling.dump_arguments(args, kwargs), future)
-        future._call, future._dispatcher = call, target.dispatcher
+        if self._kind is _JOB:
+            return cast("RemoteFuture[R]", self._submit_job(target, sent, args, kwargs))
+        call = self._new_call(target, sent, args, kwargs)
         target.dispatcher.submit(call)
-        return future
+        return call.future
+
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        return_exceptions: bool = False,
+        ordered: bool = True,
+        timeout: float | None = None,
+    ) -> Iterator[R]:
+        """Call the function with items of the iterables taken together; yield the values.
+
+        Lazy and concurrent: a bounded number of items is under way, more are taken from the iterables as values
+        are taken. Quick calls are sent many at a time.
+
+        Args:
+            *iterables: as for the built-in `map`.
+            return_exceptions: yield what a call raised instead of raising it.
+            ordered: yield in the order of the arguments; else as values come.
+            timeout: seconds from now after which waiting for a value raises `TimeoutError`.
+
+        Raises:
+            BaseException: what the first failing call raised; the calls that are left are cancelled.
+        """
+        arguments = zip(*iterables)  # noqa: B905 - as the built-in map
+        return self.starmap(arguments, return_exceptions=return_exceptions, ordered=ordered, timeout=timeout)
+
+    def starmap(
+        self,
+        arguments: Iterable[tuple[Any, ...]],
+        *,
+        return_exceptions: bool = False,
+        ordered: bool = True,
+        timeout: float | None = None,
+    ) -> Iterator[R]:
+        """`map` over tuples of arguments."""
+        target, sent = self._current()
+        batches = Batches(
+            target.dispatcher,
+            sent,
+            arguments,
+            make_future=RemoteFuture,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+        )
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return batches.results(lambda: deadline)
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the call from a coroutine; cancelling the coroutine cancels the call."""
@@ -103,6 +163,18 @@ class RemoteFunction(Generic[P, R]):
         """
         return RemoteFunction(self._function, Options.from_keywords(Origin.CALL, **keywords).over(self._options))
 
+    def preflight(self) -> Preflight:
+        """Say what would travel and what cannot work, without running anything.
+
+        Raises:
+            SerializationError: the function cannot be pickled; `path` leads to the culprit.
+            SizeLimitExceeded: its local code is too large.
+            ConfigurationError: an option is wrong.
+        """
+        from .capture.preflight import look
+
+        return look(self._capture.current(), self._options)
+
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
 
@@ -116,38 +188,76 @@ class RemoteFunction(Generic[P, R]):
 
     # --- what a call needs -------------------------------------------------------------------------------------
 
-    def _current(self) -> tuple[Target, Sent]:
+    def _current(self) -> tuple[Target, Captured]:
         """Return where calls go and what is sent of the function, both as of now."""
-        captured = self._capture.current()
+        found = self._capture.current()
         target, sent = self._target, self._sent
         if (
-            captured is self._captured
+            found is self._found
             and target is not None
             and sent is not None
             and same_variables(self._variables)
             and not target.dispatcher.closed
         ):
             return target, sent
-        target = find_target(captured, self._options, private=self._private)
-        sent = Sent(
-            name=self._name,
-            pickled=captured.pickled,
-            told=told_of(self._name, target.options),
-            log_level=log_level(),
-        )
-        self._captured, self._target, self._sent = captured, target, sent
+        target = find_target(found, self._options)
+        sent = sent_of(self._name, found, target.place)
+        self._found, self._target, self._sent = found, target, sent
+        self._kind = _kind_of(self._function, target.place.options)
         self._variables = dict(os.environ._data)  # type: ignore[attr-defined]
         return target, sent
 
+    def _new_call(self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        future: RemoteFuture[Any] = RemoteFuture()
+        call = Call(sent, pickling.dump_arguments(args, kwargs), future)
+        future._call, future._dispatcher = call, target.dispatcher
+        return call
+
+    def _call_specially(
+        self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> object:
+        if self._kind is _GENERATOR:
+            return RemoteIterator(target.dispatcher, self._new_call(target, sent, args, kwargs))
+        from .client.jobs import run_job
+
+        return run_job(self._submit_job(target, sent, args, kwargs))
+
+    def _submit_job(
+        self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> RemoteFuture[Any]:
+        from .client.jobs import submit_job
+
+        options = target.place.options
+        name = options.name or f"{options.job_name_prefix or self._name}-{new_id()}"
+        return submit_job(target.place, sent, pickling.dump_arguments(args, kwargs), name=name)
+
+
+_PLAIN, _GENERATOR, _JOB = "plain", "generator", "job"
+
+
+def _kind_of(function: Callable[..., Any], options: Options) -> str:
+    if options.name or options.detach or options.max_retry_attempts or options.use_spot_instances:
+        return _JOB
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return _GENERATOR
+    return _PLAIN
+
+
+def sent_of(name: str, found: Found, place: Place) -> Captured:
+    """Return a captured function as calls carry it."""
+    return Captured(
+        name=name, pickled=found.pickled, told=told_of(name, place.options), log_level=log_level()
+    )
+
 
 @overload
-def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+def remote(target: type[T], /) -> RemoteClass[T]: ...
 @overload
-def remote(
-    function: None = None, /, **keywords: Unpack[OptionKeywords]
-) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
-def remote(function: Any = None, /, **keywords: Any) -> Any:
-    """Decorate a function so that its calls run in a worker.
+def remote(target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(target: None = None, /, **keywords: Unpack[OptionKeywords]) -> _Decorator: ...
+def remote(target: Any = None, /, **keywords: Any) -> Any:
+    """Decorate a function so that its calls run in a worker, or a class so that its instances live in one.
 
     Bare, or with options. Every option is described in the reference; the commonest are `instance_type`,
     `dependencies`, `keep_alive_period_in_seconds`, `max_runtime_in_seconds` and `environment_variables`.
@@ -162,14 +272,32 @@ def remote(function: Any = None, /, **keywords: Any) -> Any:
         >>> square(3)
         9
     """
-    options = Options.from_keywords(Origin.DECORATOR, **keywords)
-    if function is None:
-        return lambda found: RemoteFunction(found, options)
-    return RemoteFunction(function, options)
+    decorate = _Decorator(Options.from_keywords(Origin.DECORATOR, **keywords))
+    return decorate if target is None else decorate(target)
+
+
+class _Decorator:
+    """What `remote` with options returns."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    @overload
+    def __call__(self, target: type[T], /) -> RemoteClass[T]: ...
+    @overload
+    def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+    def __call__(self, target: Any, /) -> Any:
+        if isinstance(target, type):
+            from .remote_class import RemoteClass
+
+            return RemoteClass(target, self._options)
+        if not callable(target):
+            raise ConfigurationError(
+                f"remote decorates a function or a class, not {type(target).__name__}",
+                hint="write @remote, or @remote(option=value)",
+            )
+        return RemoteFunction(target, self._options)
 
 
 def _restore_function(function: Callable[..., Any], keywords: dict[str, Any]) -> RemoteFunction[..., Any]:
     return RemoteFunction(function, Options.from_keywords(Origin.DECORATOR, **keywords))
-
-
-__all__ = ["Iterable", "Iterator", "RemoteFunction", "remote"]

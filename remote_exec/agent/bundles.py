@@ -26,12 +26,17 @@ from pathlib import Path
 
 from ..model.bundle import Bundle
 from ..model.errors import ProtocolError
-from .atomic import same_file
+from ..worker.atomic import same_file
 from .cache import BlobMissing, BlobStore
 
 NAME_BYTES = 255
 PATH_BYTES = 3000
 GRACE_SECONDS = 600.0
+
+
+def place_of(digest: str, folder: Path) -> Path:
+    """Return where the bundle of that digest is unpacked, or would be."""
+    return folder / f"{_name(digest)}-{_boot()}"
 
 
 def materialise(bundle: Bundle, blobs: BlobStore, folder: Path) -> Path:
@@ -51,7 +56,7 @@ def materialise(bundle: Bundle, blobs: BlobStore, folder: Path) -> Path:
         root = materialise(bundle, BlobStore(layout.blobs), layout.bundles)
         sys.path[:0] = [str(root / part) for part in bundle.import_roots]
     """
-    target = folder / f"{_name(bundle.digest)}-{_boot()}"
+    target = place_of(bundle.digest, folder)
     if _use(target):
         return target
     folders = check_paths(bundle)

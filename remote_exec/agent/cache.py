@@ -12,7 +12,6 @@ A file under its digest's name is whole, or the machine lost power before its by
 blob is verified the first time that a process uses it, and again when its inode, size or time has changed.
 A corrupt blob is removed and reported as missing. The time of last use is the file's access time, set here
 explicitly, since file systems are mounted without. Every method may be called from any thread and process.
-Not for what must be findable by anything but its digest.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..model.errors import ProtocolError
-from .atomic import (
+from ..worker.atomic import (
     CHUNK_BYTES,
     StrPath,
     copy,
@@ -43,7 +42,7 @@ from .atomic import (
     write_all,
 )
 
-# hashing this much costs less than remembering that it was done
+# `read` hashes these each time
 SMALL_BYTES = 64 << 10
 # the last use is written down again only after this
 USE_SECONDS = 60.0

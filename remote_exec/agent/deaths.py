@@ -9,7 +9,7 @@ from pathlib import Path
 from ..model.job import Cause, DeathCertificate
 from ..wire.protocol import WorkerExited
 from ..worker.guards import TIMED_OUT_EXIT
-from ..worker.joblog import LogReader
+from ..worker.joblog import LOG_NAME, LogReader
 
 LAST_LINES = 20
 
@@ -66,5 +66,5 @@ def _last_lines(exited: WorkerExited, folder: Path | None) -> tuple[str, ...]:
     logged: list[str] = []
     if folder is not None and folder.is_dir():
         with contextlib.suppress(OSError):
-            logged = [line.decode(errors="replace") for line in LogReader(folder).tail_lines(LAST_LINES)]
+            logged = LogReader(folder / LOG_NAME).tail_lines(LAST_LINES)
     return (*logged, *exited.last_lines)[-LAST_LINES:]

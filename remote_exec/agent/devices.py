@@ -333,7 +333,12 @@ def _make_shared_folder(folder: Path) -> None:
 
 def _lock(path: Path) -> int | None:
     """Return a descriptor that holds the lock of this file, or None if another has it."""
-    descriptor = _open(path)
+    try:
+        descriptor = _open(path)
+    except PermissionError:
+        if path.exists():  # another user has just made it, and not opened it to us yet
+            return None
+        raise
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "a lock file must be a regular file", str(path))

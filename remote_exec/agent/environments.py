@@ -109,6 +109,10 @@ class EnvironmentStore:
         self._environ = os.environ if environ is None else environ
         self._conda_pythons: dict[str, Path] = {}
 
+    def use(self, uv: Path | None) -> None:
+        """Build with this uv from now on."""
+        self._uv = uv
+
     # ── finding and building ────────────────────────────────────────────────────────────────────────────────
 
     def lookup(self, spec: EnvironmentSpec) -> Environment | None:

@@ -71,6 +71,7 @@ class Job:
                 lease=self.lease,
                 pool=_pool_spec(self.agent, self.name, self.spec),
                 bundle=self.spec["bundle"],
+                import_roots=tuple(self.spec["import_roots"]),
                 preload=tuple(self.spec["preload"]),
                 keep_alive_seconds=self.spec["keep_alive_seconds"],
                 max_workers=self.spec["max_workers"],

@@ -13,7 +13,7 @@ from ..model.errors import JobNotFound, RemoteExecError
 from ..model.job import JobRecord, JobState, OutcomeKind
 from ..wire import protocol
 from ..wire.messages import to_plain
-from ..worker.joblog import LogReader
+from ..worker.joblog import LOG_NAME, LogReader
 from . import jobs
 from . import pool_events as events
 from .journal import Cursor
@@ -151,7 +151,7 @@ def read_log(agent: Agent, name: str, offset: int) -> tuple[list[Any], int]:
     """Return a job's log records as ``[time, stream, text]`` from `offset` on, and where to go on."""
     for folder, call in _log_folders(agent, name):
         if folder.is_dir():
-            found, after = LogReader(folder).read(offset)
+            found, after = LogReader(folder / LOG_NAME).read(offset)
             rows = [
                 [r.time, r.stream, r.data.decode(errors="replace")] for r in found if call in (0, r.call)
             ]
@@ -237,12 +237,14 @@ def _remove_environment(agent: Agent, arguments: dict[str, Any], _send: Send) ->
 
 def _cache(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
     stats = agent.blobs.stats()
-    return {"blobs": stats.count, "size_bytes": stats.size_bytes, "folder": str(agent.layout.blobs)}
+    return {"blobs": stats.blobs, "size_bytes": stats.size_bytes, "folder": str(agent.layout.blobs)}
 
 
 def _prune(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
-    removed = agent.blobs.prune(int(arguments["limit_bytes"]), agent.journal.referenced_blobs())
-    return {"removed_bytes": removed.size_bytes, "removed": removed.count}
+    removed = agent.blobs.prune(
+        limit_bytes=int(arguments["limit_bytes"]), roots=agent.journal.referenced_blobs()
+    )
+    return {"removed": len(list(removed))}
 
 
 def _stop(agent: Agent, _: dict[str, Any], _send: Send) -> Any:

@@ -25,8 +25,8 @@ from ..model.layout import Layout
 from ..wire import protocol
 from ..wire.control import peer_uid
 from . import pool_events as events
-from .bundles import materialise
-from .cache import BlobStore
+from .bundles import materialise, place_of
+from .cache import BlobMissing, BlobStore
 from .deaths import certify, oom_kills
 from .environments import EnvironmentStore
 from . import jobs
@@ -93,7 +93,6 @@ class Agent:
         self.leases: dict[str, LeaseEntry] = {}
         self.running: dict[str, JobRecord] = {}  # calls that have run for a while, by name
         self.running_leases: dict[str, tuple[str, int]] = {}
-        self._bundle_roots: dict[str, tuple[str, ...]] = {}
         self.stacks: dict[int, Callable[[str], None]] = {}
         self.processes = Processes(
             reactor,
@@ -184,7 +183,8 @@ class Agent:
         if spec.kind is EnvironmentKind.INTERPRETER and os.access(spec.python, os.X_OK):
             self.reactor.soon(lambda: self.happen(events.EnvironmentReady(time.monotonic(), pool, spec.python)))
             return
-        store = EnvironmentStore(self.layout.environments, self._uv, self.blobs.path)
+        self.environments.use(self._uv)
+        store = self.environments
 
         def tell(line: str) -> None:
             self.reactor.call_from_thread(lambda: self._tell_pool(pool, line))
@@ -227,13 +227,11 @@ class Agent:
         if entry is None:
             return
         entry.pool, entry.worker = instruction.pool, instruction.worker
-        folder = str(self.bundle_folder(instruction.bundle)) if instruction.bundle else ""
-        roots = self._import_roots(instruction.bundle)
+        folder = str(place_of(instruction.bundle, self.layout.bundles)) if instruction.bundle else ""
         attach = protocol.Attach(
             entry.id,
             folder,
-            roots,
-            (),
+            entry.request.import_roots,
             str(self.layout.jobs),
             LOG_LIMIT_BYTES,
             len(entry.fds),
@@ -412,23 +410,17 @@ class Agent:
 
     # --- bundles ----------------------------------------------------------------------------------------------
 
-    def bundle_folder(self, digest: str) -> Path:
-        """Where a bundle lies once it is unpacked."""
-        return self.layout.bundles / digest.partition(":")[2]
-
-    def _import_roots(self, digest: str) -> tuple[str, ...]:
-        known = self._bundle_roots.get(digest)
-        return known if known is not None else (".",)
-
     def _offer_bundle(self, client: Client, offer: protocol.OfferBundle) -> None:
         bundle = offer.bundle
-        self._bundle_roots[bundle.digest] = bundle.import_roots
         missing = self.blobs.missing({file.digest for file in bundle.files})
         if missing:
             client.link.send(protocol.Reply(offer.id, {"missing": list(missing)}))
             return
 
         def done(_: Any, error: BaseException | None) -> None:
+            if isinstance(error, BlobMissing):
+                client.link.send(protocol.Reply(offer.id, {"missing": list(error.digests)}))
+                return
             text = "" if error is None else str(error)
             name = "" if error is None else type(error).__name__
             client.link.send(protocol.Reply(offer.id, {"missing": []}, name, text))

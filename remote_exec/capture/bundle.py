@@ -13,7 +13,7 @@ import gc
 import importlib.machinery
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -295,7 +295,7 @@ class _Plan:
             rule_files.extend(tree.rule_files)
             rule_files.extend(f"{part.folder}/.gitignore" for part in parts if part.entry.has_ignore_file)
             singles.update((_join(prefix, relative), link) for relative, link in tree.links.items())
-        rows.extend(_row(place, entry) for place, (_, entry) in sorted(singles.items()) if entry.digest)
+        rows.extend(_listed("", {place: entry for place, (_, entry) in sorted(singles.items())}))
         files = [(f"{part.folder}/{name}", entry) for part in parts for name, entry in part.files.items()]
         unreadable = [path for path, entry in (*files, *singles.values()) if not entry.digest]
         self._left_out.update(dict.fromkeys(unreadable, UNREADABLE))
@@ -322,15 +322,25 @@ def _rows(part: Part, before: str) -> tuple[BundleFile, ...]:
     whole = part.files is part.entry.files
     if whole and known is not None and known[0] == before:
         return known[1]
-    rows = tuple(_row(before + name, entry) for name, entry in part.files.items() if entry.digest)
+    rows = _listed(before, part.files)
     if whole and all(entry.settled for entry in part.files.values()):
         part.entry.rows = (before, rows)
     return rows
 
 
-def _row(place: str, entry: FileEntry) -> BundleFile:
-    executable = entry.stamp[4] & 0o100 != 0
-    return BundleFile(path=place, digest=entry.digest, size=entry.stamp[2], executable=executable)
+def _listed(before: str, files: Mapping[str, FileEntry]) -> tuple[BundleFile, ...]:
+    return tuple(
+        [
+            BundleFile(
+                path=before + name,
+                digest=entry.digest,
+                size=entry.stamp[2],
+                executable=entry.stamp[4] & 0o100 != 0,
+            )
+            for name, entry in files.items()
+            if entry.digest
+        ]
+    )
 
 
 def _before(prefix: str, relative: str) -> str:
@@ -339,7 +349,7 @@ def _before(prefix: str, relative: str) -> str:
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def _collector_paused() -> Generator[None, None, None]:
     """Thousands of small objects made in a row set the garbage collector off again and again, for nothing."""
     if not gc.isenabled():
         yield

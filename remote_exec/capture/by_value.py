@@ -8,11 +8,14 @@ imports nothing. Reads ``sys.modules``, owns no state.
 
 from __future__ import annotations
 
+import dis
 import sys
-from types import ModuleType
+from functools import lru_cache
+from types import CodeType, ModuleType
 
 # what ``python file.py`` and multiprocessing's children call the script
 MAIN_MODULES = frozenset({"__main__", "__mp_main__"})
+_GLOBAL_OPERATIONS = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME"})
 
 
 def travels_by_value(obj: object) -> bool:
@@ -61,3 +64,15 @@ def registered_by_value(module_name: str) -> bool:
         return False
     parts = module_name.split(".")
     return any(".".join(parts[:n]) in registered for n in range(1, len(parts) + 1))
+
+
+@lru_cache(maxsize=4096)
+def global_names(code: CodeType) -> tuple[str, ...]:
+    """The names that a code object, and the code nested in it, looks up in its module or the built-ins."""
+    names = {
+        str(instruction.argval)
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in _GLOBAL_OPERATIONS or instruction.opname.endswith("_OR_GLOBALS")
+    }
+    nested = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return tuple(sorted(names.union(*map(global_names, nested))))

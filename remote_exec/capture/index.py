@@ -1,17 +1,18 @@
 """Content digests by stat: the index that lets a folder be captured again without reading it again.
 
-Like git's index: a file whose stat is as it was has the content it had. Unlike git's, "racily clean" is judged
-for each entry when it is read. A stamp that is not yet older than the clock's tick does not vouch for the
-content, since another write within the same tick would leave the same stamp; such an entry is read again until
-it has settled. One index belongs to one folder and lives in this process, with a copy on disk for the next;
-losing either costs time, never correctness. An `Index` is used under its own lock.
+Like git's index: a file whose stat is as it was has the content it had. Unlike git's, "racily clean" is
+judged for each entry when it is read. A stamp that is not yet older than the clock's tick does not vouch for
+the content, since another write within that tick would leave the same stamp; such an entry is read again
+until it has settled. One index belongs to one folder and lives in this process, with a copy on disk for the
+next; losing either costs time, never correctness. An `Index` is used under its own lock.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import marshal
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -24,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..model.bundle import BundleFile
 
-_FORMAT = 1
+# marshal's own format may differ between minor versions
+_FORMAT = f"1-{sys.version_info[0]}.{sys.version_info[1]}"
 _SECOND_NS = 1_000_000_000
 # kernels stamp files with a clock that lags by up to a tick of 10 ms
 _TICK_NS = 20_000_000
@@ -131,9 +133,10 @@ class Index:
         if self.file is None or (spare and self.file.exists()):
             return
         folders = {path: _row_of_folder(entry) for path, entry in self.folders.items()}
-        content = {"format": _FORMAT, "folders": folders}
+        # marshal reads twice as fast as json, but only what it wrote itself: hence the digest
+        body = marshal.dumps(folders)
         with suppress(OSError):
-            _write_atomically(self.file, json.dumps(content, separators=(",", ":")).encode())
+            _write_atomically(self.file, hashlib.sha256(body).digest() + body)
             self._unsaved_bytes = self._unsaved_entries = 0
 
 
@@ -186,7 +189,7 @@ def open_index(cache_dir: Path | None, folder: str) -> Index:
         index = _open_indexes.get(key)
         if index is None:
             name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
-            file = cache_dir / "index" / f"{name}.json" if cache_dir is not None else None
+            file = cache_dir / "index" / f"{name}.{_FORMAT}" if cache_dir is not None else None
             index = _open_indexes[key] = _load(file)
         return index
 
@@ -196,10 +199,12 @@ def _load(file: Path | None) -> Index:
     if file is None:
         return index
     try:
-        content: dict[str, Any] = json.loads(file.read_bytes())
-        if content["format"] != _FORMAT:
+        content = file.read_bytes()
+        digest, body = content[:32], content[32:]
+        if hashlib.sha256(body).digest() != digest:
             return index
-        folders = {path: _folder_of_row(*row) for path, row in content["folders"].items()}
+        rows: dict[str, Any] = marshal.loads(body)  # noqa: S302 - it has just been seen to be what was written
+        folders = {path: _folder_of_row(*row) for path, row in rows.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         # none yet, or one torn or strange: begin anew
         return index

@@ -56,6 +56,13 @@ class Connections:
                 )
             return found
 
+    def private(self, layout: Layout, request: dict[str, Any], **settings: Any) -> Dispatcher:
+        """Return a dispatcher that nobody else gets; `drop` it when it is done with."""
+        made = Dispatcher(lambda: self.session(layout), request, reporter=self.reporter, **settings)
+        with self._lock:
+            self._dispatchers[layout, f"private-{id(made)}"] = made
+        return made
+
     def drop(self, dispatcher: Dispatcher, *, cancel: bool = False) -> None:
         """Close a dispatcher that will not be used again."""
         with self._lock:

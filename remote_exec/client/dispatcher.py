@@ -22,7 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from ..model.errors import HostUnavailable, ProtocolError
+from ..model.errors import HostUnavailable, ProtocolError, WorkerDied
 from ..serial import failures, failures_json, pickling
 from ..wire import frames
 from ..wire.frames import Frame
@@ -38,7 +38,9 @@ DEPTH = 64  # short calls in flight on one channel
 WINDOW_BYTES = 96 << 10  # of small calls in flight on one channel: less than what a socket holds
 LEADERLESS_SECONDS = 0.003
 IDLE_SECONDS = 10.0  # how long a lease is kept with nothing in flight
-GROW_SECONDS = 0.002  # calls that take longer are worth another worker
+PREFETCHED_SECONDS = 0.02  # calls up to this long may wait behind one other on their worker
+RECHECK_SECONDS = 0.05  # a waiting thread that does not lead looks again
+TICK_SECONDS = 0.1
 OUTPUT_KEPT = 1 << 20  # bytes of a call's output kept for `RemoteFuture.logs`
 
 Completion = Callable[[], None]
@@ -52,15 +54,30 @@ class Dispatcher:
         request: what to ask a lease with, but for the lease's own id.
         max_workers: how many channels at the most.
         reporter: hears of phases, output and events.
+        idle_seconds: how long a lease is kept with nothing in flight.
+        opening: makes the call that each worker runs before all others; when one fails, everything does.
+        single: there is one worker, whose state is the point; when it has gone, no other takes its place.
     """
 
     def __init__(
-        self, session: Callable[[], Session], request: dict[str, Any], *, max_workers: int, reporter: Reporter
+        self,
+        session: Callable[[], Session],
+        request: dict[str, Any],
+        *,
+        max_workers: int,
+        reporter: Reporter,
+        idle_seconds: float = IDLE_SECONDS,
+        opening: Callable[[], Call] | None = None,
+        single: bool = False,
     ) -> None:
         self._session = session
         self._request = request
         self._max_workers = max_workers
         self._reporter = reporter
+        self._idle_seconds = idle_seconds
+        self._opening = opening
+        self._single = single
+        self._broken: Exception | None = None
         self._lock = threading.Lock()
         self._lead = threading.Lock()
         self._leader_in_background = False
@@ -74,13 +91,20 @@ class Dispatcher:
         self._busy = threading.Event()
         self._read_at = 0.0
         self._closed = False
+        self._closing = False
         self._thread: threading.Thread | None = None
 
     # --- calls ------------------------------------------------------------------------------------------------
 
     def submit(self, call: Call) -> None:
-        """Take a call: send it if there is a worker with room, else queue it."""
+        """Take a call: send it if there is a worker with room, else queue it.
+
+        Raises:
+            BrokenExecutor: what every worker runs first has failed.
+            WorkerDied: the one worker is gone.
+        """
         with self._lock:
+            self._check()
             if not self._queue and (channel := self._with_room(call)) is not None:
                 self._send(channel, call)
             else:
@@ -97,6 +121,7 @@ class Dispatcher:
             BaseException: what the call raised.
         """
         with self._lock:
+            self._check()
             if not self._queue and (channel := self._with_room(call)) is not None:
                 self._send(channel, call)
             else:
@@ -113,6 +138,33 @@ class Dispatcher:
                     self.wait(future, time.monotonic() + IDLE_SECONDS)
             raise
         return future.result()
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+
+    def fail(self, error: Exception) -> None:
+        """Fail everything that waits or runs, and all that comes."""
+        with self._lock:
+            self._broken = error
+            calls = list(self._queue)
+            self._queue.clear()
+            for channel in self._channels:
+                calls += channel.in_flight.values()
+                channel.in_flight.clear()
+                channel.release()
+            self._channels.clear()
+        for call in calls:
+            if not call.future.done():
+                call.future.set_exception(error)
+
+    def cancel_queued(self) -> None:
+        """Cancel the calls that have not been sent."""
+        with self._lock:
+            calls = list(self._queue)
+            self._queue.clear()
+        for call in calls:
+            _cancelled(call.future)
 
     def cancel(self, call: Call) -> bool:
         """Withdraw a queued call, or have a running one stopped; False when it has ended."""
@@ -146,6 +198,19 @@ class Dispatcher:
             first = next(iter(channel.in_flight), call.number)
             return "it runs" if first == call.number else f"{call.number - first} calls run before it on its worker"
 
+    def credit(self, call: Call, count: int) -> None:
+        """Let a generator call yield more values."""
+        with self._lock:
+            channel = call.channel
+            if channel is not None and call.number in channel.in_flight:
+                with contextlib.suppress(OSError):
+                    channel.stream.send(frames.pack(frames.CREDIT, function=count, call=call.number))
+
+    @property
+    def max_workers(self) -> int:
+        """How many workers may run its calls at once."""
+        return self._max_workers
+
     @property
     def closed(self) -> bool:
         """Whether it has given its workers back for good."""
@@ -159,14 +224,17 @@ class Dispatcher:
 
     # --- waiting ----------------------------------------------------------------------------------------------
 
-    def wait(self, future: RemoteFuture[Any], deadline: float | None) -> None:
-        """Return when the future is done or the time has come."""
-        while not future.done():
+    def wait(
+        self, future: RemoteFuture[Any], deadline: float | None, *, until: Callable[[], bool] | None = None
+    ) -> None:
+        """Return when the future is done, or `until()` is true, or the time has come."""
+        done = until or future.done
+        while not done():
             if deadline is not None and time.monotonic() >= deadline:
                 return
             if self._lead.acquire(blocking=False):
                 try:
-                    self._read_until(future.done, deadline)
+                    self._read_until(done, deadline)
                 finally:
                     self._lead.release()
                     self._run_completions()
@@ -290,7 +358,9 @@ class Dispatcher:
         elif kind == frames.YIELD:
             call = channel.in_flight[frame.call]
             value = pickling.load(*channel.stream.parts(frame))
-            self._completions.append(lambda: call.on_values(0, value) if call.on_values else None)
+            on_values = call.on_values
+            if on_values is not None:
+                self._completions.append(lambda: on_values(0, value))
         elif kind == frames.OUTPUT:
             self._output(channel, frame)
         elif kind == frames.EVENT:
@@ -354,6 +424,9 @@ class Dispatcher:
             error = channel.why_ended(calls[0])
             self._settle(channel, calls, error)
         channel.abandon()
+        if self._single:
+            self.fail(channel.why_ended(calls[0]) if calls else WorkerDied("its worker has ended; its state is gone"))
+            return
         with self._lock:
             self._grow()
 
@@ -382,13 +455,10 @@ class Dispatcher:
     def _with_room(self, call: Call) -> Channel | None:
         """Return the channel to send a call on. Under `_lock`."""
         best: Channel | None = None
-        short = 0.0 < call.captured.seconds < SHORT_SECONDS
         for channel in self._channels:
-            load = len(channel.in_flight)
-            if not load:
+            if not channel.in_flight:
                 return channel
-            pipelines = short and load < DEPTH and channel.bytes_in_flight < WINDOW_BYTES and channel.granted
-            if pipelines and (best is None or load < len(best.in_flight)):
+            if channel.granted and self._room(channel, call) and (best is None or _load(channel) < _load(best)):
                 best = channel
         if best is not None and len(self._channels) < self._max_workers and len(best.in_flight) >= DEPTH // 2:
             return None
@@ -432,11 +502,13 @@ class Dispatcher:
             self._grow()
 
     def _room(self, channel: Channel, call: Call) -> bool:
+        """Whether a call may be sent behind others: if it is short, and so are they."""
         load = len(channel.in_flight)
         if not load:
             return True
-        short = 0.0 < call.captured.seconds < SHORT_SECONDS
-        return short and load < DEPTH and channel.bytes_in_flight < WINDOW_BYTES
+        seconds = call.captured.seconds * call.items
+        depth = DEPTH if seconds < SHORT_SECONDS else 2 if seconds < PREFETCHED_SECONDS else 1
+        return 0.0 < seconds and load < depth and channel.bytes_in_flight < WINDOW_BYTES
 
     def _grow(self) -> None:
         """Ask for another worker if calls wait that are worth one. Under `_lock`."""
@@ -444,7 +516,9 @@ class Dispatcher:
         coming = sum(1 for channel in self._channels if channel.granted is None)
         if not waiting or coming >= waiting or len(self._channels) >= self._max_workers:
             return
-        seconds = self._queue[0].captured.seconds
+        if self._single and self._thread is not None:
+            return
+        seconds = self._queue[0].captured.seconds * self._queue[0].items
         if self._channels and 0.0 < seconds < SHORT_SECONDS and waiting < DEPTH:
             return
         channel = Channel(self._session())
@@ -460,6 +534,8 @@ class Dispatcher:
             self._completions += [lambda call=call: call.future.set_exception(failure) for call in calls]
             return
         self._start_thread()
+        if self._opening is not None:
+            self._send(channel, self._opening())
         self._refill(channel)
 
     # --- the background ---------------------------------------------------------------------------------------
@@ -481,6 +557,8 @@ class Dispatcher:
                 quiet_since = now
                 if now - self._read_at > LEADERLESS_SECONDS and self._lead.acquire(blocking=False):
                     self._lead_in_background()
+            elif self._closing:
+                self.close()
             elif now - quiet_since > 0.5:
                 self._busy.clear()
                 with self._lock:
@@ -501,7 +579,7 @@ class Dispatcher:
         now = time.monotonic()
         with self._lock:
             for channel in list(self._channels):
-                if not channel.in_flight and now - channel.idle_since > IDLE_SECONDS:
+                if not channel.in_flight and not self._queue and now - channel.idle_since > self._idle_seconds:
                     self._channels.remove(channel)
                     channel.release()
 
@@ -520,6 +598,12 @@ class Dispatcher:
                 channel.release()
             self._channels.clear()
 
+    def close_when_done(self) -> None:
+        """Give the workers back as soon as nothing is pending, without making the caller wait."""
+        self._closing = True
+        self._start_thread()
+        self._busy.set()
+
     def abandon(self) -> None:
         """In a forked child: forget everything without a word to the parent's workers."""
         self._closed = True
@@ -528,13 +612,15 @@ class Dispatcher:
         self._channels.clear()
 
 
-RECHECK_SECONDS = 0.05
-TICK_SECONDS = 0.1
 
 
 def rebuild(text: str) -> BaseException:
     """Return the exception that a failure's JSON tells of."""
     return failures.rebuild(failures_json.from_json(text), loads=pickling.load)
+
+
+def _load(channel: Channel) -> int:
+    return len(channel.in_flight)
 
 
 def _cancelled(future: RemoteFuture[Any]) -> None:

@@ -119,10 +119,11 @@ class Session:
             if not answer["missing"]:
                 return sent
             for digest in answer["missing"]:
-                sent += self._upload_blob(digest, sources[digest])
+                sent += self.upload_blob(digest, sources[digest])
         raise errors.HostUnavailable("the host keeps missing files that were sent to it")
 
-    def _upload_blob(self, digest: str, path: Path) -> int:
+    def upload_blob(self, digest: str, path: Path) -> int:
+        """Bring one file to the host; return its size."""
         size, sent = path.stat().st_size, 0
         number = next(self._ids)
         reply: Future[tuple[Any, bytes]] = Future()

@@ -35,18 +35,38 @@ OF_ANOTHER_ENVIRONMENT = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "PYTHON
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where the calls of a captured function go."""
+class Place:
+    """Where calls of a captured function could go, before there is a dispatcher."""
 
-    dispatcher: Dispatcher
     instance: InstanceType
     options: Options
     request: dict[str, Any]
     layout: Layout
 
+    @property
+    def max_workers(self) -> int:
+        """How many workers one process may use at once."""
+        return self.options.max_parallel_jobs or self.options.max_workers or cpu_count()
 
-def find_target(captured: Captured, given: Options, *, private: str = "") -> Target:
-    """Resolve options to a dispatcher; bring the local code to the host.
+
+@dataclass(frozen=True)
+class Target:
+    """Where the calls of a captured function go."""
+
+    dispatcher: Dispatcher
+    place: Place
+
+
+def find_target(captured: Captured, given: Options) -> Target:
+    """Resolve options to the dispatcher that all functions of the same pool and local code share."""
+    place = find_place(captured, given)
+    key = f"{place.request['pool'].key}/{place.request['bundle']}/{place.max_workers}"
+    dispatcher = connections.dispatcher(place.layout, key, place.request, max_workers=place.max_workers)
+    return Target(dispatcher, place)
+
+
+def find_place(captured: Captured, given: Options, *, private: str = "") -> Place:
+    """Resolve options to a pool, and bring the local code to its host.
 
     Args:
         captured: the function.
@@ -57,8 +77,7 @@ def find_target(captured: Captured, given: Options, *, private: str = "") -> Tar
         ConfigurationError: an option is wrong, or not read by the backend.
         HostUnavailable: no agent could be reached.
     """
-    config = load_config()
-    instance, options = choose(config, given)
+    instance, options = choose(load_config(), given)
     layout = Layout.of(os.environ)
     environment, wheels = environment_of(captured, options)
     spec = PoolSpec(
@@ -69,25 +88,22 @@ def find_target(captured: Captured, given: Options, *, private: str = "") -> Tar
         private=private,
     )
     bundle = captured.local_code.bundle
-    digest = bundle.digest
-    if digest or wheels:
+    if bundle.digest or wheels:
         session = connections.session(layout)
-        if digest:
+        if bundle.digest:
             session.upload(bundle, source_paths(captured.local_code.sources))
         for wheel, path in wheels.items():
             session.upload_blob(wheel, path)
     request = {
         "pool": spec,
-        "bundle": digest,
+        "bundle": bundle.digest,
+        "import_roots": bundle.import_roots,
         "preload": captured.preload,
         "keep_alive_seconds": float(options.keep_alive_period_in_seconds),
         "max_workers": options.max_workers or cpu_count(),
         "uv": find_uv() if environment.kind in (EnvironmentKind.UV, EnvironmentKind.PROJECT) else "",
     }
-    limit = options.max_parallel_jobs or options.max_workers or cpu_count()
-    key = f"{spec.key}/{digest}/{limit}"
-    dispatcher = connections.dispatcher(layout, key, request, max_workers=limit)
-    return Target(dispatcher, instance, options, request, layout)
+    return Place(instance, options, request, layout)
 
 
 def choose(config: Config, given: Options) -> tuple[InstanceType, Options]:

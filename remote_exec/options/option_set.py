@@ -317,7 +317,7 @@ _DOOR_WORDS = {
 
 
 def nearest(word: str, known: Iterable[str], *, similarity: float = 0.6) -> str:
-    """Return the known word that was probably meant, or the empty string; equal words have a similarity of 1."""
+    """Return the known word that was probably meant, or the empty string; equal words have similarity 1."""
     import difflib
 
     found = difflib.get_close_matches(word.lower().replace("-", "_"), list(known), n=1, cutoff=similarity)

@@ -88,8 +88,8 @@ class CustomFileFilter:
         workdir: the folder to take instead of the current one.
 
     Example:
-        >>> CustomFileFilter(ignore_name_patterns=["data", "*.csv"])("/project", ["a.py", "b.csv", "data"])
-        {'b.csv', 'data'}
+        >>> CustomFileFilter(ignore_name_patterns=["data", "*.csv"])("/project", ["a.py", "b.csv"])
+        {'b.csv'}
     """
 
     ignore_name_patterns: Sequence[str] = ()

@@ -17,7 +17,6 @@ lock.
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
@@ -32,7 +31,7 @@ HERE = __name__.partition(".")[0]
 ON_CLIENT = HERE != RUNTIME
 
 
-class _Alias(importlib.abc.Loader):
+class _Alias:
     """A loader that runs nothing: it puts the real module in place of the empty one it was given."""
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
@@ -57,7 +56,8 @@ class _RuntimeNames:
             return _cloudpickle_spec(fullname)
         if fullname.startswith(f"{RUNTIME}.cloudpickle."):
             return None  # its package's path answers
-        return importlib.machinery.ModuleSpec(fullname, _Alias())
+        loader: Any = _Alias()  # by duck type: importlib.abc costs milliseconds
+        return importlib.machinery.ModuleSpec(fullname, loader)
 
 
 def _cloudpickle_spec(fullname: str) -> importlib.machinery.ModuleSpec | None:

@@ -86,6 +86,8 @@ class Pickler(pickle.Pickler):
             return reduce(self, obj)
         if issubclass(kind, BaseException):
             return reducers.reduce_exception(obj)
+        if kind.__module__ == "__main__" and kind.__reduce__ is not object.__reduce__:
+            return reducers.reduce_own(self, obj)
         return NotImplemented
 
     def _reduce_function(self, function: FunctionType) -> Any:
@@ -97,8 +99,14 @@ class Pickler(pickle.Pickler):
 
     def goes_by_reference(self, obj: Any, name: str | None = None) -> bool:
         """Whether importing its module over there gives `obj` again."""
-        found = cloudpickle._lookup_module_and_qualname(obj, name=name)
-        return found is not None and self.module_goes_by_reference(found[0].__name__)
+        module_name = getattr(obj, "__module__", None)
+        name = name or getattr(obj, "__qualname__", None)
+        if not (isinstance(module_name, str) and name) or "." in name:
+            found = cloudpickle._lookup_module_and_qualname(obj, name=name)
+            return found is not None and self.module_goes_by_reference(found[0].__name__)
+        if module_name == "__main__" or getattr(sys.modules.get(module_name), name, None) is not obj:
+            return False
+        return self.module_goes_by_reference(module_name)
 
     def module_goes_by_reference(self, name: str) -> bool:
         """Whether the module `name` can be imported over there, and is not wanted by value."""

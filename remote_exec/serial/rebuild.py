@@ -234,6 +234,17 @@ def exception(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     return made
 
 
+def singleton(kind: Any, attributes: dict[str, Any], tracker_id: str) -> Any:
+    """An object that is compared by identity, such as a sentinel."""
+    known = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)
+    if known is not None:
+        return known
+    made = object.__new__(kind)
+    if attributes:
+        made.__dict__.update(attributes)
+    return _tracked(made, tracker_id)
+
+
 def view(buffer: Any, item_format: str, shape: tuple[int, ...]) -> Any:
     """A memoryview over a received buffer."""
     flat: Any = memoryview(buffer).cast("B")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Reduced = Any  # a tuple for pickle, the name of a global, or NotImplemented
 
 # Parts of this project that hosts know under the runtime's name only.
-_CARRIED = tuple(f"{HERE}.{part}." for part in ("model", "wire", "serial", "worker", "agent"))
+_CARRIED = tuple(f"{HERE}.{part}" for part in ("model", "wire", "serial", "worker", "agent"))
 
 MAX_SOURCES_CHARS = 4_000_000
 
@@ -252,34 +252,45 @@ def _reduce_single_dispatch(wrapper: Any) -> Reduced:
 def reduce_class(pickler: Pickler, cls: Any) -> Reduced:
     if cls in _BUILTIN_TYPES:
         return cloudpickle._class_reduce(cls)
-    if cls.__module__ == errors.RemoteExecError.__module__ and getattr(errors, cls.__name__, None) is cls:
+    if cls.__module__ == _ERRORS and cls in errors.ALL:
         return rebuild.attribute, (f"{RUNTIME}.model.errors", cls.__name__)
     if pickler.goes_by_reference(cls):
         return carried_name(cls)
+    skeleton = (cls.__class__, cls.__name__, cls.__bases__, _skeleton_namespace(cls))
     tracker_id = cloudpickle._get_or_create_tracker_id(cls)
-    namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     state = class_state(pickler, cls)
-    if issubclass(cls, enum.Enum):
-        members = {name: member.value for name, member in cls.__members__.items()}
-        args: tuple[Any, ...] = (type(cls), cls.__name__, cls.__bases__, namespace, members, tracker_id)
+    if isinstance(cls, enum.EnumMeta):
+        members = {name: member.value for name, member in _members(cls).items()}
+        args: tuple[Any, ...] = (*skeleton, members, tracker_id)
         return rebuild.make_enum, args, state, None, None, rebuild.set_class_state
-    own = vars(cls)
+    return rebuild.make_class, (*skeleton, tracker_id), state, None, None, rebuild.set_class_state
+
+
+def _members(enumeration: Any) -> dict[str, Any]:
+    """Aliases too."""
+    return dict(enumeration.__members__)
+
+
+def _skeleton_namespace(cls: Any) -> dict[str, Any]:
+    """What a class must know from the moment that it is made."""
+    own: dict[str, Any] = cls.__dict__
+    namespace = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     if isinstance(own.get("__dict__"), property):
         namespace["__dict__"] = own["__dict__"]
     if "__slots__" in own:
         namespace["__slots__"] = _slots(cls)
-    if "__orig_bases__" in own:  # Generic asks for it as soon as the class is made
+    if "__orig_bases__" in own:  # Generic asks for it
         namespace["__orig_bases__"] = own["__orig_bases__"]
-    args = (type(cls), cls.__name__, cls.__bases__, namespace, tracker_id)
-    return rebuild.make_class, args, state, None, None, rebuild.set_class_state
+    return namespace
 
 
+_ERRORS = errors.RemoteExecError.__module__
 _BUILTIN_TYPES = {*cloudpickle._BUILTIN_TYPE_NAMES, type(None), type(Ellipsis), type(NotImplemented)}
 
 
 def carried_name(found: Any) -> Reduced:
     """How to name a class or function by reference: parts of this project by the name that hosts know."""
-    if ON_CLIENT and f"{found.__module__}.".startswith(_CARRIED):
+    if ON_CLIENT and found.__module__.startswith(_CARRIED):
         return rebuild.attribute, (RUNTIME + found.__module__.removeprefix(HERE), found.__qualname__)
     return NotImplemented
 
@@ -311,10 +322,11 @@ def class_state(pickler: Pickler, cls: type[Any]) -> dict[str, Any]:
         registered: Any = vars(abc)["_get_dump"](cls)[0]
         attributes["_abc_impl"] = [sub for ref in registered if (sub := ref()) is not None]
     state: dict[str, Any] = {"attributes": attributes}
-    if issubclass(cls, enum.Enum):
-        for name in (*_ENUM_OWN, *cls.__members__):
+    if isinstance(cls, enum.EnumMeta):
+        members = _members(cls)
+        for name in (*_ENUM_OWN, *members):
             attributes.pop(name, None)
-        state["members"] = {name: _member_extras(member) for name, member in cls.__members__.items()}
+        state["members"] = {name: _member_extras(member) for name, member in members.items()}
     namespace = vars(sys.modules.get(cls.__module__, object))
     state["hints"] = _hints(pickler, _annotation_names(vars(cls).get("__annotations__", {})), namespace)
     return state
@@ -354,12 +366,24 @@ def reduce_type_alias(pickler: Pickler, alias: Any) -> Reduced:
 
 def reduce_exception(error: Any) -> Reduced:
     """Exceptions with an ``__init__`` whose signature need not match their `args`."""
-    kind = type(error)
+    kind: type[Any] = error.__class__
     own: Any = next(base for base in kind.__mro__ if "__reduce__" in vars(base))
-    if own.__module__ != "builtins" or kind.__reduce_ex__ is not object.__reduce_ex__:
+    if own.__module__ != "builtins" or any("__reduce_ex__" in vars(base) for base in kind.__mro__[:-1]):
         return NotImplemented  # the class knows better
     _, args, *state = own.__reduce__(error)
     return rebuild.exception, (kind, args), *state
+
+
+def reduce_own(pickler: Pickler, obj: Any) -> Reduced:
+    """Objects of a class of ``__main__``: their own reduction, unless it is a name in ``__main__``.
+
+    Sentinels do so (``def __reduce__(self): return "MISSING"``): one object for all pickles that hold it.
+    """
+    reduced = obj.__reduce_ex__(5)
+    if not isinstance(reduced, str) or pickler.goes_by_reference(obj, reduced):
+        return reduced
+    tracker_id = cloudpickle._get_or_create_tracker_id(obj)
+    return rebuild.singleton, (obj.__class__, getattr(obj, "__dict__", {}), tracker_id)
 
 
 def reduce_module(pickler: Pickler, module: ModuleType) -> Reduced:

@@ -22,9 +22,9 @@ _AMBIGUOUS = frozenset({"", "<string>", "<stdin>", "<unknown>", "<dynamic-code>"
 # What is installed lies on the other side as well, or says nothing of the user's.
 _INSTALLED = (os.path.dirname(os.__file__) + os.sep, "site-packages", "dist-packages")
 
-# file name -> (the lines as linecache holds them, their text, whether a file may have changed since it was
-# loaded)
-_texts: dict[str, tuple[list[str], str, bool]] = {}
+# file name -> (the lines as linecache holds them, their text, the code that they compile to where it must be
+# compared because the file was edited while this process ran)
+_texts: dict[str, tuple[list[str], str, frozenset[CodeType] | None]] = {}
 
 
 def _process_start_time() -> float:
@@ -55,11 +55,11 @@ def source_of(code: CodeType) -> str | None:
     if cached is None or cached[0] is not lines:
         if len(_texts) >= _MAX_CACHED_FILES:
             _texts.clear()
-        cached = _texts[filename] = (lines, "".join(lines), _edited_since_start(filename))
-    _, text, doubtful = cached
-    if len(text) > MAX_SOURCE_CHARS or (doubtful and not _compiles_to(text, code)):
-        return None
-    return text
+        text = "".join(lines)
+        codes = _all_code(text, filename) if _edited_since_start(filename) else None
+        cached = _texts[filename] = (lines, text, codes)
+    _, text, codes = cached
+    return text if len(text) <= MAX_SOURCE_CHARS and (codes is None or code in codes) else None
 
 
 def register(filename: str, text: str) -> None:
@@ -81,15 +81,15 @@ def _edited_since_start(filename: str) -> bool:
     return mtime is not None and mtime >= _started
 
 
-def _compiles_to(text: str, wanted: CodeType) -> bool:
-    """Whether `text` still holds the very code: the slow check, for files edited while this process ran."""
+def _all_code(text: str, filename: str) -> frozenset[CodeType]:
+    """All code in a file; empty where it is not Python now."""
     try:
-        found = [compile(text, wanted.co_filename, "exec", dont_inherit=True)]
+        pending = [compile(text, filename, "exec", dont_inherit=True)]
     except (SyntaxError, ValueError):
-        return False
-    while found:
-        code = found.pop()
-        if code == wanted:
-            return True
-        found += [const for const in code.co_consts if isinstance(const, CodeType)]
-    return False
+        return frozenset()
+    found: set[CodeType] = set()
+    while pending:
+        code = pending.pop()
+        found.add(code)
+        pending += [const for const in code.co_consts if isinstance(const, CodeType)]
+    return frozenset(found)

@@ -36,6 +36,7 @@ class RequestLease:
     lease: str  # chosen by the client, time-ordered, unique
     pool: PoolSpec
     bundle: str  # digest, or "" for none
+    import_roots: tuple[str, ...]  # folders of the bundle that go onto sys.path
     preload: tuple[str, ...]  # third-party modules that the function imports
     keep_alive_seconds: float
     max_workers: int
@@ -236,7 +237,6 @@ class Attach:
     lease: str
     bundle_path: str
     import_roots: tuple[str, ...]
-    origins: tuple[str, ...]
     jobs_folder: str
     log_limit_bytes: int
     streams: int

@@ -21,6 +21,25 @@ from .frames import HEADER, Frame, FrameReader
 Buffer = Union[bytes, bytearray, memoryview]
 
 
+def inline(
+    kind: int,
+    stream: Sequence[Buffer],
+    buffers: Sequence[Buffer] = (),
+    *,
+    flags: int = 0,
+    function: int = 0,
+    call: int = 0,
+    ack: int = 0,
+) -> list[Buffer]:
+    """Return what to send for one message when its buffers go over the stream itself."""
+    if not buffers:
+        return frames.pack(kind, stream, flags=flags, function=function, call=call, ack=ack)
+    size = sum(len(part) for part in stream)
+    table = struct.pack(f"<{len(buffers) + 1}Q", size, *[len(buffer) for buffer in buffers])
+    parts = [table, *stream, *buffers]
+    return frames.pack(kind, parts, flags=flags, count=len(buffers), function=function, call=call, ack=ack)
+
+
 class CallStream:
     """One end of a call stream.
 
@@ -63,12 +82,7 @@ class CallStream:
                 HEADER.pack(len(payload), kind, flags | frames.ARENA, len(buffers), function, call, ack),
                 payload,
             ]
-        if not buffers:
-            return frames.pack(kind, stream, flags=flags, function=function, call=call, ack=ack)
-        table = struct.pack(f"<{len(buffers) + 1}Q", size, *[len(buffer) for buffer in buffers])
-        return frames.pack(
-            kind, [table, *stream, *buffers], flags=flags, count=len(buffers), function=function, call=call, ack=ack
-        )
+        return inline(kind, stream, buffers, flags=flags, function=function, call=call, ack=ack)
 
     def parts(self, frame: Frame) -> tuple[Buffer, list[Buffer]]:
         """Return the pickle stream and the buffers of a message; the buffers are writable.

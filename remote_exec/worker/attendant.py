@@ -7,6 +7,7 @@ calls are short and silent. Logs are written here, to the lease's log file, so t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import select
@@ -23,7 +24,7 @@ from ..wire import frames
 from ..wire.control import ControlStream
 from ..wire import protocol
 from ..wire.stream import CallStream
-from .joblog import LogWriter
+from .joblog import LOG_NAME, LogWriter
 from .lease import Lease, Outcome
 from .output import READ_SIZE, Output
 
@@ -213,8 +214,10 @@ class Attendant(threading.Thread):
         self._printed_call = call or 1
         if self._log is None:
             folder = os.path.join(lease.attach.jobs_folder, lease.id)
-            self._log = LogWriter(folder, limit_bytes=lease.attach.log_limit_bytes)
-        self._log.append(call, "err" if index else "out", data)
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            self._log = LogWriter(os.path.join(folder, LOG_NAME), limit_bytes=lease.attach.log_limit_bytes)
+        with contextlib.suppress(OSError):  # a full disk must not end the call
+            self._log.write("err" if index else "out", data, call=call)
         if lease.attach.job or lease.orphaned:
             return
         self._backlog.append((call, index, data))

@@ -1,4 +1,4 @@
-"""GPUs through a stand-in for NVML; leases that hold between processes and end with them; limits of cgroups."""
+"""GPUs through a stand-in for NVML; leases that end with their processes; limits of cgroups."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ int nvmlDeviceGetName(void *handle, char *text, unsigned length) {
     return 0;
 }
 int nvmlDeviceGetMemoryInfo(void *handle, memory_t *memory) {
-    memory->total = 80ULL << 30; memory->used = (1ULL << 30) * *(int *)handle; memory->free = memory->total - memory->used;
+    memory->total = 80ULL << 30;
+    memory->used = (1ULL << 30) * *(int *)handle;
+    memory->free = memory->total - memory->used;
     return 0;
 }
 int nvmlDeviceGetUtilizationRates(void *handle, rates_t *rates) {

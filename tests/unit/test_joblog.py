@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_exec.agent.joblog import STREAMS, LogReader, LogRecord, LogWriter
+from remote_exec.worker.joblog import STREAMS, LogReader, LogRecord, LogWriter
 
 RECORDS = st.lists(
     st.builds(
@@ -20,6 +20,7 @@ RECORDS = st.lists(
         st.floats(allow_nan=False),
         st.sampled_from([stream for stream in STREAMS if stream != "gap"]),
         st.binary(max_size=300),
+        st.integers(0, 2**32 - 1),
     ),
     max_size=20,
 )
@@ -145,7 +146,7 @@ def test_the_last_lines_are_put_together_by_stream(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from remote_exec.agent.joblog import LogWriter
+from remote_exec.worker.joblog import LogWriter
 with LogWriter(sys.argv[1], limit_bytes=64 << 10) as log:
     number = 0
     while True:

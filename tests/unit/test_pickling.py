@@ -97,13 +97,13 @@ def test_the_carried_part_runs_on_the_oldest_python(runtime):
 
 
 def interpreter(minor):
-    found = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
-    path = str(found[-1]) if found else shutil.which(f"python3.{minor}")
     if sys.version_info[1] == minor:
-        path = sys.executable
-    if path is None:
-        pytest.skip(f"THERE IS NO PYTHON 3.{minor} HERE")
-    return path
+        return sys.executable
+    beside = sorted(Path(sys.base_prefix).parent.glob(f"3.{minor}.*/bin/python"))  # where pyenv keeps them
+    for path in (*map(str, beside), shutil.which(f"python3.{minor}")):
+        if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return path
+    pytest.skip(f"THERE IS NO PYTHON 3.{minor} HERE")
 
 
 def test_the_private_cloudpickle_leaves_the_users_alone():
@@ -296,6 +296,14 @@ def test_a_module_put_together_by_hand_goes_by_value(far):
         assert far.call(lambda: made.f()) == 1
     finally:
         del sys.modules["made_by_hand"]
+
+
+def test_what_only_annotations_name_may_be_missing_there(far, module):
+    functions = module("class Thing:\n    pass\n")
+    functions.__spec__ = types.SimpleNamespace()
+    namespace = {"Thing": functions.Thing, "helpers": functions, "__name__": "__main__"}
+    exec("def f(x: 'Thing', y: 'helpers.Thing | None' = None) -> 'int':\n    return x + 1\n", namespace)
+    assert far.call(namespace["f"], 1) == 2
 
 
 def test_threads_pickle_at_the_same_time():

@@ -602,6 +602,18 @@ def check_exceptions():
     )
 
 
+class Sentinel:
+    def __reduce__(self):
+        return "MISSING"
+
+
+MISSING = Sentinel()
+
+
+def is_missing(value=MISSING):
+    return value is MISSING
+
+
 weak_keys = weakref.WeakKeyDictionary({Model: 1})
 
 
@@ -626,6 +638,18 @@ def check_the_users_cloudpickle_is_left_alone():
 
 
 # what comes back
+
+
+def check_sentinels():
+    assert is_missing() and is_missing(MISSING)
+
+
+def back_sentinels():
+    return MISSING
+
+
+def home_sentinels(came):
+    assert came is MISSING
 
 
 def back_classes():

@@ -42,6 +42,7 @@ class Far:
     def __init__(self, runtime, *folders, python=sys.executable, flags=("-I", "-S")):
         command = [python, *flags, str(Path(far.__file__)), str(runtime), *map(str, folders)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.call(len, "")  # it is up
 
     def call(self, function, *args, by_value=frozenset()):
         return self.send(pickling.dump((function, args), by_value=by_value))

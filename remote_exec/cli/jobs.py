@@ -1,0 +1,156 @@
+"""``remote-exec jobs``: the list of jobs and calls, and everything of one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from .host import ask, complete_jobs
+from .show import duration, full_moment, json_option, moment, note, print_facts, print_json, print_table
+
+STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+COLUMNS = ("NAME", "STATE", "FUNCTION", "STARTED", "ELAPSED", "SUMMARY")
+PAGE = 200
+BAR_WIDTH = 40
+
+
+@click.command()
+@click.argument("name", required=False, metavar="[JOB]", shell_complete=complete_jobs)
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only these. May be repeated.")
+@click.option("--prefix", default="", help="Only names that begin so.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
+@click.option("--all", "everything", is_flag=True, help="All that are kept, whatever the limit.")
+@json_option
+def command(
+    name: str | None, *, states: tuple[str, ...], prefix: str, limit: int, everything: bool, as_json: bool
+) -> None:
+    """List jobs and calls, newest first; with JOB, tell everything of that one.
+
+    \b
+    Examples:
+      remote-exec jobs --state running --state queued
+      remote-exec jobs --prefix train --limit 5 --json
+      remote-exec jobs train-1        attempts, phases, death certificate
+    """
+    if name is not None:
+        told = ask("job", name=name)
+        print_json(told) if as_json else _tell(told)
+        return
+    rows, more = _pages(states=states, prefix=prefix, limit=None if everything else limit)
+    if as_json:
+        print_json(rows)
+        return
+    now = time.time()
+    print_table(COLUMNS, [row_of(row, now) for row in rows], none="no jobs")
+    if more:
+        note(f"the newest {len(rows)} are shown; --all shows them all")
+
+
+def _pages(*, states: tuple[str, ...], prefix: str, limit: int | None) -> tuple[list[dict[str, Any]], bool]:
+    """Return the jobs, and whether there are more."""
+    found: list[dict[str, Any]] = []
+    before: list[Any] | None = None
+    while True:
+        wanted = PAGE if limit is None else min(PAGE, limit + 1 - len(found))
+        page = ask("jobs", states=list(states), prefix=prefix, limit=wanted, before=before)
+        found += page["jobs"]
+        before = page["next"]
+        if before is None or (limit is not None and len(found) > limit):
+            return found[:limit], limit is not None and len(found) > limit
+
+
+def row_of(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    """Return one job's cells, under `COLUMNS`."""
+    return (
+        job["name"],
+        job["state"],
+        f"{job['function']} x {job['count']}" if job["count"] > 1 else job["function"],
+        moment(job["started_at"] or job["created_at"]),
+        duration(_elapsed(job, now)),
+        job["summary"] or ("" if job["cause"] == "none" else job["cause"].replace("_", " ")),
+    )
+
+
+def _elapsed(job: Mapping[str, Any], now: float) -> float | None:
+    begun = job["started_at"]
+    if begun is None:
+        return None
+    return (job["ended_at"] if job["ended_at"] is not None else now) - begun
+
+
+def _tell(told: Mapping[str, Any]) -> None:
+    job = told["job"]
+    print_facts(
+        {
+            "name": job["name"],
+            "kind": job["kind"],
+            "function": job["function"],
+            "state": job["state"],
+            "waits for": told["why"] if job["state"] == "queued" else "",
+            "cause": "" if job["cause"] == "none" else job["cause"].replace("_", " "),
+            "summary": job["summary"],
+            "created": full_moment(job["created_at"]),
+            "started": full_moment(job["started_at"]),
+            "ended": full_moment(job["ended_at"]),
+            "elapsed": duration(_elapsed(job, time.time())),
+            "instance type": job["instance_type"],
+            "calls": f"{job['count']}, {job['failed']} failed" if job["count"] > 1 else "",
+            "tags": ", ".join(f"{key}={value}" for key, value in job["tags"]),
+            "environment": _environment(told["spec"]),
+        }
+    )
+    for attempt in told["attempts"]:
+        click.echo()
+        print_facts(_attempt(attempt))
+        for line in _timeline(attempt):
+            click.echo(f"  {line}")
+    if job["state"] == "failed" and job["kind"] == "job":
+        note(f"\nhint: remote-exec result {job['name']}, or: remote-exec debug {job['name']}")
+
+
+def _environment(spec: Mapping[str, Any]) -> str:
+    environment = spec.get("pool", {}).get("environment", {})
+    wanted = environment.get("requirements") or []
+    return f"{environment['kind']} {environment['python']} {', '.join(wanted)}".rstrip() if environment else ""
+
+
+def _attempt(attempt: Mapping[str, Any]) -> dict[str, str]:
+    cause = "" if attempt["cause"] == "none" else f", {attempt['cause'].replace('_', ' ')}"
+    facts = {
+        f"attempt {attempt['number']}": f"{attempt['state']}{cause}",
+        "started": full_moment(attempt["started_at"]),
+        "ended": full_moment(attempt["ended_at"]),
+        "worker": f"process {attempt['worker_pid']}" if attempt["worker_pid"] else "",
+    }
+    certificate = attempt["certificate"]
+    if certificate:
+        from .show import size
+
+        facts |= {
+            "death": certificate["message"],
+            "signal": str(certificate["signal"] or ""),
+            "exit code": "" if certificate["exit_code"] is None else str(certificate["exit_code"]),
+            "peak memory": size(certificate["peak_memory"]) if certificate["peak_memory"] else "",
+            "evidence": certificate["oom_evidence"],
+            "last lines": "\n".join(certificate["last_lines"]),
+        }
+    return facts
+
+
+def _timeline(attempt: Mapping[str, Any]) -> Iterator[str]:
+    """The attempt's phases one after the other, each with its bar: no phase is silent."""
+    phases = [(phase["name"], phase["seconds"], phase["detail"]) for phase in attempt["phases"]]
+    if attempt["started_at"] is not None:
+        phases.append(("run", (attempt["ended_at"] or time.time()) - attempt["started_at"], ""))
+    whole = sum(seconds for _, seconds, _ in phases) or 1.0
+    name_width = max((len(name) for name, _, _ in phases), default=0)
+    passed = 0.0
+    for name, seconds, detail in phases:
+        before = round(BAR_WIDTH * passed / whole)
+        passed += seconds
+        length = max(1, round(BAR_WIDTH * passed / whole) - before)
+        bar = (" " * before + "█" * length)[: BAR_WIDTH + 1].ljust(BAR_WIDTH + 1)
+        yield f"{name.ljust(name_width)}  {duration(seconds):>10}  {bar} {detail}".rstrip()

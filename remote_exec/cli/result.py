@@ -1,0 +1,83 @@
+"""``remote-exec result``: what a job returned, or the traceback of what it raised."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import click
+
+from ..model.failure import Failure
+from .host import job_argument, session
+from .show import json_option, note, print_json
+
+
+class Ended(NamedTuple):
+    """How a job ended: its pickled value, or its failure."""
+
+    state: str
+    data: bytes
+    failure: Failure | None
+
+
+def outcome_of(name: str, *, wait: bool) -> Ended:
+    """Ask for a job's outcome.
+
+    Args:
+        name: the job.
+        wait: until it has ended.
+
+    Raises:
+        JobNotFound: there is no such job, or nothing is kept of how it ended.
+    """
+    from ..model.errors import JobNotFound
+    from ..serial.failures import from_json
+
+    value, body = session().start("result", {"name": name, "wait": wait}).result()
+    if not value["kept"]:
+        if value["state"] in ("queued", "running"):
+            raise JobNotFound(f"{name} has not ended: it is {value['state']}", hint=f"remote-exec logs -f {name}")
+        raise JobNotFound(
+            f"{name} was a call that its caller waited for, who has its result; only jobs keep theirs",
+            hint=f"remote-exec jobs {name}",
+        )
+    return Ended(value["state"], b"" if not value["ok"] else body, None if value["ok"] else from_json(body.decode()))
+
+
+@click.command()
+@job_argument
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the value there, pickled.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for a job that has not ended.")
+@json_option
+def command(name: str, *, out: str | None, no_wait: bool, as_json: bool) -> None:
+    """Wait for a job, then print the repr of what it returned.
+
+    If it raised, its remote traceback goes to stderr and the exit code is 1.
+
+    \b
+    Examples:
+      remote-exec result train-1
+      remote-exec result train-1 --out model.pickle
+      python -c 'import pickle; model = pickle.load(open("model.pickle", "rb"))'
+    """
+    from ..serial import failures, pickling
+
+    ended = outcome_of(name, wait=not no_wait)
+    if ended.failure is not None:
+        failure = ended.failure
+        if as_json:
+            error = {"type": f"{failure.module}.{failure.qualname}", "message": failure.message}
+            print_json({"name": name, "state": ended.state, "error": error, "traceback": failures.format(failure)})
+        else:
+            note(failures.format(failure).rstrip())
+        raise click.exceptions.Exit(1)
+    value: Any = pickling.load(ended.data)
+    if out is not None:
+        import pickle
+
+        with open(out, "wb") as file:
+            pickle.dump(value, file, protocol=5)
+        note(f"written to {out}")
+    if as_json:
+        print_json({"name": name, "state": ended.state, "repr": repr(value), "size_bytes": len(ended.data)})
+    elif out is None:
+        click.echo(repr(value))

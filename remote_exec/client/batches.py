@@ -1,0 +1,220 @@
+"""Many calls of one function in few messages: what `map` is made of.
+
+Items are sent in batches whose length follows the time that items take: a few milliseconds of work each, so that
+quick items cost a fraction of a microsecond of ours, and slow ones go one by one. A worker answers while its batch
+runs. When a batch has ended, the next is sent by whoever reads, so that work goes on while nobody iterates, up to
+`ahead` results that have not been taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from ..serial import pickling
+from ..serial.pickling import Pickled
+from ..wire import frames
+from .calls import Call, Captured
+from .dispatcher import rebuild
+
+if TYPE_CHECKING:
+    from ..future import RemoteFuture
+    from .dispatcher import Dispatcher
+
+BATCH_SECONDS = 0.008
+LONGEST = 4096
+GROWTH = 8
+PER_WORKER = 3  # batches under way for each worker
+AHEAD = 1 << 14  # results that wait to be taken before no more is sent
+
+MakeFuture = Callable[[], "RemoteFuture[Any]"]
+
+
+class _Batch:
+    """Items under way: their first index, and how many are answered."""
+
+    __slots__ = ("answered", "call", "first", "items")
+
+    def __init__(self, first: int, items: list[tuple[Any, ...]], call: Call) -> None:
+        self.first, self.items, self.call = first, items, call
+        self.answered = 0
+
+
+class Batches:
+    """The calls of one `map`. Iterate over it once.
+
+    Args:
+        dispatcher: where they go.
+        captured: the function.
+        arguments: the argument tuples, taken from as results are taken.
+        make_future: makes the futures of the batches themselves.
+        ordered: yield in the order of the arguments; else as results come.
+        return_exceptions: yield what a call raised instead of raising it.
+        ahead: how many results may wait to be taken; None: no bound.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        captured: Captured,
+        arguments: Iterable[tuple[Any, ...]],
+        *,
+        make_future: MakeFuture,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        ahead: int | None = AHEAD,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._captured = captured
+        self._arguments = iter(arguments)
+        self._make_future = make_future
+        self._ordered = ordered
+        self._return_exceptions = return_exceptions
+        self._ahead = ahead
+        self._lock = threading.RLock()
+        self._under_way: dict[Call, _Batch] = {}
+        self._results: dict[int, tuple[bool, Any]] = {}
+        self._sent = 0  # how many items have been taken from the arguments
+        self._taken = 0
+        self._length = 1
+        self._exhausted = False
+        self._again: list[tuple[int, list[tuple[Any, ...]]]] = []
+        self._failed: BaseException | None = None
+        self._fill()
+
+    def results(self, timeout_at: Callable[[], float | None] = lambda: None) -> Iterator[Any]:
+        """Yield the values; cancel what is under way when the consumer goes away.
+
+        Raises:
+            BaseException: what the first failing call raised, unless exceptions are returned.
+            TimeoutError: `timeout_at()` has passed.
+        """
+        try:
+            while True:
+                found = self._next(timeout_at)
+                if found is None:
+                    return
+                ok, value = found
+                if ok or self._return_exceptions:
+                    yield value
+                else:
+                    raise value
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Stop what is under way, and send no more."""
+        with self._lock:
+            self._exhausted = True
+            self._again.clear()
+            calls = list(self._under_way)
+        for call in calls:
+            self._dispatcher.cancel(call)
+
+    def _next(self, timeout_at: Callable[[], float | None]) -> tuple[bool, Any] | None:
+        while True:
+            if self._failed is not None:
+                raise self._failed
+            found = self._take()
+            if found is not None:
+                if not self._taken & 63:
+                    self._fill()
+                return found
+            with self._lock:
+                if self._exhausted and not self._under_way and not self._again and not self._results:
+                    return None
+                call = next(iter(self._under_way), None)
+            if call is None:
+                self._fill()
+                continue
+            deadline = timeout_at()
+            self._dispatcher.wait(call.future, deadline, until=lambda: self._ready(call))
+            if not self._ready(call) and deadline is not None:
+                raise TimeoutError
+
+    def _ready(self, call: Call) -> bool:
+        return (self._taken in self._results if self._ordered else bool(self._results)) or call.future.done()
+
+    def _take(self) -> tuple[bool, Any] | None:
+        if self._ordered:
+            found = self._results.pop(self._taken, None)
+        else:
+            found = self._results.pop(next(iter(self._results))) if self._results else None
+        if found is None:
+            return None
+        self._taken += 1
+        ok, value = found
+        return (True, value) if ok else (False, rebuild(value) if isinstance(value, str) else value)
+
+    # --- sending ----------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Keep every worker's hands full."""
+        with self._lock:
+            while len(self._under_way) < PER_WORKER * self._dispatcher.max_workers:
+                if self._again:
+                    first, items = self._again.pop(0)
+                elif self._exhausted or (self._ahead is not None and self._sent - self._taken >= self._ahead):
+                    return
+                else:
+                    first, items = self._sent, self._read()
+                    if not items:
+                        return
+                self._send(first, items)
+
+    def _read(self) -> list[tuple[Any, ...]]:
+        seconds = self._captured.seconds
+        wanted = int(BATCH_SECONDS / seconds) if seconds else 1
+        self._length = max(1, min(wanted, self._length * GROWTH, LONGEST))
+        try:
+            items = list(itertools.islice(self._arguments, self._length))
+        except BaseException as error:  # noqa: BLE001 - the arguments' own trouble is the consumer's
+            self._failed, items = error, []
+        self._sent += len(items)
+        if len(items) < self._length:
+            self._exhausted = True
+        return items
+
+    def _send(self, first: int, items: list[tuple[Any, ...]]) -> None:
+        pickled: Pickled = pickling.dump(items, name="arguments of map")
+        call = Call(self._captured, pickled, self._make_future(), frames.BATCH)
+        call.items = len(items)
+        batch = self._under_way[call] = _Batch(first, items, call)
+        call.on_values = lambda index, answers: self._answered(batch, index, answers)
+        call.future._call, call.future._dispatcher = call, self._dispatcher
+        call.future.add_done_callback(lambda future: self._ended(batch, future))
+        self._dispatcher.submit(call)
+
+    # --- answers, from whichever thread reads -------------------------------------------------------------------
+
+    def _answered(self, batch: _Batch, index: int, answers: Any) -> None:
+        if index < 0:
+            self._lost(batch, *answers)
+            return
+        first = batch.first + index
+        for offset, answer in enumerate(answers):
+            self._results[first + offset] = answer
+        batch.answered = index + len(answers)
+
+    def _lost(self, batch: _Batch, error: BaseException, item: int) -> None:
+        """The worker died at `item`: those before it ran, and their results are lost; those behind it go elsewhere."""
+        with self._lock:
+            for index in range(batch.answered, min(item + 1, len(batch.items))):
+                self._results[batch.first + index] = (False, error)
+            batch.answered = min(item + 1, len(batch.items))
+            if batch.answered < len(batch.items):
+                self._again.append((batch.first + batch.answered, batch.items[batch.answered :]))
+                batch.answered = len(batch.items)
+        batch.call.future.set_result(None)
+
+    def _ended(self, batch: _Batch, future: RemoteFuture[Any]) -> None:
+        with self._lock:
+            self._under_way.pop(batch.call, None)
+            if batch.answered < len(batch.items):
+                error = CancelledError() if future.cancelled() else future.exception()
+                for index in range(batch.answered, len(batch.items)):
+                    self._results[batch.first + index] = (False, error or CancelledError())
+        self._fill()

@@ -1,0 +1,221 @@
+"""Durable jobs as the client sees them: submitting one, its future, finding it again from any later process."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from typing import Any
+
+from ..future import RemoteFuture
+from ..model.errors import HostUnavailable, RemoteError
+from ..model.layout import Layout
+from ..serial import pickling
+from ..serial.pickling import Pickled
+from ..wire import frames
+from ..wire.messages import to_plain
+from ..wire.stream import inline
+from .connections import connections
+from .dispatcher import rebuild
+from .target import Place
+
+PAGE = 100
+FUNCTION = 1
+
+
+class JobFuture(RemoteFuture[Any]):
+    """The future of a durable job. Users get it from `submit`, `get_future` and `list_futures`."""
+
+    def __init__(self, name: str, layout: Layout, state: str = "") -> None:
+        super().__init__()
+        self._name = name
+        self._layout = layout
+        self._state_then = state
+        self._asked = False
+        self._ask_lock = threading.Lock()
+
+    @property
+    def job(self) -> str:
+        """The job's name."""
+        return self._name
+
+    @property
+    def status(self) -> str:
+        """One of queued, running, succeeded, failed, cancelled, as the agent has it now."""
+        if self.done():
+            return super().status
+        state: str = self._ask("job")["job"]["state"]
+        return state
+
+    def why(self) -> str:
+        """Say in words what the job waits for."""
+        told = self._ask("job")
+        why: str = told["why"] or f"it is {told['job']['state']}"
+        return why
+
+    def logs(self) -> str:
+        """Return what the job has printed so far."""
+        records = self._ask("logs")["records"]
+        return "".join(text for _, _, text in records)
+
+    def done(self) -> bool:
+        """Whether the job has ended."""
+        self._watch()
+        return super().done()
+
+    def cancel(self, wait: bool = False) -> bool:
+        """Ask for the job to be stopped, wherever it stands."""
+        self._watch()
+        asked = bool(self._ask("cancel")["cancelled"])
+        if asked and wait:
+            self._wait(None)
+        return asked
+
+    def add_done_callback(self, fn: Any) -> None:
+        """Call `fn(future)` when the job has ended."""
+        self._watch()
+        super().add_done_callback(fn)
+
+    def _wait(self, timeout: float | None) -> None:
+        self._watch()
+        if not super().done():
+            with self._condition:
+                if self._state not in ("FINISHED", "CANCELLED_AND_NOTIFIED", "CANCELLED"):
+                    self._condition.wait(timeout)
+        if not super().done() and timeout is not None:
+            raise TimeoutError
+
+    def _ask(self, what: str) -> Any:
+        return connections.session(self._layout).ask(what, {"name": self._name})
+
+    def _watch(self) -> None:
+        """Have the agent tell the outcome, once."""
+        with self._ask_lock:
+            if self._asked:
+                return
+            self._asked = True
+        reply = connections.session(self._layout).start("result", {"name": self._name, "wait": True})
+        reply.add_done_callback(lambda done: self._settle(done))
+
+    def _settle(self, reply: Any) -> None:
+        error = reply.exception()
+        if isinstance(error, HostUnavailable):
+            self._asked = False  # the agent died; the next question goes to the next agent
+            self._watch()
+            return
+        if error is not None:
+            self.set_exception(error)
+            return
+        value, body = reply.result()
+        if value["state"] == "cancelled":
+            self._become_cancelled()
+        elif value["ok"]:
+            try:
+                self.set_result(pickling.load(bytearray(body)))
+            except Exception as failure:
+                self.set_exception(failure)
+        elif body:
+            self.set_exception(rebuild(body.decode()))
+        else:
+            self.set_exception(RemoteError(f"the job {self._name} has {value['state']}; nothing more is kept of it"))
+
+    def _become_cancelled(self) -> None:
+        RemoteFuture.__mro__[1].cancel(self)  # type: ignore[attr-defined]
+        self.set_running_or_notify_cancel()
+
+
+def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str) -> JobFuture:
+    """Make a call a durable job; return when it is written down.
+
+    Raises:
+        ConfigurationError: a job of that name exists.
+    """
+    session = connections.session(place.layout)
+    request, options = place.request, place.options
+    pool = to_plain(request["pool"])
+    variables = pool.pop("variables")
+    told = {
+        "functions": {FUNCTION: sent.told},
+        "working_folder": os.getcwd(),
+        "log_level": sent.log_level,
+    }
+    pieces = frames.pack(frames.CONTEXT, [json.dumps(told).encode()])
+    pieces += inline(
+        frames.DEFINE, sent.pickled.stream, [b.raw() for b in sent.pickled.buffers], function=FUNCTION
+    )
+    pieces += inline(
+        frames.CALL, arguments.stream, [b.raw() for b in arguments.buffers], function=FUNCTION, call=1
+    )
+    session.ask(
+        "submit",
+        {
+            "name": name,
+            "function": sent.name,
+            "instance_type": place.instance.name,
+            "tags": [list(tag) for tag in options.tags],
+            "pool": pool,
+            "variables": variables,
+            "bundle": request["bundle"],
+            "import_roots": list(request["import_roots"]),
+            "preload": list(request["preload"]),
+            "keep_alive_seconds": request["keep_alive_seconds"],
+            "max_workers": request["max_workers"],
+            "uv": request["uv"],
+            "max_retry_attempts": options.max_retry_attempts,
+            "payload_blobs": [],
+        },
+        body=b"".join(pieces),
+    )
+    return JobFuture(name, place.layout)
+
+
+def run_job(future: JobFuture) -> Any:
+    """Show a job's output as it comes, and return its value. Ctrl-C cancels it."""
+    session = connections.session(future._layout)
+    try:
+        for piece in session.follow("logs", {"name": future.job, "follow": True}):
+            for _, stream, text in piece["records"]:
+                connections.reporter.output(None, 1 if stream == "err" else 0, text.encode())
+        return future.result()
+    except KeyboardInterrupt:
+        future.cancel(wait=True)
+        raise
+
+
+def get_future(job_name: str) -> RemoteFuture[Any]:
+    """Return the future of a job or call that some process started.
+
+    Args:
+        job_name: its name: what `RemoteFuture.job` was, or what `remote-exec jobs` lists.
+
+    Raises:
+        JobNotFound: there is none, or its retention has ended.
+        HostUnavailable: no agent could be reached.
+    """
+    layout = Layout.of(os.environ)
+    told = connections.session(layout).ask("job", {"name": job_name})
+    return JobFuture(job_name, layout, told["job"]["state"])
+
+
+def list_futures(job_name_prefix: str = "") -> Iterator[RemoteFuture[Any]]:
+    """Yield the futures of jobs and calls, newest first, asking for more as they are taken.
+
+    Args:
+        job_name_prefix: how their names begin.
+    """
+    layout = Layout.of(os.environ)
+    before: Any = None
+    while True:
+        page = connections.session(layout).ask(
+            "jobs", {"prefix": job_name_prefix, "before": before, "limit": PAGE}
+        )
+        for row in page["jobs"]:
+            yield JobFuture(row["name"], layout, row["state"])
+        before = page["next"]
+        if before is None:
+            return
+
+
+__all__ = ["CancelledError", "JobFuture", "get_future", "list_futures", "submit_job"]

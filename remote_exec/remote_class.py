@@ -1,0 +1,162 @@
+"""`@remote` on a class: each instance lives in a worker of its own, and its methods are called there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from .capture.function import FunctionCapture
+from .client.calls import Call
+from .client.connections import connections
+from .client.target import find_place
+from .function import sent_of
+from .future import RemoteFuture
+from .model.ids import new_id
+from .options import Options
+from .options.option_set import Origin
+from .serial import pickling
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class RemoteClass(Generic[T]):
+    """A class whose instances live in workers. Calling it makes one.
+
+    Example:
+        >>> from remote_exec import remote
+        >>> @remote
+        ... class Counter:
+        ...     def __init__(self, start: int) -> None:
+        ...         self.value = start
+        ...
+        ...     def add(self, amount: int) -> int:
+        ...         self.value += amount
+        ...         return self.value
+        >>> counter = Counter(10)
+        >>> counter.add(1), counter.add.submit(2).result()
+        (11, 13)
+        >>> counter.close()
+    """
+
+    def __init__(self, cls: type[T], options: Options) -> None:
+        self._class = cls
+        self._options = options
+        self.__doc__ = cls.__doc__
+        self.__name__ = cls.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> RemoteInstance[T]:
+        """Make an instance in a worker of its own, and return when it is made.
+
+        Raises:
+            BaseException: what its constructor raised.
+        """
+        return RemoteInstance(self._class, self._options, args, kwargs)
+
+    def local(self, *args: Any, **kwargs: Any) -> T:
+        """Make an ordinary instance right here."""
+        return self._class(*args, **kwargs)
+
+    def options(self, **keywords: Any) -> RemoteClass[T]:
+        """Return this class with other options; they rank above the decorator's."""
+        return RemoteClass(self._class, Options.from_keywords(Origin.CALL, **keywords).over(self._options))
+
+    def __reduce__(self) -> Any:
+        import remote_exec
+
+        return (remote_exec._restore_class, (self._class, self._options.keywords()))
+
+
+class RemoteInstance(Generic[T]):
+    """An instance in a worker; attributes of it are methods to be called there."""
+
+    def __init__(self, cls: type[T], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found = FunctionCapture(_server(cls), name=cls.__name__, options=options).current()
+        place = find_place(found, options, private=new_id())
+        self._class_name = cls.__name__
+        self._sent = sent_of(cls.__name__, found, place)
+        self._dispatcher = connections.private(
+            place.layout,
+            place.request,
+            max_workers=1,
+            single=True,
+            idle_seconds=float(place.options.keep_alive_period_in_seconds),
+        )
+        try:
+            self._submit("__init__", args, kwargs).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def __getattr__(self, name: str) -> RemoteMethod:
+        if name.startswith("__") and name.endswith("__") and name != "__call__":
+            raise AttributeError(name)
+        return RemoteMethod(self, name)
+
+    def close(self) -> None:
+        """End the instance and give its worker back; harmless when repeated."""
+        connections.drop(self._dispatcher, cancel=True)
+
+    def __enter__(self) -> RemoteInstance[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        dispatcher = self.__dict__.get("_dispatcher")
+        if dispatcher is not None and not dispatcher.closed:
+            dispatcher.close()
+
+    def __repr__(self) -> str:
+        return f"<remote instance of {self._class_name}>"
+
+    def _submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteFuture[Any]:
+        future: RemoteFuture[Any] = RemoteFuture()
+        call = Call(self._sent, pickling.dump_arguments((method, args, kwargs), {}), future)
+        future._call, future._dispatcher = call, self._dispatcher
+        self._dispatcher.submit(call)
+        return future
+
+
+class RemoteMethod:
+    """A method of a remote instance."""
+
+    def __init__(self, instance: RemoteInstance[Any], name: str) -> None:
+        self._instance = instance
+        self._name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method and return its value, or raise what it raised."""
+        return self._instance._submit(self._name, args, kwargs).result()
+
+    def submit(self, *args: Any, **kwargs: Any) -> RemoteFuture[Any]:
+        """Start the call and return its future at once. Calls of one instance run one after the other."""
+        return self._instance._submit(self._name, args, kwargs)
+
+    async def aio(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method from a coroutine."""
+        import asyncio
+
+        future: Future[Any] = self.submit(*args, **kwargs)
+        return await asyncio.wrap_future(future)
+
+
+def _server(cls: type) -> Callable[..., Any]:
+    """Return the function that runs there: its closure holds the one instance, for as long as its lease lasts."""
+    held: list[Any] = []
+
+    def serve(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if method == "__init__":
+            held.append(cls(*args, **kwargs))
+            return None
+        found = getattr(held[0], method)
+        return found(*args, **kwargs) if callable(found) else found
+
+    return serve
+
+
+def _restore_class(cls: type[T], keywords: dict[str, Any]) -> RemoteClass[T]:
+    return RemoteClass(cls, Options.from_keywords(Origin.DECORATOR, **keywords))
