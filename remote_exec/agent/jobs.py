@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import ConfigurationError, MaxRuntimeExceeded, RemoteExecError, WorkerDied
@@ -23,10 +23,11 @@ from ..model.job import AttemptRecord, Cause, DeathCertificate, JobRecord, JobSt
 from ..model.pool import PoolSpec
 from ..serial import failures, failures_json, pickling
 from ..wire import frames, protocol
-from ..wire.messages import from_plain, to_plain
+from ..wire.messages import from_plain
 from ..wire.stream import CallStream
 
 if TYPE_CHECKING:
+    from .leases import LeaseEntry
     from .service import Agent
 
 _log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Job:
             _log.error("running job %s failed", self.name, exc_info=error)
         if result is None:
             # The worker's death is certified by its fork server a moment later.
-            self.agent.reactor.after(0.2, self._lost)
+            self.agent.reactor.after(0.2, self.lost)
             return
         stream = self._stream
         if stream is not None:
@@ -180,7 +181,19 @@ class Job:
             f"{failure.qualname}: {failure.message}"[:300],
         )
 
-    def _lost(self) -> None:
+    def expect(self, entry: LeaseEntry) -> None:
+        """Its worker lives on after a former agent's death, and tells the outcome by itself."""
+        self.why = "it runs"
+        self._started_at = self.record.started_at or time.time()
+        entry.on_event = self._on_adopted
+
+    def _on_adopted(self, message: object) -> None:
+        if isinstance(message, protocol.WorkerLost):
+            self.certificate = message.certificate
+            self.lost()
+
+    def lost(self) -> None:
+        """Its worker is gone: try again, or fail."""
         self._close()
         certificate = self.certificate or DeathCertificate(
             cause=Cause.HOST_LOST, message="its worker and its fork server are gone; how it died is unknown"
@@ -212,8 +225,7 @@ class Job:
             self.start()
 
     def _fail(self, error: RemoteExecError, cause: Cause) -> None:
-        text = failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
-        outcome = Outcome(kind=OutcomeKind.FAILED, failure=text)
+        outcome = Outcome(kind=OutcomeKind.FAILED, failure=_failure_text(error))
         self._finish(JobState.FAILED, cause, outcome, f"{type(error).__name__}: {error.message}"[:300])
 
     def _end_attempt(self, state: JobState, cause: Cause) -> None:
@@ -315,23 +327,36 @@ def finish_orphan(agent: Agent, message: protocol.OrphanEnded, body: bytes) -> N
 def recover(agent: Agent, adopted_leases: set[str]) -> None:
     """After a former agent's death: wait for what still runs, start anew what does not."""
     for record in agent.journal.unfinished():
+        if record.name in agent.jobs:
+            continue  # this agent's own
         text = agent.journal.spec(record.name)
         spec = json.loads(text) if text else {}
-        attempt = max(record.attempts, 1)
-        if f"{record.name}.{attempt}" in adopted_leases or any(
-            record.name.rpartition("-")[0].endswith(lease) for lease in adopted_leases
-        ):
-            continue  # its worker lives, and will tell how it ends
         if not spec:
-            outcome = Outcome(kind=OutcomeKind.FAILED)
-            finish(agent, record.name, state=JobState.FAILED, cause=Cause.HOST_LOST, outcome=outcome, summary="lost")
+            _recover_call(agent, record, adopted_leases)
             continue
         job = agent.jobs[record.name] = Job(agent, record, spec)
         job.attempt = record.attempts
-        if record.state is JobState.RUNNING:
-            job._lost()  # noqa: SLF001
-        else:
+        if record.state is JobState.QUEUED:
             job.start()
+        elif job.lease in adopted_leases:
+            job.expect(agent.leases[job.lease])
+        else:
+            job.lost()
+
+
+def _recover_call(agent: Agent, record: JobRecord, adopted_leases: set[str]) -> None:
+    """A call that outlived its client: its worker tells how it ends, if it is there."""
+    lease = record.name.rpartition("-")[0].rpartition("-")[2]
+    if lease not in adopted_leases:
+        text = _failure_text(WorkerDied("its worker and its agent died; how is unknown"))
+        finish(
+            agent,
+            record.name,
+            state=JobState.FAILED,
+            cause=Cause.HOST_LOST,
+            outcome=Outcome(kind=OutcomeKind.FAILED, failure=text),
+            summary="WorkerDied: its worker and its agent died",
+        )
 
 
 def forget_files(agent: Agent, names: tuple[str, ...]) -> None:
@@ -339,6 +364,10 @@ def forget_files(agent: Agent, names: tuple[str, ...]) -> None:
     for name in names:
         for folder in agent.layout.jobs.glob(f"{name}*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _failure_text(error: RemoteExecError) -> str:
+    return failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
 
 
 def _cause_of(qualname: str) -> Cause:
@@ -366,15 +395,3 @@ def _pool_spec(agent: Agent, name: str, spec: dict[str, Any]) -> PoolSpec:
     with open(_private_file(agent, name), encoding="utf-8") as file:
         variables = json.load(file)
     return from_plain(PoolSpec, {**spec["pool"], "variables": variables})
-
-
-def public_spec(pool: PoolSpec) -> dict[str, Any]:
-    """Return a pool's spec without its variables, for a job's record."""
-    plain: dict[str, Any] = to_plain(pool)
-    plain.pop("variables")
-    return plain
-
-
-def describe(certificate: DeathCertificate) -> dict[str, Any]:
-    """Return a certificate as plain data."""
-    return asdict(certificate)

@@ -18,6 +18,18 @@ class Resources:
     gpus: tuple[str, ...] = ()  # the name of each
 
 
+@dataclass(frozen=True)
+class Quotas:
+    """The most that all calls together may hold; None is no bound but the host's."""
+
+    cpus: float | None = None
+    memory_bytes: float | None = None
+    gpus: float | None = None
+
+
+NO_QUOTAS = Quotas()
+
+
 # --- events ---------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +130,14 @@ class WorkerDeparted:
 
 
 @dataclass(frozen=True)
+class QuotasSet:
+    """The configuration allows more, or less, than before."""
+
+    now: float
+    quotas: Quotas
+
+
+@dataclass(frozen=True)
 class MemoryRanLow:
     now: float
 
@@ -137,8 +157,8 @@ class TimePassed:
 
 Event = Union[
     LeaseRequested, LeaseWithdrawn, ClientLeft, EnvironmentReady, EnvironmentFailed, ForkServerStarted, ForkServerLost,
-    ModulesPreloaded, WorkerForked, WorkerBecameReady, LeaseReturned, WorkerDeparted, MemoryRanLow, ReleaseAsked,
-    TimePassed,
+    ModulesPreloaded, WorkerForked, WorkerBecameReady, LeaseReturned, WorkerDeparted, QuotasSet, MemoryRanLow,
+    ReleaseAsked, TimePassed,
 ]  # fmt: skip
 
 

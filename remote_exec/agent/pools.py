@@ -30,8 +30,10 @@ from .pool_events import (
     LeaseWithdrawn,
     MemoryRanLow,
     ModulesPreloaded,
+    NO_QUOTAS,
     PreloadModules,
     PrepareEnvironment,
+    QuotasSet,
     RefuseLease,
     ReleaseAsked,
     Resources,
@@ -47,6 +49,7 @@ from .pool_events import (
 )
 
 READY_DEADLINE_SECONDS = 20.0  # a forked child that has not spoken by then is killed, its pool forks no more
+UNKNOWN = "unknown"  # the local code of an adopted worker: no lease fits it again
 FORK_SERVER_KEEP_SECONDS = 60.0  # beyond the last worker's keep-alive
 
 
@@ -116,6 +119,7 @@ class Pools:
     def __init__(self, resources: Resources) -> None:
         self.pools: dict[str, Pool] = {}
         self._resources = resources
+        self._quotas = NO_QUOTAS
         self._next_worker = 1
         self._handlers: dict[type, Callable[[Any], list[Instruction]]] = {
             LeaseRequested: self._lease_requested,
@@ -130,6 +134,7 @@ class Pools:
             WorkerBecameReady: self._worker_ready,
             LeaseReturned: self._lease_returned,
             WorkerDeparted: self._worker_departed,
+            QuotasSet: self._quotas_set,
             MemoryRanLow: self._memory_ran_low,
             ReleaseAsked: self._release_asked,
             TimePassed: self._time_passed,
@@ -139,10 +144,11 @@ class Pools:
         """Take in what happened; return what is to be done, in order."""
         return self._handlers[type(event)](event)
 
-    def adopt(self, pool: Pool) -> None:
-        """Take over a pool that a former agent left, with its fork server's workers."""
-        self.pools[pool.key] = pool
-        self._next_worker = max([self._next_worker, *(worker + 1 for worker in pool.workers)])
+    def adopt(self, key: str, spec: PoolSpec, *, python: str, keep_alive_seconds: float, now: float) -> None:
+        """Expect a fork server that a former agent left; `ForkServerStarted` tells of its workers."""
+        self.pools[key] = Pool(
+            key, spec, PoolState.STARTING, now, python=python, keep_alive_seconds=keep_alive_seconds
+        )
 
     def next_due(self) -> float | None:
         """Return when `TimePassed` should come next, or None."""
@@ -164,7 +170,7 @@ class Pools:
     # --- events ---------------------------------------------------------------------------------------------
 
     def _lease_requested(self, event: LeaseRequested) -> list[Instruction]:
-        refusal = self._never_satisfiable(event)
+        refusal = self._never_satisfiable(event.lease, event.spec.shape)
         if refusal is not None:
             return [refusal]
         key = event.spec.key
@@ -174,6 +180,7 @@ class Pools:
             pool = Pool(key, event.spec, PoolState.BUILDING, event.now)
             self.pools[key] = pool
             instructions.append(PrepareEnvironment(key, event.spec))
+        pool.spec = event.spec  # an adopted pool's is without its variables
         pool.max_workers = max(pool.max_workers, event.max_workers)
         pool.keep_alive_seconds = max(pool.keep_alive_seconds, event.keep_alive_seconds)
         pool.queue.append(
@@ -213,6 +220,10 @@ class Pools:
         if pool.state is PoolState.STARTING:
             pool.phases.append(Phase(name="start", seconds=event.now - pool.since))
         pool.state, pool.since, pool.empty_since = PoolState.READY, event.now, event.now
+        for number, pid in event.workers:
+            if number not in pool.workers:
+                pool.workers[number] = Worker(number, WorkerState.STARTING, event.now, pid=pid, bundle=UNKNOWN)
+                self._next_worker = max(self._next_worker, number + 1)
         return self._assign(pool, event.now)
 
     def _fork_server_lost(self, event: ForkServerLost) -> list[Instruction]:
@@ -289,6 +300,18 @@ class Pools:
                 for w in pool.queue
             ]
             pool.queue.clear()
+        return instructions + self._assign_all(event.now)
+
+    def _quotas_set(self, event: QuotasSet) -> list[Instruction]:
+        """What waits and cannot be had any longer is refused; what fits now need not wait."""
+        self._quotas = event.quotas
+        instructions: list[Instruction] = []
+        for pool in self.pools.values():
+            for waiting in list(pool.queue):
+                refusal = self._never_satisfiable(waiting.lease, pool.spec.shape)
+                if refusal is not None:
+                    pool.queue.remove(waiting)
+                    instructions.append(refusal)
         return instructions + self._assign_all(event.now)
 
     def _memory_ran_low(self, event: MemoryRanLow) -> list[Instruction]:
@@ -400,20 +423,22 @@ class Pools:
     def _fits(self, shape: Shape) -> bool:
         cpus = sum(taken.cpus for taken, _ in self._workers())
         memory = sum(taken.memory_bytes for taken, _ in self._workers())
-        return (
-            not shape.cpus or cpus + shape.cpus <= self._resources.cpus
-        ) and (not shape.memory_bytes or memory + shape.memory_bytes <= self._resources.memory_bytes)
+        host, quotas = self._resources, self._quotas
+        return (not shape.cpus or cpus + shape.cpus <= _lower(host.cpus, quotas.cpus)) and (
+            not shape.memory_bytes or memory + shape.memory_bytes <= _lower(host.memory_bytes, quotas.memory_bytes)
+        )
 
     def _free_gpus(self, shape: Shape) -> tuple[int, ...] | None:
         taken = {index for _, worker in self._workers() for index in worker.gpus}
         free = [index for index in self._of_type(shape.gpu_type) if index not in taken]
-        return tuple(free[: shape.gpus]) if len(free) >= shape.gpus else None
+        left = _lower(len(self._resources.gpus), self._quotas.gpus) - len(taken)
+        return tuple(free[: shape.gpus]) if shape.gpus <= min(len(free), max(0, left)) else None
 
     def _of_type(self, gpu_type: str) -> list[int]:
         return [i for i, name in enumerate(self._resources.gpus) if gpu_type.lower() in name.lower()]
 
-    def _never_satisfiable(self, event: LeaseRequested) -> RefuseLease | None:
-        shape, host = event.spec.shape, self._resources
+    def _never_satisfiable(self, lease: str, shape: Shape) -> RefuseLease | None:
+        host, quotas, hint = self._resources, self._quotas, "ask for less, or use another instance_type"
         text = ""
         if shape.cpus > host.cpus:
             text = f"cpus={shape.cpus:g} was asked for; this host has {host.cpus:g}"
@@ -422,9 +447,16 @@ class Pools:
         elif shape.gpus > len(self._of_type(shape.gpu_type)):
             what = f" of type {shape.gpu_type!r}" if shape.gpu_type else ""
             text = f"gpus={shape.gpus}{what} was asked for; this host has {len(self._of_type(shape.gpu_type))}"
-        if not text:
-            return None
-        return RefuseLease(event.lease, "ResourceLimitExceeded", text, hint="ask for less, or use another instance_type")
+        else:
+            hint = "ask for less, or raise the quota in the configuration"
+            for name, asked, quota in (
+                ("cpus", shape.cpus, quotas.cpus),
+                ("memory", shape.memory_bytes, quotas.memory_bytes),
+                ("gpus", shape.gpus, quotas.gpus),
+            ):
+                if quota is not None and asked > quota:
+                    text = f"{name}={asked:,} was asked for; the option quotas allows {quota:,.12g} on this host"
+        return RefuseLease(lease, "ResourceLimitExceeded", text, hint=hint) if text else None
 
     def _why(self, pool: Pool, position: int) -> tuple[str, str]:
         if pool.state is PoolState.BUILDING:
@@ -438,6 +470,10 @@ class Pools:
         if any(worker.state is WorkerState.STARTING for worker in pool.workers.values()):
             return "start", "a worker is starting"
         return "queue", f"the host's cpus, memory or gpus are in use; position {position + 1}"
+
+
+def _lower(host: float, quota: float | None) -> float:
+    return host if quota is None else min(host, quota)
 
 
 def _idle(worker: Worker) -> bool:

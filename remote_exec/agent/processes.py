@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..wire import protocol
+from ..wire.control import peer_uid
 from .link import Link
 from .reactor import Reactor
 
@@ -21,7 +22,6 @@ BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
     "from remote_exec_runtime.worker.forkserver import main; main(sys.argv[2], 3)"
 )
-LIBRARY_THREADS = ("OMP_NUM_THREADS",)
 
 
 @dataclass
@@ -90,6 +90,8 @@ class Processes:
         try:
             sock.settimeout(2.0)
             sock.connect(path)
+            if peer_uid(sock) != os.getuid():
+                raise PermissionError(f"{path} belongs to another user")
         except OSError:
             sock.close()
             raise

@@ -46,7 +46,9 @@ def answer(agent: Agent, client: Client, request: protocol.Request, body: bytes)
         return
     try:
         if request.what == "submit":
-            jobs.submit(agent, request.arguments, body, lambda error, text: fail(error, text) if error else send())
+            jobs.submit(
+                agent, request.arguments, body, lambda error, text: fail(error, text) if error else send()
+            )
             return
         send(ask(agent, request.arguments, send))
     except _Later:
@@ -82,7 +84,8 @@ def _jobs(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
     page = agent.journal.list(prefix=prefix, states=states, before=before, limit=limit)
     rows = [to_plain(record) for record in page.jobs]
     if before is None and JobState.RUNNING in states:
-        known = {row["name"] for row in rows}
+        # a job's own call is listed as the job
+        known = {row["name"] for row in rows} | {job.lease for job in agent.jobs.values()}
         live = [r for r in agent.running.values() if r.name.startswith(prefix) and r.name not in known]
         rows = [to_plain(record) for record in sorted(live, key=lambda r: r.created_at, reverse=True)] + rows
     return {"jobs": rows, "next": list(page.next) if page.next is not None else None}
@@ -152,9 +155,7 @@ def read_log(agent: Agent, name: str, offset: int) -> tuple[list[Any], int]:
     for folder, call in _log_folders(agent, name):
         if folder.is_dir():
             found, after = LogReader(folder / LOG_NAME).read(offset)
-            rows = [
-                [r.time, r.stream, r.data.decode(errors="replace")] for r in found if call in (0, r.call)
-            ]
+            rows = [[r.time, r.stream, r.data.decode(errors="replace")] for r in found if call in (0, r.call)]
             return rows, after
     return [], offset
 
@@ -241,10 +242,11 @@ def _cache(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
 
 
 def _prune(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
+    before = agent.blobs.stats().size_bytes
     removed = agent.blobs.prune(
         limit_bytes=int(arguments["limit_bytes"]), roots=agent.journal.referenced_blobs()
     )
-    return {"removed": len(list(removed))}
+    return {"removed": len(list(removed)), "removed_bytes": before - agent.blobs.stats().size_bytes}
 
 
 def _stop(agent: Agent, _: dict[str, Any], _send: Send) -> Any:

@@ -14,7 +14,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from ..model.layout import Layout
 from ..wire import protocol
 from ..wire.control import peer_uid
 from . import pool_events as events
+from .adoption import adopt, adopted_lease, note_fork_server
 from .bundles import materialise, place_of
 from .cache import BlobMissing, BlobStore
 from .deaths import certify, oom_kills
@@ -32,6 +32,7 @@ from .environments import EnvironmentStore
 from . import jobs
 from .jobs import Job
 from .journal import Journal
+from .leases import Client, LeaseEntry
 from .link import Link, close_fds
 from .pools import Pools
 from .processes import Processes
@@ -40,37 +41,10 @@ from .reactor import Reactor, Timer
 _log = logging.getLogger(__name__)
 
 IDLE_EXIT_SECONDS = 600.0
+ADOPTION_SECONDS = 1.5
 INTERRUPT_SECONDS = 1.0  # from the interrupt to SIGTERM
 TERMINATE_SECONDS = 0.7  # from SIGTERM to SIGKILL
 LOG_LIMIT_BYTES = 64 << 20
-
-
-@dataclass
-class Client:
-    """One connected client process."""
-
-    id: int
-    link: Link
-    version: str = ""
-    pid: int = 0
-    greeted: bool = False
-    uploads: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class LeaseEntry:
-    """A lease that has been asked for, and who has it."""
-
-    id: str
-    client: Client | None  # None: the agent itself, for a job
-    fds: list[int]
-    request: protocol.RequestLease
-    on_event: Callable[[object], None] | None = None
-    pool: str = ""
-    worker: int = 0
-    pid: int = 0
-    stopping: dict[int, Timer] = field(default_factory=dict)
-    killed_for: str = ""
 
 
 class Agent:
@@ -99,7 +73,7 @@ class Agent:
             runtime=runtime,
             sockets=str(layout.sockets),
             on_message=self._heard,
-            on_lost=lambda pool, reason: self.happen(events.ForkServerLost(time.monotonic(), pool, reason)),
+            on_lost=self._fork_server_lost,
         )
         self.jobs: dict[str, Job] = {}
         self.job_waiters: dict[str, list[Callable[[], None]]] = {}
@@ -158,9 +132,9 @@ class Agent:
 
     def recover(self) -> None:
         """Take over what a former agent left: fork servers that live on, jobs that have not ended."""
-        for record in self.journal.fork_servers():
-            self.journal.remove_fork_server(record.id)
-        jobs.recover(self, set())
+        adopted = adopt(self)
+        # Workers say within moments which leases they serve; then it is clear which jobs run on.
+        self.reactor.after(ADOPTION_SECONDS if adopted else 0.0, lambda: jobs.recover(self, set(self.leases)))
         self._watch_idleness()
 
     def drop_waiting(self, lease: str) -> None:
@@ -215,7 +189,8 @@ class Agent:
         variables = {**os.environ, **spec.variables} if spec.inherit else dict(spec.variables)
         variables.setdefault("REMOTE_EXEC_PERSISTENT_CACHE", str(self.layout.persistent_cache))
         try:
-            self.processes.start(instruction.pool, instruction.python, variables, self._log_fd)
+            server = self.processes.start(instruction.pool, instruction.python, variables, self._log_fd)
+            note_fork_server(self, server, spec, instruction.python)
         except OSError as error:
             reason = str(error)
             self.reactor.soon(
@@ -235,7 +210,7 @@ class Agent:
             str(self.layout.jobs),
             LOG_LIMIT_BYTES,
             len(entry.fds),
-            job="" if entry.client is not None else entry.id,
+            job="" if entry.client is not None else entry.id.rpartition(".")[0],
         )
         self.processes.tell_worker(instruction.pool, instruction.worker, attach, tuple(entry.fds))
         close_fds(entry.fds)
@@ -457,6 +432,8 @@ class Agent:
                 server.pids[message.worker] = message.pid
                 self.happen(events.WorkerForked(now, pool, message.worker, message.pid))
             case protocol.WorkerReady():
+                if message.lease and message.lease not in self.leases:
+                    self.leases[message.lease] = adopted_lease(message, pool, worker)
                 self.happen(events.WorkerBecameReady(now, pool, worker, message.lease))
             case protocol.LeaseEnded():
                 self._lease_ended(pool, worker, message.lease)
@@ -476,6 +453,10 @@ class Agent:
                     told(message.text)
             case _:
                 _log.warning("a %s from pool %s was not expected", type(message).__name__, pool)
+
+    def _fork_server_lost(self, pool: str, reason: str) -> None:
+        self.journal.remove_fork_server(pool)
+        self.happen(events.ForkServerLost(time.monotonic(), pool, reason))
 
     def _fork_server_ready(self, pool: str, message: protocol.ForkServerReady) -> None:
         self.happen(events.ForkServerStarted(time.monotonic(), pool, message.workers))

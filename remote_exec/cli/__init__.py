@@ -27,9 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         code = app.main(
-            list(sys.argv[1:] if arguments is None else arguments), prog_name="remote-exec", standalone_mode=False
+            list(sys.argv[1:] if arguments is None else arguments),
+            prog_name="remote-exec",
+            standalone_mode=False,
         )
         sys.stdout.flush()
-    except BaseException as error:  # noqa: BLE001 - the one handler of all errors
+    except BaseException as error:
         return report(error)
     return code if isinstance(code, int) else 0

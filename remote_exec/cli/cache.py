@@ -28,7 +28,12 @@ def ls(*, as_json: bool) -> None:
     """Tell how much is kept, and where."""
     blobs, environments = ask("cache"), ask("environments")
     kept: list[dict[str, Any]] = [
-        {"what": "blobs", "count": blobs["blobs"], "size_bytes": blobs["size_bytes"], "folder": blobs["folder"]},
+        {
+            "what": "blobs",
+            "count": blobs["blobs"],
+            "size_bytes": blobs["size_bytes"],
+            "folder": blobs["folder"],
+        },
         {
             "what": "environments",
             "count": len(environments),
@@ -47,7 +52,10 @@ def ls(*, as_json: bool) -> None:
 @click.option("--limit", default="", metavar="SIZE", help="How much to keep, as '2 GB'; nothing by default.")
 @json_option
 def prune(*, limit: str, as_json: bool) -> None:
-    """Remove the blobs that were not used for longest, until at most SIZE is left."""
+    """Remove the blobs that were not used for longest, until at most SIZE is left.
+
+    What was used a moment ago stays, and so does what unpacked local code or a job that is kept still needs.
+    """
     from ..options.values import size as size_kind
 
     try:

@@ -28,7 +28,9 @@ def command(name: str) -> None:
 
     failure = outcome_of(name, wait=False).failure
     if failure is None:
-        raise JobNotFound(f"{name} did not fail: there is nothing to debug", hint=f"remote-exec result {name}")
+        raise JobNotFound(
+            f"{name} did not fail: there is nothing to debug", hint=f"remote-exec result {name}"
+        )
     note(failures.format(failure).rstrip())
     try:
         if sys.stdin.isatty():

@@ -14,7 +14,7 @@ from . import EXPECTED_ERROR, INTERRUPTED, OUR_BUG
 
 def report(error: BaseException) -> int:
     """Say what went wrong on stderr and return the exit code."""
-    from ..model.errors import RemoteExecError
+    from ..model.errors import JobNotFound, RemoteExecError
 
     match error:
         case SystemExit():
@@ -31,7 +31,8 @@ def report(error: BaseException) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXPECTED_ERROR
         case RemoteExecError():
-            say_error(error.message or type(error).__name__, hint=error.hint)
+            hint = error.hint or ("remote-exec jobs" if isinstance(error, JobNotFound) else "")
+            say_error(error.message or type(error).__name__, hint=hint)
             if output := getattr(error, "output", ""):
                 click.echo(output, err=True)
             return EXPECTED_ERROR

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 COMMANDS: Mapping[str, str] = {
     "run": "Run a script, or one function of it, remotely.",
@@ -58,7 +59,9 @@ class Commands(click.Group):
             from ..options import nearest
 
             near = nearest(args[0], COMMANDS)
-            raise click.UsageError(f"there is no command {args[0]!r}{near and f'; did you mean {near!r}?'}", ctx=ctx)
+            raise click.UsageError(
+                f"there is no command {args[0]!r}{near and f'; did you mean {near!r}?'}", ctx=ctx
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -66,10 +69,8 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a command's name without loading any."""
-        from click.shell_completion import CompletionItem
-
         found = [CompletionItem(n, help=h) for n, h in COMMANDS.items() if n.startswith(incomplete)]
         return found or super().shell_complete(ctx, incomplete)
 

@@ -32,7 +32,9 @@ def command(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         print_json(hosts)
         return
-    print_table(COLUMNS, [_row(host) for host in hosts], none=f"no agent runs on this machine ({layout().home})")
+    print_table(
+        COLUMNS, [_row(host) for host in hosts], none=f"no agent runs on this machine ({layout().home})"
+    )
 
 
 def _row(host: dict[str, Any]) -> tuple[str, ...]:
@@ -70,7 +72,9 @@ def stop() -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while local.connect(layout()) is not None or _lives(pid):
         if time.monotonic() > deadline:
-            raise HostUnavailable(f"the agent (process {pid}) has not ended in {STOP_SECONDS:g} s", hint=f"kill {pid}")
+            raise HostUnavailable(
+                f"the agent (process {pid}) has not ended in {STOP_SECONDS:g} s", hint=f"kill {pid}"
+            )
         time.sleep(0.02)
     note(f"the agent (process {pid}) has ended")
 

@@ -19,7 +19,9 @@ BAR_WIDTH = 40
 
 @click.command()
 @click.argument("name", required=False, metavar="[JOB]", shell_complete=complete_jobs)
-@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only these. May be repeated.")
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice(STATES), help="Only these. May be repeated."
+)
 @click.option("--prefix", default="", help="Only names that begin so.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
 @click.option("--all", "everything", is_flag=True, help="All that are kept, whatever the limit.")
@@ -70,7 +72,8 @@ def row_of(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
         f"{job['function']} x {job['count']}" if job["count"] > 1 else job["function"],
         moment(job["started_at"] or job["created_at"]),
         duration(_elapsed(job, now)),
-        job["summary"] or ("" if job["cause"] == "none" else job["cause"].replace("_", " ")),
+        job["summary"].removesuffix(": ")
+        or ("" if job["cause"] == "none" else job["cause"].replace("_", " ")),
     )
 
 
@@ -78,7 +81,8 @@ def _elapsed(job: Mapping[str, Any], now: float) -> float | None:
     begun = job["started_at"]
     if begun is None:
         return None
-    return (job["ended_at"] if job["ended_at"] is not None else now) - begun
+    ended = job["ended_at"]
+    return float((now if ended is None else ended) - begun)
 
 
 def _tell(told: Mapping[str, Any]) -> None:
@@ -90,8 +94,8 @@ def _tell(told: Mapping[str, Any]) -> None:
             "function": job["function"],
             "state": job["state"],
             "waits for": told["why"] if job["state"] == "queued" else "",
-            "cause": "" if job["cause"] == "none" else job["cause"].replace("_", " "),
-            "summary": job["summary"],
+            "cause": "" if job["cause"] in ("none", job["state"]) else job["cause"].replace("_", " "),
+            "summary": job["summary"].removesuffix(": "),
             "created": full_moment(job["created_at"]),
             "started": full_moment(job["started_at"]),
             "ended": full_moment(job["ended_at"]),
@@ -112,13 +116,17 @@ def _tell(told: Mapping[str, Any]) -> None:
 
 
 def _environment(spec: Mapping[str, Any]) -> str:
-    environment = spec.get("pool", {}).get("environment", {})
-    wanted = environment.get("requirements") or []
-    return f"{environment['kind']} {environment['python']} {', '.join(wanted)}".rstrip() if environment else ""
+    environment: dict[str, Any] = spec.get("pool", {}).get("environment", {})
+    wanted: list[str] = environment.get("requirements") or []
+    return (
+        f"{environment['kind']} {environment['python']} {', '.join(wanted)}".rstrip() if environment else ""
+    )
 
 
 def _attempt(attempt: Mapping[str, Any]) -> dict[str, str]:
-    cause = "" if attempt["cause"] == "none" else f", {attempt['cause'].replace('_', ' ')}"
+    cause = (
+        "" if attempt["cause"] in ("none", attempt["state"]) else f", {attempt['cause'].replace('_', ' ')}"
+    )
     facts = {
         f"attempt {attempt['number']}": f"{attempt['state']}{cause}",
         "started": full_moment(attempt["started_at"]),

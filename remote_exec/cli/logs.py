@@ -14,7 +14,9 @@ from .host import job_argument, session
 @click.command()
 @job_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="LINES", help="Begin with the last so many lines.")
+@click.option(
+    "--tail", type=click.IntRange(min=0), metavar="LINES", help="Begin with the last so many lines."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line: time, stream, text.")
 def command(name: str, *, follow: bool, tail: int | None, as_json: bool) -> None:
     """Show what a job printed, stdout and stderr as they came. Ctrl-C ends the command, not the job.

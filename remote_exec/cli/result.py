@@ -35,17 +35,23 @@ def outcome_of(name: str, *, wait: bool) -> Ended:
     value, body = session().start("result", {"name": name, "wait": wait}).result()
     if not value["kept"]:
         if value["state"] in ("queued", "running"):
-            raise JobNotFound(f"{name} has not ended: it is {value['state']}", hint=f"remote-exec logs -f {name}")
+            raise JobNotFound(
+                f"{name} has not ended: it is {value['state']}", hint=f"remote-exec logs -f {name}"
+            )
         raise JobNotFound(
             f"{name} was a call that its caller waited for, who has its result; only jobs keep theirs",
             hint=f"remote-exec jobs {name}",
         )
-    return Ended(value["state"], b"" if not value["ok"] else body, None if value["ok"] else from_json(body.decode()))
+    return Ended(
+        value["state"], b"" if not value["ok"] else body, None if value["ok"] else from_json(body.decode())
+    )
 
 
 @click.command()
 @job_argument
-@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the value there, pickled.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the value there, pickled."
+)
 @click.option("--no-wait", is_flag=True, help="Do not wait for a job that has not ended.")
 @json_option
 def command(name: str, *, out: str | None, no_wait: bool, as_json: bool) -> None:
@@ -66,7 +72,9 @@ def command(name: str, *, out: str | None, no_wait: bool, as_json: bool) -> None
         failure = ended.failure
         if as_json:
             error = {"type": f"{failure.module}.{failure.qualname}", "message": failure.message}
-            print_json({"name": name, "state": ended.state, "error": error, "traceback": failures.format(failure)})
+            print_json(
+                {"name": name, "state": ended.state, "error": error, "traceback": failures.format(failure)}
+            )
         else:
             note(failures.format(failure).rstrip())
         raise click.exceptions.Exit(1)

@@ -1,4 +1,4 @@
-"""How things are shown: JSON for programs, tables for people (drawn with rich in a terminal, plain elsewhere)."""
+"""How things are shown: JSON for programs, tables for people, drawn with rich in a terminal."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, name in enumerate(columns):
-        table.add_column(name, no_wrap=number < len(columns) - 1, overflow="fold" if number == 0 else "ellipsis")
+        table.add_column(
+            name, no_wrap=number < len(columns) - 1, overflow="fold" if number == 0 else "ellipsis"
+        )
     for row in rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     return table
@@ -94,7 +96,7 @@ def coloured() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-# --- units -----------------------------------------------------------------------------------------------------
+# --- units ----------------------------------------------------------------------------------------------
 
 
 def size(count_bytes: float) -> str:
@@ -124,7 +126,11 @@ def duration(seconds: float | None) -> str:
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for name, length, part_name, part in (("min", 60, "s", 1), ("h", 3600, "min", 60), ("d", 86400, "h", 3600)):
+    for name, length, part_name, part in (
+        ("min", 60, "s", 1),
+        ("h", 3600, "min", 60),
+        ("d", 86400, "h", 3600),
+    ):
         if whole < length * (60 if name != "h" else 24) or name == "d":
             return f"{whole // length} {name} {whole % length // part} {part_name}"
     raise AssertionError

@@ -28,8 +28,8 @@ def command(name: str, *, everything: bool, as_json: bool) -> None:
     told = ask("stack", name=name)
     if told["silent"]:
         raise HostUnavailable(
-            f"the worker of {name} (process {told['pid']}) does not answer: it is stopped, or holds the interpreter "
-            "in compiled code",
+            f"the worker of {name} (process {told['pid']}) does not answer: it is stopped, "
+            "or holds the interpreter in compiled code",
             hint=f"py-spy dump --native --pid {told['pid']}",
         )
     text = told["stack"] if everything else _users_frames(told["stack"])

@@ -179,7 +179,9 @@ class Dispatcher:
         if channel is None:
             _cancelled(call.future)
         else:
-            channel.session.cancel_call(channel.lease, call.number)
+            # An agent that died has a successor, who has taken its workers over.
+            session = channel.session if not channel.session.lost else self._session()
+            session.cancel_call(channel.lease, call.number)
             self._busy.set()
         return True
 

@@ -98,8 +98,6 @@ class Attendant(threading.Thread):
 
     def orphan_ended(self, lease: Lease, outcome: Outcome) -> None:
         """Give an outcome that no client took to the agent."""
-        if lease.attach.job:
-            return
         body = pickling.join(outcome.stream, outcome.buffers)
         self._tell(protocol.OrphanEnded(lease.id, lease.to_record(outcome), outcome.ok), body)
 

@@ -36,7 +36,9 @@ BENCHMARKS = {
 def main() -> int:
     """Run what was asked for; return 1 when a benchmark could not be run."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS), metavar="NAME")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS), metavar="NAME"
+    )
     parser.add_argument("--quick", action="store_true", help="few rounds and small data: does it run at all")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     chosen = parser.parse_args()

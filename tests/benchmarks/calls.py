@@ -30,7 +30,10 @@ def _identity() -> RemoteFunction[[Any], Any]:
 def warm_calls(bench: Bench) -> None:
     """Blocking calls of a function that does nothing."""
     with contextlib.ExitStack() as stack:
-        beside = [stack.enter_context(p) for p in (peers.pipe(), peers.process_pool(), peers.process_pool("forkserver"))]
+        beside = [
+            stack.enter_context(p)
+            for p in (peers.pipe(), peers.process_pool(), peers.process_pool("forkserver"))
+        ]
         if peers.installed(bench, "loky"):
             beside.append(stack.enter_context(peers.loky()))
         ours = _identity()
@@ -133,7 +136,11 @@ def many_calls(bench: Bench) -> None:
             sides[side]()
         found = median_times(bench.rounds(6), sides)
     bench.faster(
-        f"{count:,} calls, submit then gather", found["ours submit"], found["PPE submit"], times=3, name="PPE submit"
+        f"{count:,} calls, submit then gather",
+        found["ours submit"],
+        found["PPE submit"],
+        times=3,
+        name="PPE submit",
     )
     for peer in others:
         theirs = found[f"{peer.name} submit"]
@@ -205,7 +212,11 @@ def arrays(bench: Bench) -> None:
             for name, limit in (("PPE(fork)", times), ("Ray", 1.0)):
                 if name in found:
                     bench.faster(
-                        f"array of {size_bytes >> 20} MiB as {what}", found["ours"], found[name], times=limit, name=name
+                        f"array of {size_bytes >> 20} MiB as {what}",
+                        found["ours"],
+                        found[name],
+                        times=limit,
+                        name=name,
                     )
     making = statistics.median(timed(lambda: peers.fresh_array(size_bytes)) for _ in range(5))
     bench.figure(f"(making that array takes, in each `result` above, {seconds(making)})", "")

@@ -83,7 +83,13 @@ class Bench:
         )
 
     def within(
-        self, what: str, ours: float, *, limit: float, show: Callable[[float], str] | None = None, note: str = ""
+        self,
+        what: str,
+        ours: float,
+        *,
+        limit: float,
+        show: Callable[[float], str] | None = None,
+        note: str = "",
     ) -> None:
         """Take a row whose bar is a figure of its own."""
         show = show or seconds
@@ -178,7 +184,9 @@ def run_python(arguments: Sequence[str], *, environ: Mapping[str, str], folder: 
     """
     variables = {**os.environ, **environ}
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
-    done = subprocess.run([sys.executable, *arguments], env=variables, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *arguments], env=variables, cwd=folder, capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)[:80]} failed: {done.stderr.strip()[-600:]}")
     return done.stdout
@@ -194,5 +202,6 @@ def table(rows: Sequence[Row]) -> str:
         cells.append((row.what, row.ours, row.peer, ratio, row.bar, verdict))
     widths = [max(len(line[column]) for line in cells) for column in range(6)]
     return "\n".join(
-        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells
+        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
+        for line in cells
     ).replace(" --- ", " --- ")

@@ -34,7 +34,9 @@ def stop(layout: Layout) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while any(_lives(pid) for pid in pids):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"of the agent's processes {pids} some live on, {STOP_SECONDS:g} s after its stop")
+            raise RuntimeError(
+                f"of the agent's processes {pids} some live on, {STOP_SECONDS:g} s after its stop"
+            )
         time.sleep(0.005)
 
 

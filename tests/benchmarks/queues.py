@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
@@ -23,14 +22,14 @@ def queued(bench: Bench) -> None:
     def slow(x: int) -> int:
         import time
 
-        time.sleep(0.2)
+        time.sleep(0.05)
         return x
 
     session = connections.session()
     before = hosts.memory(session.welcome.pid)["Rss"]
     mapped: Any = slow
-    results = mapped.map(range(items))
-    threading.Thread(target=lambda: next(iter(results), None), daemon=True).start()
+    results = iter(mapped.map(range(items)))
+    next(results)
     waiting: list[Any] = [
         slow.options(job_name_prefix="queued", detach=True).submit(number)  # type: ignore[call-arg]
         for number in range(jobs)
@@ -47,7 +46,10 @@ def queued(bench: Bench) -> None:
     for what, ask in answers.items():
         found = latency(ask, calls=asked, at_most_seconds=60.0)
         bench.within(
-            f"{items:,} items and {jobs:,} jobs queued: {what}, p99", found.p99, limit=ANSWER_SECONDS, note=str(found)
+            f"{items:,} items and {jobs:,} jobs queued: {what}, p99",
+            found.p99,
+            limit=ANSWER_SECONDS,
+            note=str(found),
         )
     bench.figure(
         "agent's resident memory then",
@@ -56,5 +58,4 @@ def queued(bench: Bench) -> None:
     )
     for future in waiting:
         session.ask("cancel", {"name": future.job})
-    if hasattr(results, "close"):
-        results.close()
+    results.close()

@@ -60,7 +60,11 @@ def scripts(bench: Bench) -> None:
         for what, limit, stopped in (("nothing running", 4.0, True), ("agent running", 2.0, False)):
             found = _script_rounds(bench, run, layout, stopped=stopped)
             bench.at_most(
-                f"script start to first result, {what}", found["ours"], found["PPE"], limit=limit, name="PPE script"
+                f"script start to first result, {what}",
+                found["ours"],
+                found["PPE"],
+                limit=limit,
+                name="PPE script",
             )
     finally:
         hosts.clean(layout)
@@ -89,7 +93,9 @@ def imports(bench: Bench) -> None:
         "import remote_exec": "import remote_exec",
         "from remote_exec import remote": "from remote_exec import remote",
     }
-    sides: dict[str, Callable[[], object]] = {name: _program(bench.folder, text) for name, text in programs.items()}
+    sides: dict[str, Callable[[], object]] = {
+        name: _program(bench.folder, text) for name, text in programs.items()
+    }
     for side in sides.values():
         side()
     found = median_times(bench.rounds(21), sides)
@@ -133,7 +139,10 @@ def memory(bench: Bench) -> None:
     session = connections.session()
     time.sleep(1.0)
     bench.within(
-        "idle agent, proportional set size", hosts.memory(session.welcome.pid)["Pss"], limit=30e6, show=megabytes
+        "idle agent, proportional set size",
+        hosts.memory(session.welcome.pid)["Pss"],
+        limit=30e6,
+        show=megabytes,
     )
     mine = hosts.memory(worker)["Private"]
     bare = _bare_fork(hosts.layout_of(Path(os.environ["REMOTE_EXEC_HOME"])))

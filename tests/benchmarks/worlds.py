@@ -25,23 +25,33 @@ SMALL_FILE_BYTES = 4096
 
 def environments(bench: Bench) -> None:
     """The same requirements again, and a new environment with every wheel cached."""
-    with _function_of("empty", "def probe():\n    import numpy\n    return numpy.__name__\n", bench.folder) as probe:
-        _new_environments(bench, probe)
+    _new_environments(bench)
     _same_requirements(bench)
 
 
-def _new_environments(bench: Bench, probe: Callable[[], str]) -> None:
+def _new_environments(bench: Bench) -> None:
     numbers = itertools.count(1)
+
+    def nothing() -> None:
+        return None
 
     def ours() -> None:
         # A bound that excludes nothing makes another environment of the same wheels.
         changed = [*REQUIREMENTS, f"packaging>=20.{next(numbers)}"]
-        remote(dependencies=changed, keep_alive_period_in_seconds=0)(probe)()
+        remote(dependencies=changed, keep_alive_period_in_seconds=0)(nothing)()
 
     def theirs() -> None:
         folder = bench.folder / f"venv-{next(numbers)}"
         _uv("venv", "--quiet", "--python", sys.executable, str(folder))
-        _uv("pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *REQUIREMENTS, "packaging>=20")
+        _uv(
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(folder / "bin" / "python"),
+            *REQUIREMENTS,
+            "packaging>=20",
+        )
         shutil.rmtree(folder)
 
     sides: dict[str, Callable[[], object]] = {"ours": ours, "uv": theirs}
@@ -104,7 +114,17 @@ def working_directory(bench: Bench) -> None:
     count, total_bytes = (500, 100_000_000) if bench.quick else (5000, 1_000_000_000)
     folder = bench.folder / "working-directory"
     files = _fill(folder, count, total_bytes)
-    git = ["git", "-C", str(folder), "-c", "user.name=b", "-c", "user.email=b@localhost", "-c", "core.compression=0"]
+    git = [
+        "git",
+        "-C",
+        str(folder),
+        "-c",
+        "user.name=b",
+        "-c",
+        "user.email=b@localhost",
+        "-c",
+        "core.compression=0",
+    ]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "all"]):
         subprocess.run([*git, *command], check=True, capture_output=True)
     editions = itertools.count()
@@ -127,7 +147,9 @@ def working_directory(bench: Bench) -> None:
     call = _call_in(folder, limit)
     sides = {
         "bundle": edited(bundle),
-        "git": edited(lambda: subprocess.run([*git, "status", "--porcelain"], check=True, capture_output=True)),
+        "git": edited(
+            lambda: subprocess.run([*git, "status", "--porcelain"], check=True, capture_output=True)
+        ),
         "call": edited(call),
     }
     try:
@@ -188,9 +210,10 @@ def heavy_import(bench: Bench) -> None:
     editions = itertools.count()
 
     def edit() -> None:
-        helper.write_text(f"import torch\n\n\ndef edition():\n    return {next(editions)}, torch.__version__\n")
-        for name in ("torch_helper",):
-            sys.modules.pop(name, None)
+        helper.write_text(
+            f"import torch\n\n\ndef edition():\n    return {next(editions)}, torch.__version__\n"
+        )
+        sys.modules.pop("torch_helper", None)
         importlib.invalidate_caches()
 
     sys.path.insert(0, str(bench.folder))
@@ -211,7 +234,9 @@ def heavy_import(bench: Bench) -> None:
 
             def theirs() -> float:
                 program = "import time; t = time.perf_counter(); import torch; print(time.perf_counter() - t)"
-                done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+                done = subprocess.run(
+                    [sys.executable, "-c", program], check=True, capture_output=True, text=True
+                )
                 return float(done.stdout)
 
             found = {

@@ -1,0 +1,273 @@
+"""What an agent does by itself: removes what is kept too long or grows too large, and guards memory.
+
+Tidying (the journal, job folders, results, bundles, environments, blobs) is slow, so it runs in a thread: it begins
+with what is alive, as the loop's thread saw it, and touches nothing younger than a grace period. Guarding is quick
+and runs in the loop, only while there are workers. Decisions about workers are the pools'; this module keeps the
+timers, and nothing else.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..model.pool import WorkerState
+from . import bundles, memory
+from . import pool_events as events
+from .results import Results
+
+if TYPE_CHECKING:
+    from .service import Agent
+
+_log = logging.getLogger(__name__)
+
+FIRST_SECONDS = 30.0
+EVERY_SECONDS = 600.0
+GUARD_SECONDS = 0.5
+LOW_MEMORY_TURNS = 10  # guards between two looks at the host's memory
+GRACE_SECONDS = 600.0
+KEPT_ROWS = 200_000
+KEPT_BUNDLES = 200
+BATCH_ROWS = 50  # of jobs at once, where their size is the reason
+ENVIRONMENTS_SHARE = 0.5  # of the cache's limit; blobs have what environments leave
+RESULTS_SHARE = 0.25  # of the cache's limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alive:
+    """What must stay, as it was when tidying began.
+
+    Attributes:
+        names: jobs, calls and leases that have not ended.
+        bundles: digests of local code that a worker, a job or a connected client may use.
+        environments: digests of environments that a pool stands on.
+    """
+
+    names: frozenset[str]
+    bundles: frozenset[str]
+    environments: frozenset[str]
+
+
+class Housekeeping:
+    """The timers of one agent. Owned by the loop's thread."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._guarding = False
+        self._turns = 0
+        self._tidying = False
+
+    def start(self) -> None:
+        """Begin to tidy now and then."""
+        self._agent.reactor.after(FIRST_SECONDS, self._tidy_again)
+
+    def _tidy_again(self) -> None:
+        self.tidy(lambda _told, _error: None)
+        self._agent.reactor.after(EVERY_SECONDS, self._tidy_again)
+
+    def tidy(self, done: Any) -> None:
+        """Tidy in a thread, then call `done(counts by what was removed, error or None)` in the loop's."""
+        agent = self._agent
+        if self._tidying:
+            agent.reactor.soon(lambda: done({}, None))
+            return
+        self._tidying = True
+        alive = alive_in(agent)
+
+        def ended(told: Any, error: BaseException | None) -> None:
+            self._tidying = False
+            if error is not None:
+                _log.error("tidying failed", exc_info=error)
+            elif any(told.values()):
+                _log.info("tidied: %s", ", ".join(f"{count} {what}" for what, count in told.items() if count))
+            done(told, error)
+
+        agent.reactor.in_thread(lambda: tidy(agent, alive), ended)
+
+    def watch(self) -> None:
+        """Guard memory from now on, as long as there are workers."""
+        if not self._guarding and _has_workers(self._agent):
+            self._guarding = True
+            self._agent.reactor.after(GUARD_SECONDS, self._guard)
+
+    def _guard(self) -> None:
+        self._guarding = False
+        self._turns += 1
+        _stop_greedy_workers(self._agent)
+        if not self._turns % LOW_MEMORY_TURNS and memory.runs_low():
+            self._agent.happen(events.MemoryRanLow(time.monotonic()))
+        self.watch()
+
+
+def _has_workers(agent: Agent) -> bool:
+    return any(pool.workers for pool in agent.pools.pools.values())
+
+
+def _stop_greedy_workers(agent: Agent) -> None:
+    """Kill the workers that hold more memory than their calls claimed."""
+    limits = {
+        worker.pid: (pool.key, worker.id, pool.spec.shape.memory_bytes)
+        for pool in agent.pools.pools.values()
+        if pool.spec.shape.memory_bytes
+        for worker in pool.workers.values()
+        if worker.pid and worker.state is not WorkerState.TERMINATING
+    }
+    if not limits:
+        return
+    for pid, used in memory.used_by_sessions(limits).items():
+        key, number, limit = limits[pid]
+        if used <= limit or memory.proportional(pid) <= limit:
+            continue
+        _log.warning("worker %d of pool %s holds %d bytes and is killed; it may hold %d", number, key, used, limit)
+        for entry in agent.leases.values():
+            if entry.pool == key and entry.worker == number:
+                entry.killed_for = "memory"
+        agent.signal_worker(key, number, signal.SIGKILL)
+
+
+def alive_in(agent: Agent) -> Alive:
+    """Return what must stay. In the loop's thread."""
+    pools = list(agent.pools.pools.values())
+    used = {worker.bundle or "" for pool in pools for worker in pool.workers.values()}
+    used |= {waiting.bundle for pool in pools for waiting in pool.queue}
+    used |= {job.spec["bundle"] for job in agent.jobs.values()}
+    used |= {digest for client in agent.clients.values() for digest in client.bundles}
+    names = {*agent.leases, *agent.running, *agent.jobs, *agent.job_waiters}
+    return Alive(
+        names=frozenset(names | {entry.partition(".")[0] for entry in agent.leases}),
+        bundles=frozenset(used - {""}),
+        environments=frozenset(pool.spec.environment.digest for pool in pools),
+    )
+
+
+# --- tidying: in a thread ---------------------------------------------------------------------------------------
+
+
+def tidy(agent: Agent, alive: Alive) -> dict[str, int]:
+    """Remove what is too old or too large; return how many of each."""
+    settings, now = agent.settings, time.time()
+    results = Results(agent.journal)
+    jobs = prune_jobs(agent, alive, ended_before=now - settings.retention_seconds)
+    folders = sweep_folders(agent, alive, older_than=now - settings.retention_seconds)
+    old = results.prune(
+        used_before=now - settings.retention_seconds,
+        limit_bytes=int(settings.cache_bytes * RESULTS_SHARE),
+    )
+    environments = agent.environments.prune(
+        alive.environments,
+        older_than_seconds=settings.retention_seconds,
+        limit_bytes=int(settings.cache_bytes * ENVIRONMENTS_SHARE),
+    )
+    left = settings.cache_bytes - sum(info.size_bytes for info in agent.environments.list())
+    unpacked, blobs = prune_blobs(agent, alive, limit_bytes=max(0, left))
+    return {
+        "jobs": jobs,
+        "folders": folders,
+        "results": old,
+        "environments": len(environments),
+        "bundles": unpacked,
+        "blobs": blobs,
+    }
+
+
+def prune_jobs(agent: Agent, alive: Alive, *, ended_before: float) -> int:
+    """Remove ended jobs that are too old or too many, and the oldest while all take too much room."""
+    journal, limit = agent.journal, agent.settings.retention_bytes
+    removed = 0
+    while True:
+        elsewhere = _results_bytes(agent) + sum(_sizes(agent.layout.jobs).values())
+        inline = Results(journal).stats().inline_bytes  # these have a bound of their own
+        pruned = journal.prune(
+            ended_before=ended_before,
+            max_rows=KEPT_ROWS,
+            max_bytes=max(0, limit - elsewhere) + inline,
+            keep=alive.names,
+            batch_rows=BATCH_ROWS,
+        ).result()
+        remove_folders(agent.layout.jobs, pruned.jobs, alive=alive.names)
+        removed += len(pruned.jobs)
+        if not pruned.more:
+            return removed
+
+
+def _results_bytes(agent: Agent) -> int:
+    """How much the blobs take that jobs refer to."""
+    total = 0
+    for digest in agent.journal.referenced_blobs():
+        size = agent.blobs.size(digest)
+        total += size or 0
+    return total
+
+
+def remove_folders(folder: Path, names: Collection[str], *, alive: Collection[str]) -> None:
+    """Remove what jobs left on disk: the folder under a job's name, and one for each attempt."""
+    for name in names:
+        attempts = glob.glob(f"{glob.escape(name)}.*", root_dir=folder)
+        for found in (name, *(one for one in attempts if one[len(name) + 1 :].isdigit())):
+            if found not in alive:
+                shutil.rmtree(folder / found, ignore_errors=True)
+
+
+def sweep_folders(agent: Agent, alive: Alive, *, older_than: float) -> int:
+    """Remove folders that nothing refers to: old logs of attached calls, and what a killed agent left."""
+    swept = 0
+    grace = time.time() - GRACE_SECONDS
+    for path, changed_at in _changes(agent.layout.jobs).items():
+        base, _, number = path.name.rpartition(".")
+        owner = base if number.isdigit() else path.name
+        if changed_at > grace or path.name in alive.names or owner in alive.names:
+            continue
+        if agent.journal.get(path.name) is not None or agent.journal.get(owner) is not None:
+            continue
+        # a lease's folder holds the logs of calls that may be listed still
+        if changed_at < older_than or number.isdigit():
+            shutil.rmtree(path, ignore_errors=True)
+            swept += 1
+    return swept
+
+
+def prune_blobs(agent: Agent, alive: Alive, *, limit_bytes: int, grace_seconds: float = GRACE_SECONDS) -> tuple[int, int]:
+    """Remove bundles, then blobs, that were not used for longest; return how many of each."""
+    folder = agent.layout.bundles
+    removed = bundles.prune(folder, limit=KEPT_BUNDLES, roots=alive.bundles, grace_seconds=grace_seconds)
+    if agent.blobs.stats().size_bytes > limit_bytes:  # what a bundle links to cannot be removed
+        removed += bundles.prune(folder, limit=0, roots=alive.bundles, grace_seconds=grace_seconds)
+    blobs = agent.blobs.prune(
+        limit_bytes=limit_bytes, roots=agent.journal.referenced_blobs(), grace_seconds=grace_seconds
+    )
+    return len(removed), len(blobs)
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    """How much each folder in a folder holds, in bytes on disk."""
+    return {path: sum(status.st_blocks * 512 for status in _statuses(path)) for path in _folders(folder)}
+
+
+def _changes(folder: Path) -> dict[Path, float]:
+    """When something in each folder in a folder was last changed."""
+    return {path: max(status.st_mtime for status in _statuses(path)) for path in _folders(folder)}
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+
+
+def _statuses(folder: Path) -> list[os.stat_result]:
+    found: list[os.stat_result] = []
+    for parent, _, names in os.walk(folder):
+        for name in (".", *names):
+            try:
+                found.append(os.lstat(os.path.join(parent, name)))
+            except FileNotFoundError:
+                continue
+    return found or [os.stat_result((0,) * 19)]

@@ -1,0 +1,39 @@
+"""Who is connected and who holds which worker, as the agent's shell keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..wire import protocol
+from .link import Link
+from .reactor import Timer
+
+
+@dataclass
+class Client:
+    """One connected client process."""
+
+    id: int
+    link: Link
+    version: str = ""
+    pid: int = 0
+    greeted: bool = False
+    uploads: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LeaseEntry:
+    """A lease that has been asked for, and who has it."""
+
+    id: str
+    client: Client | None  # None: the agent itself, for a job
+    fds: list[int]
+    request: protocol.RequestLease
+    on_event: Callable[[object], None] | None = None
+    pool: str = ""
+    worker: int = 0
+    pid: int = 0
+    stopping: dict[int, Timer] = field(default_factory=dict)
+    killed_for: str = ""

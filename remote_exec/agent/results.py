@@ -1,0 +1,127 @@
+"""Results that calls with `cache=True` have left, by key: what the client's result cache reads and writes.
+
+A cache and nothing more: any row may go at any time, and a blob that the cache's own limit has removed is a miss.
+What a key is made of is the client's matter. Rows lie in the journal's file; this class keeps no state, and may be
+used from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from sqlite3 import Connection
+from typing import TYPE_CHECKING
+
+from .database import parse_queries
+
+if TYPE_CHECKING:
+    from .journal import Journal
+
+INLINE_BYTES = 64 << 10
+
+with open(os.path.join(os.path.dirname(__file__), "sql", "results.sql"), encoding="utf-8") as _file:
+    _Q = parse_queries(_file.read())
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredResult:
+    """One result: its bytes, or the digest of the blob that holds them."""
+
+    function: str
+    created_at: float
+    content: bytes | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultStats:
+    """What lists show of all results together."""
+
+    results: int
+    size_bytes: int
+    inline_bytes: int
+    hits: int
+
+
+class Results:
+    """The results in one journal.
+
+    Example::
+
+        results = Results(journal)
+        results.put("key", function="train", content=b"...", size_bytes=3).result()
+        results.find("key").content
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._database = journal.database
+
+    def find(self, key: str) -> StoredResult | None:
+        """Return the result under a key, or None. Note it as used with `use`, once it has been of use."""
+        rows = self._database.read(_Q["find_result"], (key,))
+        if not rows:
+            return None
+        function, created_at, data, digest = rows[0]
+        return StoredResult(
+            function=function, created_at=created_at, content=bytes(data) if digest is None else str(digest)
+        )
+
+    def use(self, key: str) -> None:
+        """Count a hit."""
+        facts = {"key": key, "now": time.time()}
+
+        def apply(connection: Connection) -> None:
+            connection.execute(_Q["use_result"], facts)
+
+        self._database.submit(apply, durable=False)
+
+    def put(self, key: str, *, function: str, content: bytes | str, size_bytes: int) -> Future[None]:
+        """Keep a result; relaxed, since losing it costs only time.
+
+        Args:
+            key: of the call.
+            function: its name, for people.
+            content: the pickled value, or the digest of the blob that holds it.
+            size_bytes: the pickled value's.
+        """
+        data, digest = (content, None) if isinstance(content, bytes) else (None, content)
+        facts = {
+            "key": key, "function": function, "now": time.time(), "size": size_bytes, "data": data, "digest": digest,
+        }  # fmt: skip
+
+        def apply(connection: Connection) -> None:
+            connection.execute(_Q["put_result"], facts)
+
+        return self._database.submit(apply, durable=False)
+
+    def remove(self, key: str) -> None:
+        """Forget a result."""
+
+        def apply(connection: Connection) -> None:
+            connection.execute(_Q["remove_result"], (key,))
+
+        self._database.submit(apply, durable=False)
+
+    def prune(self, *, used_before: float, limit_bytes: int) -> int:
+        """Forget what was last used before a time, then the least recently used until the rest fits.
+
+        Args:
+            used_before: UTC, seconds since the epoch.
+            limit_bytes: how much may stay, blobs of results included.
+
+        Returns:
+            How many went. Blocks until they have.
+        """
+
+        def apply(connection: Connection) -> int:
+            old = connection.execute(_Q["remove_old_results"], (used_before,)).fetchall()
+            excess = connection.execute(_Q["remove_excess_results"], (limit_bytes,)).fetchall()
+            return len(old) + len(excess)
+
+        return self._database.submit(apply, durable=False).result()
+
+    def stats(self) -> ResultStats:
+        """Return what is kept."""
+        ((count, size, inline, hits),) = self._database.read(_Q["stats_of_results"])
+        return ResultStats(results=count, size_bytes=size, inline_bytes=inline, hits=hits)

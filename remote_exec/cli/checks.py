@@ -1,0 +1,210 @@
+"""What `remote-exec doctor` looks at, in the order in which one thing needs another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from .host import layout, session
+
+LONGEST_SOCKET_PATH = 100  # bytes; Linux takes 107, macOS 103
+LEAST_FREE_BYTES = 1_000_000_000
+UV_SECONDS = 20
+
+
+class Check(NamedTuple):
+    """One check: `status` is ok, wrong or skipped; `fix` is empty unless it is wrong."""
+
+    name: str
+    status: str
+    found: str
+    fix: str = ""
+
+
+class _Wrong(Exception):  # noqa: N818 - a finding
+    def __init__(self, found: str, *, fix: str) -> None:
+        super().__init__(found)
+        self.fix = fix
+
+
+def examine() -> list[Check]:
+    """Carry out the checks; once one that others need is wrong, those are skipped."""
+    results: list[Check] = []
+    broken = ""
+    for name, check, needed in _CHECKS:
+        if broken and needed:
+            results.append(Check(name, "skipped", f"needs: {broken}"))
+            continue
+        try:
+            results.append(Check(name, "ok", check()))
+        except _Wrong as wrong:
+            results.append(Check(name, "wrong", str(wrong), wrong.fix))
+        except Exception as error:
+            fix = getattr(error, "hint", "") or f"see {layout().agent_log}"
+            text = getattr(error, "message", "") or f"{type(error).__name__}: {error}"
+            results.append(Check(name, "wrong", text, fix))
+        if results[-1].status == "wrong" and not broken:
+            broken = name
+    return results
+
+
+def _python() -> str:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):  # noqa: UP036 - that is what is asked
+        raise _Wrong(f"Python {found} is too old", fix="use Python 3.11 or newer")
+    if sys.implementation.name != "cpython":
+        raise _Wrong(f"{sys.implementation.name} cannot run it", fix="use CPython")
+    return f"{found}, {sys.executable}"
+
+
+def _uv() -> str:
+    import subprocess
+
+    from ..client.target import find_uv
+
+    try:
+        path = find_uv()
+        told = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=UV_SECONDS, check=True
+        )
+    except (OSError, ImportError, subprocess.SubprocessError) as error:
+        raise _Wrong(
+            f"uv cannot be run: {error}", fix=f"{sys.executable} -m pip install --force-reinstall uv"
+        ) from None
+    return f"{told.stdout.strip()}, {path}"
+
+
+def _configuration() -> str:
+    from ..config import load_config
+
+    config = load_config()
+    return f"{len(config.files)} files read" + "".join(f"; {sentence}" for sentence in config.notes)
+
+
+def _home() -> str:
+    home = layout().home
+    fix = "set REMOTE_EXEC_HOME to a directory of your own on a local disk"
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = home / f".doctor-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _Wrong(f"{home} cannot be written to: {error.strerror}", fix=fix) from None
+    if home.stat().st_uid != os.getuid():
+        raise _Wrong(f"{home} belongs to another user", fix=fix)
+    return str(home)
+
+
+def _disk() -> str:
+    from ..agent.database import why_not_local
+
+    home = layout().home
+    reason = why_not_local(home)
+    if reason is not None:
+        raise _Wrong(reason, fix="set REMOTE_EXEC_HOME to a directory on a local disk")
+    free = shutil.disk_usage(home).free
+    if free < LEAST_FREE_BYTES:
+        raise _Wrong(f"only {free / 1e9:.1f} GB are free at {home}", fix="remote-exec cache prune")
+    return f"local, {free / 1e9:.0f} GB free"
+
+
+def _sockets() -> str:
+    path = layout().agent_socket
+    longest = len(os.fsencode(path)) + len("-server-0123456789abcdef")
+    if longest > LONGEST_SOCKET_PATH:
+        raise _Wrong(
+            f"{path} is too long for a socket's path", fix="export XDG_RUNTIME_DIR=/tmp/run-$(id -u)"
+        )
+    folder = path.parent
+    for place in (folder.parent, folder):
+        if place.exists():
+            _private(place)
+    if not folder.exists() and not os.access(_existing(folder), os.W_OK):
+        raise _Wrong(f"{folder} cannot be made", fix="set XDG_RUNTIME_DIR to a directory of your own")
+    return str(folder)
+
+
+def _private(folder: Path) -> None:
+    found = folder.stat()
+    if found.st_uid != os.getuid():
+        raise _Wrong(
+            f"{folder} belongs to another user", fix="set XDG_RUNTIME_DIR to a directory of your own"
+        )
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise _Wrong(
+            f"{folder} is open to others ({stat.filemode(found.st_mode)})", fix=f"chmod 700 {folder}"
+        )
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def _sqlite() -> str:
+    import sqlite3
+
+    if sqlite3.sqlite_version_info < (3, 35):
+        raise _Wrong(
+            f"SQLite {sqlite3.sqlite_version} is too old for the journal",
+            fix="use a Python with SQLite 3.35 or newer: uv python install 3.12",
+        )
+    return sqlite3.sqlite_version
+
+
+def _agent() -> str:
+    begun = time.perf_counter()
+    welcome = session(start=True).welcome
+    seconds = time.perf_counter() - begun
+    return f"process {welcome.pid}, version {welcome.version}, reached in {seconds * 1000:.0f} ms"
+
+
+def _call() -> str:
+    from ..function import RemoteFunction
+    from ..options import Options, Origin
+
+    function = RemoteFunction(os.getpid, Options.from_keywords(Origin.CALL, instance_type="local"))
+    begun = time.perf_counter()
+    pid = function()
+    first = time.perf_counter() - begun
+    if pid == os.getpid():
+        raise _Wrong("a remote call ran in this very process", fix="report this as a bug")
+    times: list[float] = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begun)
+    return f"first in {first * 1000:.0f} ms, then {sorted(times)[10] * 1e6:.0f} µs each"
+
+
+def _gpus() -> str:
+    from ..agent.devices import detect
+
+    found = detect()
+    if not found and Path("/dev/nvidiactl").exists():
+        raise _Wrong(
+            "there is an NVIDIA device, but NVML finds no GPU that may be used",
+            fix="nvidia-smi must work; and CUDA_VISIBLE_DEVICES must name what it shows, or be unset",
+        )
+    return ", ".join(gpu.name for gpu in found) or "none"
+
+
+# the name, the check, and whether it needs those before it
+_CHECKS: tuple[tuple[str, Callable[[], str], bool], ...] = (
+    ("Python", _python, False),
+    ("uv", _uv, False),
+    ("configuration", _configuration, False),
+    ("home", _home, False),
+    ("disk", _disk, True),
+    ("sockets", _sockets, False),
+    ("SQLite", _sqlite, False),
+    ("GPUs", _gpus, False),
+    ("agent", _agent, True),
+    ("test call", _call, True),
+)
