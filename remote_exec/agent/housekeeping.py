@@ -8,11 +8,11 @@ timers, and nothing else.
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..model.pool import WorkerState
+from ..wire import protocol
 from . import bundles, memory
 from . import pool_events as events
 from .results import Results
@@ -130,7 +131,7 @@ def _stop_greedy_workers(agent: Agent) -> None:
         for entry in agent.leases.values():
             if entry.pool == key and entry.worker == number:
                 entry.killed_for = "memory"
-        agent.signal_worker(key, number, signal.SIGKILL)
+        agent.processes.tell_server(key, protocol.Signal(number, signal.SIGKILL))
 
 
 def alive_in(agent: Agent) -> Alive:
@@ -140,9 +141,8 @@ def alive_in(agent: Agent) -> Alive:
     used |= {waiting.bundle for pool in pools for waiting in pool.queue}
     used |= {job.spec["bundle"] for job in agent.jobs.values()}
     used |= {digest for client in agent.clients.values() for digest in client.bundles}
-    names = {*agent.leases, *agent.running, *agent.jobs, *agent.job_waiters}
     return Alive(
-        names=frozenset(names | {entry.partition(".")[0] for entry in agent.leases}),
+        names=frozenset({*agent.leases, *agent.running, *agent.jobs, *agent.job_waiters}),
         bundles=frozenset(used - {""}),
         environments=frozenset(pool.spec.environment.digest for pool in pools),
     )
@@ -180,15 +180,20 @@ def tidy(agent: Agent, alive: Alive) -> dict[str, int]:
 
 def prune_jobs(agent: Agent, alive: Alive, *, ended_before: float) -> int:
     """Remove ended jobs that are too old or too many, and the oldest while all take too much room."""
-    journal, limit = agent.journal, agent.settings.retention_bytes
     removed = 0
     while True:
-        elsewhere = _results_bytes(agent) + sum(_sizes(agent.layout.jobs).values())
-        inline = Results(journal).stats().inline_bytes  # these have a bound of their own
-        pruned = journal.prune(
+        pruned = agent.journal.prune(
+            ended_before=ended_before, max_rows=KEPT_ROWS, max_bytes=sys.maxsize, keep=alive.names
+        ).result()
+        remove_folders(agent.layout.jobs, pruned.jobs, alive=alive.names)
+        removed += len(pruned.jobs)
+        if not pruned.more:
+            break
+    while True:
+        pruned = agent.journal.prune(
             ended_before=ended_before,
             max_rows=KEPT_ROWS,
-            max_bytes=max(0, limit - elsewhere) + inline,
+            max_bytes=_bytes_for_journal(agent),
             keep=alive.names,
             batch_rows=BATCH_ROWS,
         ).result()
@@ -198,22 +203,23 @@ def prune_jobs(agent: Agent, alive: Alive, *, ended_before: float) -> int:
             return removed
 
 
-def _results_bytes(agent: Agent) -> int:
-    """How much the blobs take that jobs refer to."""
-    total = 0
-    for digest in agent.journal.referenced_blobs():
-        size = agent.blobs.size(digest)
-        total += size or 0
-    return total
+def _bytes_for_journal(agent: Agent) -> int:
+    """How large the journal may be, given the logs and the blobs that its jobs refer to."""
+    referenced = agent.journal.referenced_blobs()
+    blobs = sum(info.size_bytes for info in agent.blobs.ls() if info.digest in referenced) if referenced else 0
+    logs = sum(_sizes(agent.layout.jobs).values())
+    cached = Results(agent.journal).stats().inline_bytes  # these have a bound of their own
+    return max(0, agent.settings.retention_bytes - blobs - logs) + cached
 
 
-def remove_folders(folder: Path, names: Collection[str], *, alive: Collection[str]) -> None:
+def remove_folders(folder: Path, names: Collection[str], *, alive: Collection[str] = ()) -> None:
     """Remove what jobs left on disk: the folder under a job's name, and one for each attempt."""
-    for name in names:
-        attempts = glob.glob(f"{glob.escape(name)}.*", root_dir=folder)
-        for found in (name, *(one for one in attempts if one[len(name) + 1 :].isdigit())):
-            if found not in alive:
-                shutil.rmtree(folder / found, ignore_errors=True)
+    gone = frozenset(names)
+    for path in _folders(folder) if gone else ():
+        base, _, number = path.name.rpartition(".")
+        owner = base if number.isdigit() and base in gone else path.name
+        if owner in gone and path.name not in alive:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep_folders(agent: Agent, alive: Alive, *, older_than: float) -> int:
@@ -253,7 +259,9 @@ def _sizes(folder: Path) -> dict[Path, int]:
 
 def _changes(folder: Path) -> dict[Path, float]:
     """When something in each folder in a folder was last changed."""
-    return {path: max(status.st_mtime for status in _statuses(path)) for path in _folders(folder)}
+    return {
+        path: max((status.st_mtime for status in _statuses(path)), default=0.0) for path in _folders(folder)
+    }
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -270,4 +278,4 @@ def _statuses(folder: Path) -> list[os.stat_result]:
                 found.append(os.lstat(os.path.join(parent, name)))
             except FileNotFoundError:
                 continue
-    return found or [os.stat_result((0,) * 19)]
+    return found

@@ -78,6 +78,7 @@ class Job:
                 max_workers=self.spec["max_workers"],
                 uv=self.spec["uv"],
                 streams=1,
+                log_limit_bytes=self.spec.get("log_limit_bytes", 0),
             ),
             [theirs.detach()],
             client=None,
@@ -268,6 +269,13 @@ def submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable
     if agent.journal.get(record.name) is not None:
         reply("ConfigurationError", f"name={record.name!r}: a job of that name exists on this host")
         return
+    most, queued = agent.settings.queued_jobs, _queued(agent)
+    if most is not None and queued >= most:
+        reply(
+            "ResourceLimitExceeded",
+            f"{queued} jobs are queued on this host, and the option quotas allows {most}; name={record.name!r} was not taken",
+        )
+        return
     _keep_private(agent, record.name, arguments["variables"])
     payload: list[bytes | str] = list(arguments["payload_blobs"])
     if body:
@@ -285,6 +293,10 @@ def submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable
         job.start()
 
     future.add_done_callback(lambda done: agent.reactor.call_from_thread(lambda: created(done)))
+
+
+def _queued(agent: Agent) -> int:
+    return sum(1 for job in agent.jobs.values() if job.record.state is JobState.QUEUED)
 
 
 def finish(
@@ -357,13 +369,6 @@ def _recover_call(agent: Agent, record: JobRecord, adopted_leases: set[str]) -> 
             outcome=Outcome(kind=OutcomeKind.FAILED, failure=text),
             summary="WorkerDied: its worker and its agent died",
         )
-
-
-def forget_files(agent: Agent, names: tuple[str, ...]) -> None:
-    """Remove what jobs left on disk whose retention has ended."""
-    for name in names:
-        for folder in agent.layout.jobs.glob(f"{name}*"):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _failure_text(error: RemoteExecError) -> str:

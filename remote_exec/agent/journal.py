@@ -98,6 +98,11 @@ class Journal:
         names = sorted(name for name in os.listdir(_SQL_FOLDER) if name[:4].isdigit())
         return cls(Database.open(path, migrations=[(name, _read_sql(name)) for name in names]))
 
+    @property
+    def database(self) -> Database:
+        """The file, for whoever keeps other tables in it."""
+        return self._database
+
     def close(self) -> None:
         """Write what waits, sync it and close; twice does no harm."""
         self._database.close()

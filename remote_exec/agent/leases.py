@@ -21,6 +21,7 @@ class Client:
     pid: int = 0
     greeted: bool = False
     uploads: dict[str, Any] = field(default_factory=dict)
+    bundles: set[str] = field(default_factory=set)  # that it has offered, and may ask workers for
 
 
 @dataclass

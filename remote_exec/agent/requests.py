@@ -14,7 +14,7 @@ from ..model.job import JobRecord, JobState, OutcomeKind
 from ..wire import protocol
 from ..wire.messages import to_plain
 from ..worker.joblog import LOG_NAME, LogReader
-from . import jobs
+from . import jobs, results
 from . import pool_events as events
 from .journal import Cursor
 
@@ -49,6 +49,9 @@ def answer(agent: Agent, client: Client, request: protocol.Request, body: bytes)
             jobs.submit(
                 agent, request.arguments, body, lambda error, text: fail(error, text) if error else send()
             )
+            return
+        if request.what == "remember":
+            results.remember(agent, request.arguments, body, send)
             return
         send(ask(agent, request.arguments, send))
     except _Later:
@@ -249,6 +252,17 @@ def _prune(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
     return {"removed": len(list(removed)), "removed_bytes": before - agent.blobs.stats().size_bytes}
 
 
+def _tidy(agent: Agent, _: dict[str, Any], send: Send) -> Any:
+    """Do now what is done every ten minutes; the answer counts what was removed."""
+    agent.housekeeping.tidy(lambda told, error: send({"removed": told or {}, "failed": error is not None}))
+    raise _Later
+
+
+def _cached(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
+    results.tell_cached(agent, arguments, send)
+    raise _Later
+
+
 def _stop(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
     agent.reactor.after(0.05, agent.stop)
     return None
@@ -283,6 +297,9 @@ _ASK: dict[str, Callable[[Agent, dict[str, Any], Send], Any]] = {
     "remove_environment": _remove_environment,
     "cache": _cache,
     "prune": _prune,
+    "tidy": _tidy,
+    "cached": _cached,
+    "remember": lambda agent, arguments, send: None,
     "stop": _stop,
     "submit": lambda agent, arguments, send: None,
 }

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from sqlite3 import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..model.errors import ProtocolError
+from .cache import BlobMissing
 from .database import parse_queries
 
 if TYPE_CHECKING:
     from .journal import Journal
+    from .service import Agent
 
 INLINE_BYTES = 64 << 10
+PIECE = 16 << 20
 
 with open(os.path.join(os.path.dirname(__file__), "sql", "results.sql"), encoding="utf-8") as _file:
     _Q = parse_queries(_file.read())
@@ -125,3 +130,53 @@ class Results:
         """Return what is kept."""
         ((count, size, inline, hits),) = self._database.read(_Q["stats_of_results"])
         return ResultStats(results=count, size_bytes=size, inline_bytes=inline, hits=hits)
+
+
+# --- what clients ask ---------------------------------------------------------------------------------------------
+
+
+def tell_cached(agent: Agent, arguments: dict[str, Any], send: Callable[..., None]) -> None:
+    """Answer the request "cached": whether there is a result under `key`, and its bytes in pieces."""
+    results = Results(agent.journal)
+    key: str = arguments["key"]
+    found = results.find(key)
+    if found is None:
+        send({"found": False})
+        return
+    content, facts = found.content, {"found": True, "function": found.function, "created_at": found.created_at}
+
+    def read() -> bytes:
+        return content if isinstance(content, bytes) else agent.blobs.read(content)
+
+    def tell(data: bytes | None, error: BaseException | None) -> None:
+        if data is None:
+            if isinstance(error, BlobMissing):
+                results.remove(key)
+            send({"found": False})
+            return
+        results.use(key)
+        view = memoryview(data)
+        while len(view) > PIECE:
+            send(None, body=view[:PIECE], more=True)
+            view = view[PIECE:]
+        send(facts, body=view)
+
+    if isinstance(content, bytes):
+        tell(content, None)
+    else:
+        agent.reactor.in_thread(read, tell)
+
+
+def remember(agent: Agent, arguments: dict[str, Any], body: bytes, send: Callable[..., None]) -> None:
+    """Answer the request "remember": keep the body, or the blob named by `digest`, as the result under `key`.
+
+    Raises:
+        ProtocolError: there is no such blob.
+    """
+    digest: str = arguments["digest"]
+    if digest and agent.blobs.missing([digest]):
+        raise ProtocolError(f"remember: the blob {digest} has not been sent")
+    kept = Results(agent.journal).put(
+        arguments["key"], function=arguments["function"], content=digest or body, size_bytes=int(arguments["size"])
+    )
+    kept.add_done_callback(lambda _: agent.reactor.call_from_thread(lambda: send({"kept": kept.exception() is None})))

@@ -29,6 +29,7 @@ from .bundles import materialise, place_of
 from .cache import BlobMissing, BlobStore
 from .deaths import certify, oom_kills
 from .environments import EnvironmentStore
+from .housekeeping import Housekeeping
 from . import jobs
 from .jobs import Job
 from .journal import Journal
@@ -37,10 +38,10 @@ from .link import Link, close_fds
 from .pools import Pools
 from .processes import Processes
 from .reactor import Reactor, Timer
+from .settings import Settings
 
 _log = logging.getLogger(__name__)
 
-IDLE_EXIT_SECONDS = 600.0
 ADOPTION_SECONDS = 1.5
 INTERRUPT_SECONDS = 1.0  # from the interrupt to SIGTERM
 TERMINATE_SECONDS = 0.7  # from SIGTERM to SIGKILL
@@ -78,6 +79,8 @@ class Agent:
         self.jobs: dict[str, Job] = {}
         self.job_waiters: dict[str, list[Callable[[], None]]] = {}
         self.environments = EnvironmentStore(layout.environments, None, self.blobs.path)
+        self.settings = Settings().told({}, os.environ)
+        self.housekeeping = Housekeeping(self)
         self._uv: Path | None = None
         self._next_client = 1
         self._timer: Timer | None = None
@@ -115,6 +118,7 @@ class Agent:
         if due is not None:
             delay = max(0.01, due - time.monotonic())
             self._timer = self.reactor.after(delay, lambda: self.happen(events.TimePassed(time.monotonic())))
+        self.housekeeping.watch()
         self._watch_idleness()
 
     def _watch_idleness(self) -> None:
@@ -123,7 +127,7 @@ class Agent:
             self._idle_timer.cancel()
             self._idle_timer = None
         if not busy and self._idle_timer is None:
-            wait = 0.0 if self._superseded else float(os.environ.get("REMOTE_EXEC_AGENT_IDLE_SECONDS", IDLE_EXIT_SECONDS))
+            wait = 0.0 if self._superseded else self.settings.idle_seconds
             self._idle_timer = self.reactor.after(wait, self.reactor.stop)
 
     def settle(self) -> None:
@@ -132,6 +136,7 @@ class Agent:
 
     def recover(self) -> None:
         """Take over what a former agent left: fork servers that live on, jobs that have not ended."""
+        self.housekeeping.start()
         adopted = adopt(self)
         # Workers say within moments which leases they serve; then it is clear which jobs run on.
         self.reactor.after(ADOPTION_SECONDS if adopted else 0.0, lambda: jobs.recover(self, set(self.leases)))
@@ -208,7 +213,7 @@ class Agent:
             folder,
             entry.request.import_roots,
             str(self.layout.jobs),
-            LOG_LIMIT_BYTES,
+            entry.request.log_limit_bytes or LOG_LIMIT_BYTES,
             len(entry.fds),
             job="" if entry.client is not None else entry.id.rpartition(".")[0],
         )
@@ -336,10 +341,22 @@ class Agent:
         client.link.send(
             protocol.Welcome(protocol.PROTOCOL, self.version, self.digest, os.getpid(), accepted)
         )
-        if not accepted:
+        if accepted:
+            self._take_settings(hello.settings)
+        else:
             _log.info("giving way to version %s", hello.version)
             self._superseded = True
             self.reactor.after(0.05, self.stop)
+
+    def _take_settings(self, told: dict[str, Any]) -> None:
+        """Let a client's configuration hold from now on, if it says anything about the agent."""
+        before = self.settings
+        try:
+            self.settings = before.told(told, os.environ)
+        except (TypeError, ValueError) as error:
+            _log.warning("a client's settings are not understood: %s", error)
+        if self.settings.quotas != before.quotas:
+            self.happen(events.QuotasSet(time.monotonic(), self.settings.quotas))
 
     def request_lease(
         self,
@@ -387,6 +404,7 @@ class Agent:
 
     def _offer_bundle(self, client: Client, offer: protocol.OfferBundle) -> None:
         bundle = offer.bundle
+        client.bundles.add(bundle.digest)
         missing = self.blobs.missing({file.digest for file in bundle.files})
         if missing:
             client.link.send(protocol.Reply(offer.id, {"missing": list(missing)}))

@@ -62,15 +62,23 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, none: 
             click.echo("  ".join(cells).rstrip())
 
 
-def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return rows under their headings as rich draws them; the first column is never cut."""
+def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, one_line: bool = False) -> Table:
+    """Return rows under their headings as rich draws them; the first column is never cut.
+
+    Args:
+        columns: the headings.
+        rows: the cells.
+        one_line: cut the last column where it would take a second line.
+    """
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, name in enumerate(columns):
         table.add_column(
-            name, no_wrap=number < len(columns) - 1, overflow="fold" if number == 0 else "ellipsis"
+            name,
+            no_wrap=one_line or number < len(columns) - 1,
+            overflow="fold" if number == 0 else "ellipsis",
         )
     for row in rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))

@@ -144,5 +144,5 @@ def _drawn(frame: dict[str, Any]) -> Group:
 
     parts: list[Any] = [Text(_headline(frame), style="bold")]
     for columns, rows, none in _tables(frame):
-        parts += [Text(), rich_table(columns, rows) if rows else Text(none, style="dim")]
+        parts += [Text(), rich_table(columns, rows, one_line=True) if rows else Text(none, style="dim")]
     return Group(*parts)

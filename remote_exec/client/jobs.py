@@ -163,6 +163,7 @@ def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str) -> Job
             "keep_alive_seconds": request["keep_alive_seconds"],
             "max_workers": request["max_workers"],
             "uv": request["uv"],
+            "log_limit_bytes": request["log_limit_bytes"],
             "max_retry_attempts": options.max_retry_attempts,
             "payload_blobs": [],
         },

@@ -10,19 +10,28 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from .. import __version__
 from ..backends import local
+from ..config import load_config
 from ..model import errors
 from ..model.bundle import Bundle
 from ..model.layout import Layout
+from ..options import Options
 from ..wire import protocol
 from ..wire.control import ControlStream
 from . import runtime
 
 PIECE = 8 << 20
 GREET_SECONDS = 15.0
+SETTINGS = (
+    "agent_idle_timeout_in_seconds",
+    "quotas",
+    "cache_size_limit",
+    "retention_in_days",
+    "retention_size_limit",
+)
 
 
 class LeaseListener(Protocol):
@@ -124,18 +133,22 @@ class Session:
 
     def upload_blob(self, digest: str, path: Path) -> int:
         """Bring one file to the host; return its size."""
-        size, sent = path.stat().st_size, 0
+        with open(path, "rb") as file:
+            return self.upload_file(digest, file, size=path.stat().st_size)
+
+    def upload_file(self, digest: str, file: BinaryIO, *, size: int) -> int:
+        """Bring the content of an open file to the host as a blob; return its size."""
+        sent = 0
         number = next(self._ids)
         reply: Future[tuple[Any, bytes]] = Future()
         self._replies[number] = (reply, None)
-        with open(path, "rb") as file:
-            while True:
-                piece = file.read(PIECE)
-                sent += len(piece)
-                last = sent >= size or not piece
-                self._send(protocol.PutBlob(number, digest, last), piece)
-                if last:
-                    break
+        while True:
+            piece = file.read(PIECE)
+            sent += len(piece)
+            last = sent >= size or not piece
+            self._send(protocol.PutBlob(number, digest, last), piece)
+            if last:
+                break
         reply.result()
         return sent
 
@@ -241,7 +254,12 @@ def open_session(layout: Layout) -> Session:
         sock.settimeout(GREET_SECONDS)
         stream = ControlStream(sock)
         hello = protocol.Hello(
-            protocol.PROTOCOL, __version__, runtime.digest(), ".".join(map(str, sys.version_info[:3])), os.getpid()
+            protocol.PROTOCOL,
+            __version__,
+            runtime.digest(),
+            ".".join(map(str, sys.version_info[:3])),
+            os.getpid(),
+            settings_of_agent(),
         )
         try:
             stream.send(hello)
@@ -260,6 +278,15 @@ def open_session(layout: Layout) -> Session:
 
     sock = local.reach(layout, lambda: runtime.unpack(layout.runtimes), greet, version=__version__)
     return Session(sock, welcomes[-1])
+
+
+def settings_of_agent() -> dict[str, Any]:
+    """Return what the configuration here sets of the agent's own settings, by option name."""
+    try:
+        options = load_config().resolve(Options())
+    except errors.ConfigurationError:
+        return {}  # whoever calls a function is told; asking an agent something needs no configuration
+    return {name: getattr(options, name) for name in SETTINGS if name in options}
 
 
 def _wait_for_end(sock: socket.socket) -> None:

@@ -60,8 +60,9 @@ class Target:
 def find_target(captured: Captured, given: Options) -> Target:
     """Resolve options to the dispatcher that all functions of the same pool and local code share."""
     place = find_place(captured, given)
-    key = f"{place.request['pool'].key}/{place.request['bundle']}/{place.max_workers}"
-    dispatcher = connections.dispatcher(place.layout, key, place.request, max_workers=place.max_workers)
+    request = place.request
+    key = f"{request['pool'].key}/{request['bundle']}/{place.max_workers}/{request['log_limit_bytes']}"
+    dispatcher = connections.dispatcher(place.layout, key, request, max_workers=place.max_workers)
     return Target(dispatcher, place)
 
 
@@ -101,6 +102,7 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
         "preload": captured.preload,
         "keep_alive_seconds": float(options.keep_alive_period_in_seconds),
         "max_workers": options.max_workers or cpu_count(),
+        "log_limit_bytes": options.log_size_limit,
         "uv": find_uv() if environment.kind in (EnvironmentKind.UV, EnvironmentKind.PROJECT) else "",
     }
     return Place(instance, options, request, layout)

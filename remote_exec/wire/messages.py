@@ -193,9 +193,15 @@ def _dataclass(kind: type) -> Decoder:
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
 
+    lenient = bool(getattr(kind, "LENIENT", False))
+
     def check(value: Any, where: str) -> Any:
-        if not isinstance(value, dict) or not required <= value.keys() <= fields.keys():
-            raise ProtocolError(f"{where} has other fields than {sorted(fields)}")
+        if not isinstance(value, dict) or not required <= value.keys():
+            raise ProtocolError(f"{where} lacks some of {sorted(required)}")
+        if not value.keys() <= fields.keys():
+            if not lenient:
+                raise ProtocolError(f"{where} has other fields than {sorted(fields)}")
+            value = {name: item for name, item in value.items() if name in fields}
         return kind(**{name: fields[name](item, f"{where}.{name}") for name, item in value.items()})
 
     return check

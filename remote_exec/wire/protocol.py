@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import field
+from typing import Any, ClassVar
 
 from ..model.bundle import Bundle
 from ..model.job import DeathCertificate, JobRecord, Phase
@@ -16,13 +17,16 @@ PROTOCOL = 1
 
 @message
 class Hello:
-    """First message of a client."""
+    """First message of a client. Versions must understand each other's, so unknown fields are passed over."""
+
+    LENIENT: ClassVar[bool] = True
 
     protocol: int
     version: str
     runtime: str  # digest of the carried runtime
     python: str
     pid: int
+    settings: dict[str, Any] = field(default_factory=dict)  # of the agent, as the client's configuration has them
 
 
 @message
@@ -42,6 +46,7 @@ class RequestLease:
     max_workers: int
     uv: str = ""  # where the client's uv lies, on its own machine
     streams: int = 2  # descriptors that come along: call stream, and fd socket where arenas can be used
+    log_limit_bytes: int = 0  # how much of its output is kept; 0: the agent's own limit
 
 
 @message
@@ -84,6 +89,8 @@ class PutBlob:
 @message
 class Welcome:
     """Answer to `Hello`. `accepted` false: the agent gives way to the newer client, who starts another."""
+
+    LENIENT: ClassVar[bool] = True
 
     protocol: int
     version: str
