@@ -161,7 +161,9 @@ class RemoteFunction(Generic[P, R]):
         Raises:
             ConfigurationError: there is no such option, or its value is wrong.
         """
-        return RemoteFunction(self._function, Options.from_keywords(Origin.CALL, **keywords).over(self._options))
+        return RemoteFunction(
+            self._function, Options.from_keywords(Origin.CALL, **keywords).over(self._options)
+        )
 
     def preflight(self) -> Preflight:
         """Say what would travel and what cannot work, without running anything.
@@ -207,7 +209,9 @@ class RemoteFunction(Generic[P, R]):
         self._variables = dict(os.environ._data)  # type: ignore[attr-defined]
         return target, sent
 
-    def _new_call(self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def _new_call(
+        self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Call:
         future: RemoteFuture[Any] = RemoteFuture()
         call = Call(sent, pickling.dump_arguments(args, kwargs), future)
         future._call, future._dispatcher = call, target.dispatcher

@@ -7,8 +7,6 @@ from concurrent.futures import CancelledError, Future, TimeoutError
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .client.calls import Call
     from .client.dispatcher import Dispatcher
 

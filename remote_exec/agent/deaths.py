@@ -36,7 +36,9 @@ def certify(
     """
     cause, message, evidence = Cause.EXITED, "", ""
     if exited.signal is not None:
-        name = signal.Signals(exited.signal).name if exited.signal in set(signal.Signals) else str(exited.signal)
+        name = (
+            signal.Signals(exited.signal).name if exited.signal in set(signal.Signals) else str(exited.signal)
+        )
         cause, message = Cause.SIGNAL, f"it was killed by signal {exited.signal} ({name})"
     else:
         message = f"it ended itself with exit code {exited.exit_code}"

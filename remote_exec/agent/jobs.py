@@ -10,16 +10,24 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..model.errors import ConfigurationError, MaxRuntimeExceeded, RemoteExecError, WorkerDied
 from ..model.errors import ALL as ERRORS
-from ..model.job import AttemptRecord, Cause, DeathCertificate, JobRecord, JobState, Outcome, OutcomeKind, Phase
+from ..model.errors import ConfigurationError, MaxRuntimeExceeded, RemoteExecError, WorkerDied
+from ..model.job import (
+    AttemptRecord,
+    Cause,
+    DeathCertificate,
+    JobRecord,
+    JobState,
+    Outcome,
+    OutcomeKind,
+    Phase,
+)
 from ..model.pool import PoolSpec
 from ..serial import failures, failures_json, pickling
 from ..wire import frames, protocol
@@ -112,7 +120,9 @@ class Job:
         self.phases = granted.phases
         self._started_at = time.time()
         self.why = "it runs"
-        record = replace(self.record, state=JobState.RUNNING, started_at=self._started_at, attempts=self.attempt)
+        record = replace(
+            self.record, state=JobState.RUNNING, started_at=self._started_at, attempts=self.attempt
+        )
         self.record = record
         self.agent.journal.transition(
             self.name,
@@ -208,7 +218,8 @@ class Job:
             self._retry()
         else:
             error = WorkerDied(
-                f"the worker that ran {self.record.function} died: {certificate.message}", certificate=certificate
+                f"the worker that ran {self.record.function} died: {certificate.message}",
+                certificate=certificate,
             )
             self._fail(error, certificate.cause)
 
@@ -217,7 +228,9 @@ class Job:
 
     def _retry(self) -> None:
         delay = RETRY_SECONDS[min(self.attempt - 1, len(RETRY_SECONDS) - 1)]
-        self.why = f"attempt {self.attempt} of {1 + int(self.spec['max_retry_attempts'])} failed; the next is due"
+        self.why = (
+            f"attempt {self.attempt} of {1 + int(self.spec['max_retry_attempts'])} failed; the next is due"
+        )
         self.certificate = None
         self.agent.reactor.after(delay, self._restart)
 
@@ -299,9 +312,7 @@ def _queued(agent: Agent) -> int:
     return sum(1 for job in agent.jobs.values() if job.record.state is JobState.QUEUED)
 
 
-def finish(
-    agent: Agent, name: str, *, state: JobState, cause: Cause, outcome: Outcome, summary: str
-) -> None:
+def finish(agent: Agent, name: str, *, state: JobState, cause: Cause, outcome: Outcome, summary: str) -> None:
     """Write down how a job ended; tell who waits once that is durable."""
     future = agent.journal.finish(
         name, state=state, ended_at=time.time(), outcome=outcome, cause=cause, summary=summary
@@ -333,7 +344,9 @@ def finish_orphan(agent: Agent, message: protocol.OrphanEnded, body: bytes) -> N
         outcome = Outcome(kind=OutcomeKind.OK, parts=(kept,))
     else:
         outcome = Outcome(kind=OutcomeKind.FAILED, failure=body.decode(errors="replace"))
-    finish(agent, record.name, state=record.state, cause=record.cause, outcome=outcome, summary=record.summary)
+    finish(
+        agent, record.name, state=record.state, cause=record.cause, outcome=outcome, summary=record.summary
+    )
 
 
 def recover(agent: Agent, adopted_leases: set[str]) -> None:

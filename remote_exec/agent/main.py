@@ -34,7 +34,9 @@ def main(runtime: str, digest: str, version: str) -> int:
     except BlockingIOError:
         return 0
     logging.basicConfig(
-        filename=layout.agent_log, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        filename=layout.agent_log,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -43,7 +43,13 @@ class Processes:
     """Starts, links and forgets. Owned by the loop's thread; what is heard goes to `on_message`."""
 
     def __init__(
-        self, reactor: Reactor, *, runtime: str, sockets: str, on_message: Told, on_lost: Callable[[str, str], None]
+        self,
+        reactor: Reactor,
+        *,
+        runtime: str,
+        sockets: str,
+        on_message: Told,
+        on_lost: Callable[[str, str], None],
     ) -> None:
         self._reactor = reactor
         self._runtime = runtime

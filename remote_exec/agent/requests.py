@@ -14,7 +14,7 @@ from ..model.job import JobRecord, JobState, OutcomeKind
 from ..wire import protocol
 from ..wire.messages import to_plain
 from ..worker.joblog import LOG_NAME, LogReader
-from . import jobs, results
+from . import housekeeping, jobs, results
 from . import pool_events as events
 from .journal import Cursor
 
@@ -240,16 +240,33 @@ def _remove_environment(agent: Agent, arguments: dict[str, Any], _send: Send) ->
 
 
 def _cache(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
-    stats = agent.blobs.stats()
-    return {"blobs": stats.blobs, "size_bytes": stats.size_bytes, "folder": str(agent.layout.blobs)}
+    stats, kept = agent.blobs.stats(), results.Results(agent.journal).stats()
+    return {
+        "blobs": stats.blobs,
+        "size_bytes": stats.size_bytes,
+        "folder": str(agent.layout.blobs),
+        "results": kept.results,
+        "results_bytes": kept.size_bytes,
+        "result_hits": kept.hits,
+    }
 
 
-def _prune(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
-    before = agent.blobs.stats().size_bytes
-    removed = agent.blobs.prune(
-        limit_bytes=int(arguments["limit_bytes"]), roots=agent.journal.referenced_blobs()
-    )
-    return {"removed": len(list(removed)), "removed_bytes": before - agent.blobs.stats().size_bytes}
+def _prune(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
+    """Remove results of calls, bundles and blobs until so much is left."""
+    alive, limit = housekeeping.alive_in(agent), int(arguments["limit_bytes"])
+
+    def prune() -> dict[str, int]:
+        before = agent.blobs.stats().size_bytes
+        forgotten = results.Results(agent.journal).prune(used_before=0.0, limit_bytes=limit)
+        _, blobs = housekeeping.prune_blobs(agent, alive, limit_bytes=limit)
+        after = agent.blobs.stats().size_bytes
+        return {"removed": blobs, "removed_bytes": before - after, "removed_results": forgotten}
+
+    def tell(told: dict[str, int] | None, error: BaseException | None) -> None:
+        send(told if error is None else {"removed": 0, "removed_bytes": 0, "removed_results": 0})
+
+    agent.reactor.in_thread(prune, tell)
+    raise _Later
 
 
 def _tidy(agent: Agent, _: dict[str, Any], send: Send) -> Any:

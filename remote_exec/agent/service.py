@@ -23,6 +23,7 @@ from ..model.job import JobRecord, JobState
 from ..model.layout import Layout
 from ..wire import protocol
 from ..wire.control import peer_uid
+from . import jobs
 from . import pool_events as events
 from .adoption import adopt, adopted_lease, note_fork_server
 from .bundles import materialise, place_of
@@ -30,7 +31,6 @@ from .cache import BlobMissing, BlobStore
 from .deaths import certify, oom_kills
 from .environments import EnvironmentStore
 from .housekeeping import Housekeeping
-from . import jobs
 from .jobs import Job
 from .journal import Journal
 from .leases import Client, LeaseEntry
@@ -60,7 +60,9 @@ class Agent:
         self.started_at = time.time()
         self.host = resources()
         self.pools = Pools(
-            events.Resources(self.host.cpus, self.host.memory_bytes, tuple(gpu.name for gpu in self.host.gpus))
+            events.Resources(
+                self.host.cpus, self.host.memory_bytes, tuple(gpu.name for gpu in self.host.gpus)
+            )
         )
         self.journal = Journal.open(layout.journal)
         self.blobs = BlobStore(layout.blobs)
@@ -97,7 +99,9 @@ class Agent:
             events.StopWorker: self._stop_worker,
             events.KillWorker: lambda i: self._signal(i.pool, i.worker, signal.SIGKILL),
             events.StopForkServer: lambda i: self.processes.tell_server(i.pool, protocol.StopForkServer()),
-            events.TellWaits: lambda i: self._tell_lease(i.lease, protocol.LeaseWaits(i.lease, i.phase, i.why)),
+            events.TellWaits: lambda i: self._tell_lease(
+                i.lease, protocol.LeaseWaits(i.lease, i.phase, i.why)
+            ),
             events.RefuseLease: self._refuse,
             events.TellLost: self._tell_lost,
         }
@@ -160,7 +164,9 @@ class Agent:
     def _prepare_environment(self, instruction: events.PrepareEnvironment) -> None:
         spec, pool = instruction.spec.environment, instruction.pool
         if spec.kind is EnvironmentKind.INTERPRETER and os.access(spec.python, os.X_OK):
-            self.reactor.soon(lambda: self.happen(events.EnvironmentReady(time.monotonic(), pool, spec.python)))
+            self.reactor.soon(
+                lambda: self.happen(events.EnvironmentReady(time.monotonic(), pool, spec.python))
+            )
             return
         self.environments.use(self._uv)
         store = self.environments
@@ -224,7 +230,9 @@ class Agent:
         entry.pid = server.pids.get(instruction.worker, 0) if server is not None else 0
         self._tell_lease(
             entry.id,
-            protocol.LeaseGranted(entry.id, instruction.worker, entry.pid, instruction.phases, instruction.warm),
+            protocol.LeaseGranted(
+                entry.id, instruction.worker, entry.pid, instruction.phases, instruction.warm
+            ),
         )
 
     def _stop_worker(self, instruction: events.StopWorker) -> None:
@@ -252,7 +260,8 @@ class Agent:
         if entry is None:
             return
         self._tell_lease(
-            entry.id, protocol.WorkerLost(entry.id, instruction.begun, instruction.item, instruction.certificate)
+            entry.id,
+            protocol.WorkerLost(entry.id, instruction.begun, instruction.item, instruction.certificate),
         )
         for name, (lease, _) in list(self.running_leases.items()):
             if lease == entry.id:

@@ -95,6 +95,7 @@ def reach(
         sock.close()
         if time.monotonic() > deadline:
             raise HostUnavailable(
-                "the agent of this machine does not answer", hint=f"see {layout.agent_log}, or: remote-exec doctor"
+                "the agent of this machine does not answer",
+                hint=f"see {layout.agent_log}, or: remote-exec doctor",
             )
         time.sleep(NAP_SECONDS)

@@ -83,7 +83,8 @@ def _look() -> Session:
     welcome = received[0].message if received else None
     if not isinstance(welcome, protocol.Welcome) or not welcome.accepted:
         raise HostUnavailable(
-            "the agent that runs is of an incompatible version", hint="remote-exec hosts start"
+            "the agent that runs is of an incompatible version, and does not understand this one",
+            hint="remote-exec hosts stop",
         )
     sock.settimeout(None)
     return sessions.Session(sock, welcome)

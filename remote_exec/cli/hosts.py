@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import Any
 
@@ -67,8 +69,14 @@ def stop() -> None:
     if not running():
         note("no agent runs on this machine")
         return
-    pid = session().welcome.pid
-    ask("stop")
+    try:
+        pid = session().welcome.pid
+        ask("stop")
+    except HostUnavailable:
+        pid = _listening_pid()
+        if not pid:
+            raise
+        os.kill(pid, signal.SIGTERM)  # it speaks another version's protocol, but knows this
     deadline = time.monotonic() + STOP_SECONDS
     while local.connect(layout()) is not None or _lives(pid):
         if time.monotonic() > deadline:
@@ -79,9 +87,22 @@ def stop() -> None:
     note(f"the agent (process {pid}) has ended")
 
 
-def _lives(pid: int) -> bool:
-    import os
+def _listening_pid() -> int:
+    """Return the process that listens on the agent's socket; 0 where the system does not tell."""
+    import socket
+    import struct
 
+    from ..backends import local
+
+    sock = local.connect(layout())
+    if sock is None or not hasattr(socket, "SO_PEERCRED"):
+        return 0
+    with sock:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[0])
+
+
+def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):

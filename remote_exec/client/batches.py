@@ -171,7 +171,7 @@ class Batches:
         self._length = max(1, min(wanted, self._length * GROWTH, LONGEST))
         try:
             items = list(itertools.islice(self._arguments, self._length))
-        except BaseException as error:  # noqa: BLE001 - the arguments' own trouble is the consumer's
+        except BaseException as error:
             self._failed, items = error, []
         self._sent += len(items)
         if len(items) < self._length:

@@ -65,7 +65,9 @@ class Call:
         "started_at",
     )
 
-    def __init__(self, captured: Captured, pickled: Pickled, future: RemoteFuture[Any], kind: int = frames.CALL) -> None:
+    def __init__(
+        self, captured: Captured, pickled: Pickled, future: RemoteFuture[Any], kind: int = frames.CALL
+    ) -> None:
         self.captured = captured
         self.pickled = pickled
         self.future = future

@@ -195,7 +195,8 @@ class Channel:
             return _death(self.lost, call)
         if self.granted is None:
             return errors.HostUnavailable(
-                "the agent is gone before it gave this call a worker", hint="call again: another will be started"
+                "the agent is gone before it gave this call a worker",
+                hint="call again: another will be started",
             )
         return errors.WorkerDied(
             f"the worker that ran {call.captured.name} is gone; how it died is unknown, since its agent is gone too"

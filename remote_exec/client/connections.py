@@ -46,7 +46,9 @@ class Connections:
                 session = self._sessions[layout] = open_session(layout)
             return session
 
-    def dispatcher(self, layout: Layout, key: str, request: dict[str, Any], *, max_workers: int) -> Dispatcher:
+    def dispatcher(
+        self, layout: Layout, key: str, request: dict[str, Any], *, max_workers: int
+    ) -> Dispatcher:
         """Return the dispatcher of a pool and bundle."""
         with self._lock:
             found = self._dispatchers.get((layout, key))

@@ -198,7 +198,11 @@ class Dispatcher:
             if channel.granted is None:
                 return channel.waits.why if channel.waits is not None else "it waits for a worker"
             first = next(iter(channel.in_flight), call.number)
-            return "it runs" if first == call.number else f"{call.number - first} calls run before it on its worker"
+            return (
+                "it runs"
+                if first == call.number
+                else f"{call.number - first} calls run before it on its worker"
+            )
 
     def credit(self, call: Call, count: int) -> None:
         """Let a generator call yield more values."""
@@ -254,7 +258,9 @@ class Dispatcher:
             if future.done():
                 return
             self._followers.append(future)
-            remaining = RECHECK_SECONDS if deadline is None else min(RECHECK_SECONDS, deadline - time.monotonic())
+            remaining = (
+                RECHECK_SECONDS if deadline is None else min(RECHECK_SECONDS, deadline - time.monotonic())
+            )
             condition.wait(max(0.0, remaining))
         with contextlib.suppress(ValueError):
             self._followers.remove(future)
@@ -390,7 +396,7 @@ class Dispatcher:
         else:
             try:
                 value = pickling.load(stream, buffers)
-            except BaseException as error:  # noqa: BLE001 - a class that is missing here is the call's outcome
+            except BaseException as error:
                 failure = error
                 self._completions.append(lambda: call.future.set_exception(failure))
             else:
@@ -427,7 +433,11 @@ class Dispatcher:
             self._settle(channel, calls, error)
         channel.abandon()
         if self._single:
-            self.fail(channel.why_ended(calls[0]) if calls else WorkerDied("its worker has ended; its state is gone"))
+            self.fail(
+                channel.why_ended(calls[0])
+                if calls
+                else WorkerDied("its worker has ended; its state is gone")
+            )
             return
         with self._lock:
             self._grow()
@@ -460,7 +470,11 @@ class Dispatcher:
         for channel in self._channels:
             if not channel.in_flight:
                 return channel
-            if channel.granted and self._room(channel, call) and (best is None or _load(channel) < _load(best)):
+            if (
+                channel.granted
+                and self._room(channel, call)
+                and (best is None or _load(channel) < _load(best))
+            ):
                 best = channel
         if best is not None and len(self._channels) < self._max_workers and len(best.in_flight) >= DEPTH // 2:
             return None
@@ -510,7 +524,7 @@ class Dispatcher:
             return True
         seconds = call.captured.seconds * call.items
         depth = DEPTH if seconds < SHORT_SECONDS else 2 if seconds < PREFETCHED_SECONDS else 1
-        return 0.0 < seconds and load < depth and channel.bytes_in_flight < WINDOW_BYTES
+        return seconds > 0.0 and load < depth and channel.bytes_in_flight < WINDOW_BYTES
 
     def _grow(self) -> None:
         """Ask for another worker if calls wait that are worth one. Under `_lock`."""
@@ -581,7 +595,11 @@ class Dispatcher:
         now = time.monotonic()
         with self._lock:
             for channel in list(self._channels):
-                if not channel.in_flight and not self._queue and now - channel.idle_since > self._idle_seconds:
+                if (
+                    not channel.in_flight
+                    and not self._queue
+                    and now - channel.idle_since > self._idle_seconds
+                ):
                     self._channels.remove(channel)
                     channel.release()
 
@@ -589,7 +607,9 @@ class Dispatcher:
         """Give all workers back; with `cancel`, stop what runs first."""
         if cancel:
             with self._lock:
-                calls = list(self._queue) + [c for channel in self._channels for c in channel.in_flight.values()]
+                calls = list(self._queue) + [
+                    c for channel in self._channels for c in channel.in_flight.values()
+                ]
             for call in calls:
                 with contextlib.suppress(HostUnavailable):
                     self.cancel(call)
@@ -612,8 +632,6 @@ class Dispatcher:
         for channel in self._channels:
             channel.abandon()
         self._channels.clear()
-
-
 
 
 def rebuild(text: str) -> BaseException:

@@ -119,7 +119,9 @@ class JobFuture(RemoteFuture[Any]):
         elif body:
             self.set_exception(rebuild(body.decode()))
         else:
-            self.set_exception(RemoteError(f"the job {self._name} has {value['state']}; nothing more is kept of it"))
+            self.set_exception(
+                RemoteError(f"the job {self._name} has {value['state']}; nothing more is kept of it")
+            )
 
     def _become_cancelled(self) -> None:
         RemoteFuture.__mro__[1].cancel(self)  # type: ignore[attr-defined]

@@ -31,7 +31,9 @@ VOLATILE = frozenset(
     }
 )  # fmt: skip
 VOLATILE_PREFIXES = ("VSCODE_", "PYDEVD_", "REMOTE_EXEC_AGENT_")
-OF_ANOTHER_ENVIRONMENT = frozenset({"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX"})
+OF_ANOTHER_ENVIRONMENT = frozenset(
+    {"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX"}
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,9 @@ def environment_of(captured: Captured, options: Options) -> tuple[EnvironmentSpe
 
 def variables_of(options: Options, environment: EnvironmentSpec) -> dict[str, str]:
     """Return the worker's environment variables: this process's, without what means nothing there, and its own."""
-    variables = {k: v for k, v in os.environ.items() if k not in VOLATILE and not k.startswith(VOLATILE_PREFIXES)}
+    variables = {
+        k: v for k, v in os.environ.items() if k not in VOLATILE and not k.startswith(VOLATILE_PREFIXES)
+    }
     if environment.kind is not EnvironmentKind.INTERPRETER:
         for name in OF_ANOTHER_ENVIRONMENT:
             variables.pop(name, None)
@@ -193,4 +197,4 @@ def told_of(name: str, options: Options) -> dict[str, Any]:
 
 def same_variables(before: Mapping[Any, Any]) -> bool:
     """Whether this process's environment variables are still those; `before` is a copy of ``os.environ._data``."""
-    return os.environ._data == before  # type: ignore[attr-defined]  # noqa: SLF001
+    return os.environ._data == before  # type: ignore[attr-defined]

@@ -20,9 +20,8 @@ import traceback
 from typing import Any
 
 from ..serial import pickling
-from ..wire import frames
+from ..wire import frames, protocol
 from ..wire.control import ControlStream
-from ..wire import protocol
 from ..wire.stream import CallStream
 from .joblog import LOG_NAME, LogWriter
 from .lease import Lease, Outcome
@@ -93,7 +92,9 @@ class Attendant(threading.Thread):
             call, function = lease.running, lease.running_function
             if call:
                 self._tell(
-                    protocol.CallOrphaned(lease.id, call, lease.name_of(call, function), function, lease.started_at)
+                    protocol.CallOrphaned(
+                        lease.id, call, lease.name_of(call, function), function, lease.started_at
+                    )
                 )
 
     def orphan_ended(self, lease: Lease, outcome: Outcome) -> None:
@@ -133,7 +134,7 @@ class Attendant(threading.Thread):
         try:
             while True:
                 self._turn()
-        except BaseException:  # noqa: BLE001 - a worker without its attendant must not live
+        except BaseException:
             traceback.print_exc(file=sys.__stderr__)
             os._exit(70)
 
@@ -169,7 +170,9 @@ class Attendant(threading.Thread):
 
     def _timeout_ms(self, lease: Lease | None) -> int | None:
         if self._deadline is not None:
-            return max(1, min(int(TICK_SECONDS * 1000), int((self._deadline[2] - time.monotonic()) * 1000) + 1))
+            return max(
+                1, min(int(TICK_SECONDS * 1000), int((self._deadline[2] - time.monotonic()) * 1000) + 1)
+            )
         return int(TICK_SECONDS * 1000) if lease is not None else None
 
     def _tick(self, lease: Lease) -> None:
@@ -319,5 +322,5 @@ class Attendant(threading.Thread):
             self._tell(protocol.CallStopped(lease.id, call))
 
     def _stack(self) -> str:
-        frame = sys._current_frames().get(self._main)  # noqa: SLF001
+        frame = sys._current_frames().get(self._main)
         return "".join(traceback.format_stack(frame)) if frame is not None else ""

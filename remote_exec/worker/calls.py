@@ -53,7 +53,10 @@ class Calls:
 
     def enter_bundle(self, lease: Lease) -> None:
         """Make the lease's local code importable. A worker sees one bundle in its life; the agent sees to that."""
-        roots = [os.path.normpath(os.path.join(lease.attach.bundle_path, root)) for root in lease.attach.import_roots]
+        roots = [
+            os.path.normpath(os.path.join(lease.attach.bundle_path, root))
+            for root in lease.attach.import_roots
+        ]
         new = [root for root in roots if root not in sys.path]
         if lease.attach.bundle_path and new:
             sys.path[:0] = new
@@ -104,7 +107,7 @@ class Calls:
                 value = streams.exhaust(self, lease, frame.call, value)
             args = kwargs = buffers = None
             pickled = pickling.dump(value)
-        except BaseException as error:  # noqa: BLE001 - whatever the function raised is its answer
+        except BaseException as error:
             args = kwargs = buffers = value = None
             self._fail(lease, frame.call, function.name, started_at, error)
             return
@@ -115,7 +118,12 @@ class Calls:
         self._answer(lease, outcome)
 
     def _run(
-        self, lease: Lease, call: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        lease: Lease,
+        call: int,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         # From here to the end an interrupt meant for this call raises KeyboardInterrupt in the function.
         lease.running = call
@@ -174,7 +182,16 @@ class Calls:
         now = time.time()
         self._answer(
             lease,
-            Outcome(call, name, now, now, False, [text.encode()], cause=Cause.SERIALIZATION, summary="could not be loaded"),
+            Outcome(
+                call,
+                name,
+                now,
+                now,
+                False,
+                [text.encode()],
+                cause=Cause.SERIALIZATION,
+                summary="could not be loaded",
+            ),
         )
 
     def _answer(self, lease: Lease, outcome: Outcome) -> None:
@@ -193,7 +210,9 @@ class Calls:
                     lease.stream.send_now(header + parts[0])
                 else:
                     lease.stream.send(
-                        lease.stream.frame(frames.RESULT, parts, _raw(outcome.buffers), flags=flags, call=outcome.call)
+                        lease.stream.frame(
+                            frames.RESULT, parts, _raw(outcome.buffers), flags=flags, call=outcome.call
+                        )
                     )
                 return
             except OSError:
@@ -209,7 +228,13 @@ class Calls:
             return
         stream, buffers = lease.stream.parts(frame)
         items = pickling.load(stream, buffers)
-        call, run, begun, pack_into, lease_id = function.call, self._run, self._begun, BEGUN.pack_into, self._lease_id
+        call, run, begun, pack_into, lease_id = (
+            function.call,
+            self._run,
+            self._begun,
+            BEGUN.pack_into,
+            self._lease_id,
+        )
         number = frame.call
         answers: list[tuple[bool, Any]] = []
         first = 0
@@ -220,7 +245,7 @@ class Calls:
             pack_into(begun, 0, lease_id, number, index)
             try:
                 answers.append((True, run(lease, number, call, args, {})))
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 answers.append((False, self._item_failure(lease, number, function.name, error)))
                 if number in lease.interrupted:
                     break
@@ -247,7 +272,12 @@ class Calls:
         flags = frames.LAST if last else 0
         lease.stream.send(
             lease.stream.frame(
-                frames.BATCH_RESULT, pickled.stream, _raw(pickled.buffers), flags=flags, function=first, call=call
+                frames.BATCH_RESULT,
+                pickled.stream,
+                _raw(pickled.buffers),
+                flags=flags,
+                function=first,
+                call=call,
             )
         )
 
@@ -264,7 +294,7 @@ class Calls:
             stream, buffers = lease.stream.parts(frame)
             function.call = pickling.load(stream, buffers)
             function.failure = ""
-        except BaseException as error:  # noqa: BLE001 - told with the first call of it
+        except BaseException as error:
             function.call = None
             function.failure = failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
 

@@ -146,7 +146,7 @@ class ForkServer:
                 continue
             try:
                 importlib.import_module(name)
-            except BaseException as error:  # noqa: BLE001 - the function's own import will say it to the user
+            except BaseException as error:
                 failed[name] = f"{type(error).__name__}: {error}"
         gc.collect()
         gc.freeze()  # a child's collections must not touch, and so copy, these pages

@@ -29,7 +29,12 @@ def run_commands(commands: tuple[str, ...]) -> None:
 
     for command in commands:
         done = subprocess.run(  # noqa: S602 - the user's own shell commands
-            command, shell=True, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False, executable=_shell()
+            command,
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+            executable=_shell(),
         )
         if done.stderr:
             sys.stderr.write(done.stderr.decode(errors="replace"))

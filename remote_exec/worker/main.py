@@ -58,7 +58,7 @@ def become_worker(ends: Ends, variables: Mapping[str, str], *, fresh: bool) -> N
             told = ",".join(str(number) for number in astuple(ends))
             os.execv(sys.executable, [sys.executable, "-c", BOOT, runtime, told])  # noqa: S606
         work(ends)
-    except BaseException:  # noqa: BLE001 - nothing may unwind into the fork server's own frames
+    except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(70)

@@ -40,7 +40,7 @@ def _stream(calls: Calls, lease: Lease, call: int, generator: Generator[Any, Any
         except StopIteration as stop:
             return stop.value
         pickled = pickling.dump(value)
-        calls._flush_output(lease, call)  # noqa: SLF001
+        calls._flush_output(lease, call)
         lease.stream.send(
             lease.stream.frame(frames.YIELD, pickled.stream, [b.raw() for b in pickled.buffers], call=call)
         )
