@@ -32,6 +32,9 @@ class RemoteFuture(Future[T], Generic[T]):
         'succeeded'
     """
 
+    cached: bool = False
+    """Whether this is the stored result of an earlier call (`cache=True`)."""
+
     _call: Call | None = None
     _dispatcher: Dispatcher | None = None
 
@@ -117,5 +120,8 @@ class RemoteFuture(Future[T], Generic[T]):
         if not self.done() and timeout is not None:
             raise TimeoutError
 
+
+SPENT: RemoteFuture[Any] = RemoteFuture()  # stands for the future of a call that has ended
+SPENT.set_result(None)
 
 __all__ = ["CancelledError", "RemoteFuture", "TimeoutError"]

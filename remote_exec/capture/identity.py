@@ -16,7 +16,9 @@ import copyreg
 import functools
 import hashlib
 import struct
+import sys
 from collections.abc import Callable, Iterable
+from pickle import PickleBuffer
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -39,12 +41,14 @@ _CACHED_FUNCTION: type = type(functools.lru_cache(len))
 # set by the interpreter, abc or pickling itself; what dataclasses add follows from the rest
 _CLASS_BOOKKEEPING = frozenset(
     {
-        "__dict__", "__weakref__", "__module__", "__qualname__", "__slotnames__", "__annotations_cache__",
+        "__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__slotnames__", "__annotations_cache__",
         "__annotate__", "__annotate_func__", "__dataclass_fields__", "__dataclass_params__",
         "__abstractmethods__", "_abc_impl", "__static_attributes__", "__firstlineno__", "__classcell__",
         "__parameters__",
     }
 )  # fmt: skip
+# whether two equal ones are one object depends on whether their code was compiled or loaded
+_UNNUMBERED: frozenset[type] = frozenset({tuple, frozenset, CodeType})
 _FUNCTION_BOOKKEEPING = frozenset({"__wrapped__"})
 
 
@@ -101,19 +105,20 @@ class _Walk:
     # --- values -------------------------------------------------------------------------------------------------
 
     def _take(self, value: Any) -> None:
-        kind = type(value)
+        kind = _kind(value)
         plain = _PLAIN.get(kind)
         if plain is not None:
             data = plain(value)
             self._tag(kind.__name__, len(data))
             self._hash.update(data)
             return
-        number = self._numbers.get(id(value))
-        if number is not None:
-            self._tag("again", number)
-            return
-        self._numbers[id(value)] = len(self._numbers)
-        self._alive.append(value)
+        if kind not in _UNNUMBERED:
+            number = self._numbers.get(id(value))
+            if number is not None:
+                self._tag("again", number)
+                return
+            self._numbers[id(value)] = len(self._numbers)
+            self._alive.append(value)
         self._follow(value, kind)
 
     def _tag(self, word: str, number: int = 0) -> None:
@@ -166,7 +171,7 @@ class _Walk:
         self._hash.update(b"".join(digests))
 
     def _array(self, array: Any) -> None:
-        self._parts("array", (("dtype", array.dtype), ("", tuple(array.shape))))
+        self._parts("array", (("", repr(array.dtype)), ("", tuple(array.shape))))
         if array.dtype.hasobject:
             self._parts("elements", ((f".flat[{i}]", part) for i, part in enumerate(array.ravel().tolist())))
             return
@@ -174,8 +179,7 @@ class _Walk:
         self._hash.update(contiguous.reshape(-1).view("u1").data if contiguous.size else b"")
 
     def _tensor(self, tensor: Any) -> None:
-        import torch
-
+        torch: Any = sys.modules["torch"]
         facts = (str(tensor.dtype), str(tensor.device), bool(tensor.requires_grad), type(tensor).__qualname__)
         plain = tensor.detach().cpu().contiguous()
         self._parts("tensor", (("", facts), ("", tuple(tensor.shape))))
@@ -261,7 +265,8 @@ class _Walk:
         if isinstance(reduced, str):
             self._name("name", getattr(value, "__module__", None), reduced)
             return
-        make, args, state, items, pairs, setter = cast("tuple[Any, ...]", (*reduced, *(None,) * 6)[:6])
+        padded: tuple[Any, ...] = (*reduced, *(None,) * 6)
+        make, args, state, items, pairs, setter = padded[:6]
         self._path.append(kind.__name__)
         self._parts(
             "object",
@@ -287,6 +292,10 @@ class _Walk:
 class _Discard:
     def write(self, data: Any) -> None:
         pass
+
+
+def _kind(value: object) -> type[Any]:
+    return type(value)
 
 
 def _float(value: float) -> bytes:
@@ -329,6 +338,8 @@ def _own_parts(value: Any, kind: type[Any]) -> tuple[Any, ...] | None:
         return (value.__module__, value.__qualname__)
     if kind in (bytearray, memoryview):
         return (bytes(value),)
+    if kind is PickleBuffer:
+        return (value.raw().tobytes(),)
     if kind is MappingProxyType:
         return (dict(value),)
     return None
@@ -336,7 +347,8 @@ def _own_parts(value: Any, kind: type[Any]) -> tuple[Any, ...] | None:
 
 def _state_parts(state: Any) -> Iterable[tuple[str, Any]]:
     if type(state) is dict:
-        for name, part in cast("dict[Any, Any]", state).items():
+        attributes = cast("dict[str, Any]", state)
+        for name, part in attributes.items():
             yield "", name
             yield f".{name}", part
     else:

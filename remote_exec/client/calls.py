@@ -88,6 +88,13 @@ class Call:
         """The name by which it is known everywhere; empty before it has been sent."""
         return f"{self.captured.name}-{self.channel.lease}-{self.number}" if self.channel is not None else ""
 
+    def spend(self) -> RemoteFuture[Any]:
+        """Return the future, to be completed, and let go of it: it refers to this call, and may hold gigabytes."""
+        from ..future import SPENT
+
+        future, self.future = self.future, SPENT
+        return future
+
     def drop_arguments(self) -> None:
         """Let go of the arguments' memory: they have been sent and will not be sent again."""
         self.pickled = Pickled([], [])

@@ -120,6 +120,7 @@ class Dispatcher:
         Raises:
             BaseException: what the call raised.
         """
+        future = call.future
         with self._lock:
             self._check()
             if not self._queue and (channel := self._with_room(call)) is not None:
@@ -129,7 +130,6 @@ class Dispatcher:
             if self._queue or len(self._channels) == 0:
                 self._grow()
         self._run_completions()
-        future = call.future
         try:
             self.wait(future, None)
         except KeyboardInterrupt:
@@ -156,7 +156,7 @@ class Dispatcher:
             self._channels.clear()
         for call in calls:
             if not call.future.done():
-                call.future.set_exception(error)
+                call.spend().set_exception(error)
 
     def cancel_queued(self) -> None:
         """Cancel the calls that have not been sent."""
@@ -164,7 +164,7 @@ class Dispatcher:
             calls = list(self._queue)
             self._queue.clear()
         for call in calls:
-            _cancelled(call.future)
+            _cancelled(call.spend())
 
     def cancel(self, call: Call) -> bool:
         """Withdraw a queued call, or have a running one stopped; False when it has ended."""
@@ -177,7 +177,7 @@ class Dispatcher:
             else:
                 return False
         if channel is None:
-            _cancelled(call.future)
+            _cancelled(call.spend())
         else:
             # An agent that died has a successor, who has taken its workers over.
             session = channel.session if not channel.session.lost else self._session()
@@ -388,19 +388,20 @@ class Dispatcher:
 
     def _outcome(self, channel: Channel, call: Call, frame: Frame) -> None:
         stream, buffers = channel.stream.parts(frame)
+        future = call.spend()
         if frame.flags & frames.CANCELLED:
-            self._completions.append(lambda: _cancelled(call.future))
+            self._completions.append(lambda: _cancelled(future))
         elif frame.flags & frames.FAILED:
             text = bytes(stream).decode()
-            self._completions.append(lambda: call.future.set_exception(rebuild(text)))
+            self._completions.append(lambda: future.set_exception(rebuild(text)))
         else:
             try:
                 value = pickling.load(stream, buffers)
             except BaseException as error:
                 failure = error
-                self._completions.append(lambda: call.future.set_exception(failure))
+                self._completions.append(lambda: future.set_exception(failure))
             else:
-                self._completions.append(lambda: call.future.set_result(value))
+                self._completions.append(lambda: future.set_result(value))
         self._completions.append(lambda: self._reporter.ended(call))
 
     def _output(self, channel: Channel, frame: Frame) -> None:
@@ -451,11 +452,11 @@ class Dispatcher:
                 call.channel, call.number = None, 0
                 again.append(call)
             elif lost is not None and lost.certificate.cause.value == "cancelled":
-                _cancelled(call.future)
+                _cancelled(call.spend())
             elif call.on_values is not None and call.kind == frames.BATCH:
                 call.on_values(-1, (error, lost.item if lost is not None else 0))
             else:
-                call.future.set_exception(error if call is calls[0] else channel.why_ended(call))
+                call.spend().set_exception(error if call is calls[0] else channel.why_ended(call))
             if call not in again:
                 self._reporter.ended(call)
         if again:
@@ -547,7 +548,7 @@ class Dispatcher:
             failure = error
             calls = list(self._queue)
             self._queue.clear()
-            self._completions += [lambda call=call: call.future.set_exception(failure) for call in calls]
+            self._completions += [lambda call=call: call.spend().set_exception(failure) for call in calls]
             return
         self._start_thread()
         if self._opening is not None:
@@ -659,4 +660,4 @@ def _deliver_batch(call: Call, first: int, answers: Any, last: bool) -> None:
     if call.on_values is not None:
         call.on_values(first, answers)
     if last and not call.future.done():
-        call.future.set_result(None)
+        call.spend().set_result(None)

@@ -23,13 +23,14 @@ class RemoteIterator(Iterator[T], Generic[T]):
     def __init__(self, dispatcher: Dispatcher, call: Call) -> None:
         self._dispatcher = dispatcher
         self._call = call
+        self._future = call.future
         self._values: deque[Any] = deque()
         self._taken = 0
         call.on_values = lambda _index, value: self._values.append(value)
         dispatcher.submit(call)
 
     def __next__(self) -> T:
-        values, future = self._values, self._call.future
+        values, future = self._values, self._future
         if not values:
             self._dispatcher.wait(future, None, until=lambda: bool(values) or future.done())
         if not values:
@@ -61,7 +62,7 @@ class RemoteIterator(Iterator[T], Generic[T]):
 
     def close(self) -> None:
         """Stop the generator."""
-        if not self._call.future.done():
+        if not self._future.done():
             self._dispatcher.cancel(self._call)
 
     def __del__(self) -> None:

@@ -1,0 +1,225 @@
+"""Results of earlier calls, for functions with `cache=True`: found before a call is sent, kept after it.
+
+A call's key is made of the function's source and all that it reaches (`capture.identity`), its local modules (the
+bundle's digest), its environment and variables, the Python minor, and its arguments. Results lie at the agent, where
+every process finds them, and go when they were not used for long. What raised is not kept, and neither is a result
+while its call's arguments have no identity: that is an error, since whoever asks for a cache wants to know.
+
+Generators and durable jobs are not cached. `map` looks up and keeps each item by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import io
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..capture.function import Captured as Found
+from ..capture.function import python_version
+from ..capture.identity import digest_of
+from ..future import RemoteFuture
+from ..model.environment import EnvironmentKind
+from ..model.errors import RemoteExecError
+from ..serial import pickling
+from .calls import Call, Captured
+from .connections import connections
+
+if TYPE_CHECKING:
+    from .target import Place, Target
+
+VERSION = 1  # of what keys are made of
+INLINE_BYTES = 64 << 10
+AHEAD = 4  # results of `map` that wait to be taken, for each worker
+
+
+class CachedFuture(RemoteFuture[Any]):
+    """The future of a call whose result is kept before anyone sees it: later it may have been changed."""
+
+    keep: Callable[[Any], None] | None = None
+
+    def set_result(self, result: Any) -> None:
+        """Keep the result, then hand it on."""
+        if self.keep is not None:
+            self.keep(result)
+        super().set_result(result)
+
+
+@dataclass
+class ResultCache:
+    """The results of one captured function at one place. Use `result_cache`.
+
+    Attributes:
+        function: the function itself.
+        target: where its calls go.
+        sent: the function as calls carry it.
+        digest: of all that the results depend on but the arguments.
+    """
+
+    function: Callable[..., Any]
+    target: Target
+    sent: Captured
+    digest: str
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the stored result of this call, or run it and store its result.
+
+        Raises:
+            ConfigurationError: an argument has no identity; the message leads to it.
+            BaseException: what the call raised.
+        """
+        future, call = self._begin(args, kwargs)
+        return self.target.dispatcher.run(call) if call is not None else future.result()
+
+    def submit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteFuture[Any]:
+        """Return the call's future: done already when there is a stored result. Raises as `run` does."""
+        future, call = self._begin(args, kwargs)
+        if call is not None:
+            self.target.dispatcher.submit(call)
+        return future
+
+    def map(
+        self,
+        arguments: Iterable[tuple[Any, ...]],
+        *,
+        ordered: bool,
+        return_exceptions: bool,
+        timeout: float | None,
+    ) -> Iterator[Any]:
+        """Yield the results of many calls, stored or not, some of them ahead of being taken."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        coming = iter(arguments)
+        pending: deque[RemoteFuture[Any]] = deque()
+        window = AHEAD * self.target.dispatcher.max_workers
+
+        def fill() -> None:
+            while len(pending) < window and (item := next(coming, None)) is not None:
+                pending.append(self.submit(item, {}))
+
+        try:
+            fill()
+            while pending:
+                future = pending[0] if ordered else _first(pending, deadline)
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                error = future.exception(left)
+                pending.remove(future)
+                fill()
+                if error is not None and not return_exceptions:
+                    raise error
+                yield future.result() if error is None else error
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[RemoteFuture[Any], Call | None]:
+        key = self._key(args, kwargs)
+        future = CachedFuture()
+        if self._find(key, future):
+            return future, None
+        future.keep = functools.partial(self._keep, key)
+        call = Call(self.sent, pickling.dump_arguments(args, kwargs), future)
+        future._call, future._dispatcher = call, self.target.dispatcher
+        return future, call
+
+    def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        whole = hashlib.sha256(self.digest.encode())
+        for name, value in _named(self.function, args, kwargs):
+            whole.update(f"{name}={digest_of(value, name=f'argument {name!r}')};".encode())
+        return whole.hexdigest()
+
+    def _find(self, key: str, future: CachedFuture) -> bool:
+        told, body = connections.session(self.target.place.layout).start("cached", {"key": key}).result()
+        if not told["found"]:
+            return False
+        try:
+            value = pickling.load(bytearray(body))
+        except RemoteExecError as error:
+            connections.reporter.note(f"a cached result of {self.sent.name} is of no use: {error.message}")
+            return False
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["created_at"]))
+        connections.reporter.note(f"cached result of {self.sent.name} from {when}")
+        future.cached = True
+        future.set_running_or_notify_cancel()
+        future.set_result(value)
+        return True
+
+    def _keep(self, key: str, value: Any) -> None:
+        """Store a result; that this fails is said, and spoils nothing."""
+        try:
+            data = pickling.dump_bytes(value)
+            facts = {"key": key, "function": self.sent.name, "size": len(data), "digest": ""}
+            session = connections.session(self.target.place.layout)
+            if len(data) > INLINE_BYTES:
+                facts["digest"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
+                session.upload_file(facts["digest"], io.BytesIO(data), size=len(data))
+                data = b""
+            session.ask("remember", facts, body=data)
+        except RemoteExecError as error:
+            connections.reporter.note(f"the result of {self.sent.name} was not cached: {error.message}")
+
+
+def result_cache(function: Callable[..., Any], found: Found, target: Target, sent: Captured) -> ResultCache:
+    """Return the cache of a function's results, as it is captured now.
+
+    Raises:
+        ConfigurationError: something that the function reaches has no identity; the message leads to it.
+    """
+    code = digest_of(function, name=sent.name)
+    return ResultCache(function, target, sent, digest_of((code, *_surroundings(found, target.place)), name="place"))
+
+
+def _surroundings(found: Found, place: Place) -> tuple[object, ...]:
+    """What a result depends on beside the function and its arguments."""
+    environment = place.request["pool"].environment
+    own = environment.kind is EnvironmentKind.INTERPRETER
+    return (
+        VERSION,
+        python_version(),
+        found.local_code.bundle.digest,
+        environment.digest,
+        _installed() if own else (),
+        sorted(place.options.environment_variables.items()),
+        place.options.pre_execution_commands,
+        place.options.pre_execution_script and _text(place.options.pre_execution_script),
+    )
+
+
+def _installed() -> tuple[str, ...]:
+    """What is installed here, by the names of the folders that say so: ``numpy-2.1.0.dist-info``."""
+    found: set[str] = set()
+    for folder in sys.path:
+        try:
+            found.update(name for name in os.listdir(folder or ".") if name.endswith((".dist-info", ".egg-info")))
+        except OSError:
+            continue
+    return tuple(sorted(found))
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _named(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[tuple[str, Any]]:
+    """The arguments under their names: ``f(1)`` and ``f(x=1)`` are the same call. A default left out is no argument."""
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except (TypeError, ValueError):  # the call itself will say what is wrong with it
+        return [*((str(index), value) for index, value in enumerate(args)), *kwargs.items()]
+    return list(bound.arguments.items())
+
+
+def _first(pending: deque[RemoteFuture[Any]], deadline: float | None) -> RemoteFuture[Any]:
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    done = wait(pending, left, FIRST_COMPLETED).done
+    return next((future for future in pending if future in done), pending[0])
