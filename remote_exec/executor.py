@@ -168,7 +168,7 @@ class RemoteExecutor(Executor):
             if dispatcher is None:
                 dispatcher = self._dispatchers[key] = connections.private(
                     place.layout,
-                    place.request,
+                    place.request | {"max_workers": place.max_workers},  # the pool is this executor's alone
                     max_workers=place.max_workers,
                     idle_seconds=float("inf"),
                     opening=self._opening() if self._initializer is not None else None,

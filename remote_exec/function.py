@@ -15,6 +15,7 @@ from .capture.function import Captured as Found
 from .capture.function import FunctionCapture, log_level
 from .client.batches import Batches
 from .client.calls import Call, Captured
+from .client.connections import connections
 from .client.generators import RemoteIterator
 from .client.target import Place, Target, find_target, same_variables, told_of
 from .future import RemoteFuture
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from .capture.preflight import Preflight
+    from .client.result_cache import ResultCache
     from .options import OptionKeywords
     from .remote_class import RemoteClass
 
@@ -64,6 +66,7 @@ class RemoteFunction(Generic[P, R]):
         self._sent: Captured | None = None
         self._found: Found | None = None
         self._kind = _PLAIN
+        self._results: ResultCache | None = None
         self._variables: dict[Any, Any] = {}
         with contextlib.suppress(AttributeError):
             update_wrapper(self, function, updated=())
@@ -91,6 +94,8 @@ class RemoteFunction(Generic[P, R]):
         target, sent = self._current()
         if self._kind is _JOB:
             return cast("RemoteFuture[R]", self._submit_job(target, sent, args, kwargs))
+        if self._results is not None:
+            return cast("RemoteFuture[R]", self._results.submit(args, kwargs))
         call = self._new_call(target, sent, args, kwargs)
         target.dispatcher.submit(call)
         return call.future
@@ -129,6 +134,10 @@ class RemoteFunction(Generic[P, R]):
     ) -> Iterator[R]:
         """`map` over tuples of arguments."""
         target, sent = self._current()
+        if self._results is not None:
+            return self._results.map(
+                arguments, ordered=ordered, return_exceptions=return_exceptions, timeout=timeout
+            )
         batches = Batches(
             target.dispatcher,
             sent,
@@ -165,17 +174,22 @@ class RemoteFunction(Generic[P, R]):
             self._function, Options.from_keywords(Origin.CALL, **keywords).over(self._options)
         )
 
-    def preflight(self) -> Preflight:
+    def preflight(self, *args: Any, **kwargs: Any) -> Preflight:
         """Say what would travel and what cannot work, without running anything.
+
+        Args:
+            *args: of a call, if their sizes are wanted too.
+            **kwargs: likewise.
 
         Raises:
             SerializationError: the function cannot be pickled; `path` leads to the culprit.
             SizeLimitExceeded: its local code is too large.
-            ConfigurationError: an option is wrong.
+            ConfigurationError: a configuration file is wrong.
         """
         from .capture.preflight import look
 
-        return look(self._capture.current(), self._options)
+        arguments = {**{str(index): value for index, value in enumerate(args)}, **kwargs}
+        return look(self._capture.current(), self._options, function=self._function, arguments=arguments)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -204,10 +218,16 @@ class RemoteFunction(Generic[P, R]):
             return target, sent
         target = find_target(found, self._options)
         sent = sent_of(self._name, found, target.place)
-        self._found, self._target, self._sent = found, target, sent
         self._kind = _kind_of(self._function, target.place.options)
+        self._results = self._result_cache(found, target, sent) if self._kind is _CACHED else None
+        self._found, self._target, self._sent = found, target, sent
         self._variables = dict(os.environ._data)  # type: ignore[attr-defined]
         return target, sent
+
+    def _result_cache(self, found: Found, target: Target, sent: Captured) -> ResultCache:
+        from .client.result_cache import result_cache
+
+        return result_cache(self._function, found, target, sent)
 
     def _new_call(
         self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -222,6 +242,8 @@ class RemoteFunction(Generic[P, R]):
     ) -> object:
         if self._kind is _GENERATOR:
             return RemoteIterator(target.dispatcher, self._new_call(target, sent, args, kwargs))
+        if self._results is not None:
+            return self._results.run(args, kwargs)
         from .client.jobs import run_job
 
         return run_job(self._submit_job(target, sent, args, kwargs))
@@ -236,15 +258,18 @@ class RemoteFunction(Generic[P, R]):
         return submit_job(target.place, sent, pickling.dump_arguments(args, kwargs), name=name)
 
 
-_PLAIN, _GENERATOR, _JOB = "plain", "generator", "job"
+_PLAIN, _GENERATOR, _JOB, _CACHED = "plain", "generator", "job", "cached"
 
 
 def _kind_of(function: Callable[..., Any], options: Options) -> str:
+    kind = _PLAIN
     if options.name or options.detach or options.max_retry_attempts or options.use_spot_instances:
-        return _JOB
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        return _GENERATOR
-    return _PLAIN
+        kind = _JOB
+    elif inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        kind = _GENERATOR
+    if options.cache and kind is not _PLAIN:
+        connections.reporter.note(f"option 'cache' is ignored: results of a {kind} are not cached")
+    return _CACHED if options.cache and kind is _PLAIN else kind
 
 
 def sent_of(name: str, found: Found, place: Place) -> Captured:

@@ -433,7 +433,11 @@ class Agent:
         try:
             upload = client.uploads.get(put.digest)
             if upload is None:
-                upload = client.uploads[put.digest] = self.blobs.put_stream(put.digest)
+                upload = self.blobs.put_stream(put.digest)
+                if upload.offset:  # a former agent's; this client sends from the beginning
+                    upload.abort()
+                    upload = self.blobs.put_stream(put.digest)
+                client.uploads[put.digest] = upload
             upload.write(body)
             if put.last:
                 del client.uploads[put.digest]

@@ -155,12 +155,13 @@ class ResultCache:
         """Store a result; that this fails is said, and spoils nothing."""
         try:
             data = pickling.dump_bytes(value)
-            facts = {"key": key, "function": self.sent.name, "size": len(data), "digest": ""}
+            size, digest = len(data), ""
             session = connections.session(self.target.place.layout)
-            if len(data) > INLINE_BYTES:
-                facts["digest"] = f"sha256:{hashlib.sha256(data).hexdigest()}"
-                session.upload_file(facts["digest"], io.BytesIO(data), size=len(data))
+            if size > INLINE_BYTES:
+                digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+                session.upload_file(digest, io.BytesIO(data), size=size)
                 data = b""
+            facts = {"key": key, "function": self.sent.name, "size": size, "digest": digest}
             session.ask("remember", facts, body=data)
         except RemoteExecError as error:
             connections.reporter.note(f"the result of {self.sent.name} was not cached: {error.message}")

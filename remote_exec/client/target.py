@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..capture.function import Captured, python_version, source_paths
+from ..capture.environment import environment_of as environment_of
+from ..capture.function import Captured, source_paths
+from ..capture.preflight import warnings_of
 from ..config import Config, load_config, resolve_instance_types
 from ..instances import InstanceType, shape_of
 from ..model.environment import EnvironmentKind, EnvironmentSpec
@@ -83,6 +85,8 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
     instance, options = choose(load_config(), given)
     layout = Layout.of(os.environ)
     environment, wheels = environment_of(captured, options)
+    for sentence in warnings_of(captured, environment):
+        connections.reporter.note(sentence)
     spec = PoolSpec(
         environment=environment,
         variables=variables_of(options, environment),
@@ -132,26 +136,6 @@ def choose(config: Config, given: Options) -> tuple[InstanceType, Options]:
     raise ConfigurationError(
         "no instance type can be had: " + "; ".join(refusals), option="instance_type", hint='use "local"'
     )
-
-
-def environment_of(captured: Captured, options: Options) -> tuple[EnvironmentSpec, dict[str, Path]]:
-    """Return the environment that a function asks for, and the wheels that must be on the host for it."""
-    if options.job_conda_env:
-        from ..capture.dependencies import conda_environment
-
-        return conda_environment(options.job_conda_env, python=python_version()), {}
-    if options.dependencies is None:
-        return EnvironmentSpec(kind=EnvironmentKind.INTERPRETER, python=sys.executable), {}
-    from ..capture.dependencies import resolve
-
-    found = resolve(
-        options.dependencies,
-        third_party=captured.reach.third_party,
-        here=True,
-        python=python_version(),
-        base_folder=Path.cwd(),
-    )
-    return found.spec, dict(found.wheel_files)
 
 
 def variables_of(options: Options, environment: EnvironmentSpec) -> dict[str, str]:

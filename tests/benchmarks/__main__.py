@@ -1,7 +1,9 @@
-"""Run the benchmarks and print ratios beside their bars: ``python -m tests.benchmarks [--quick] [--only NAME ...]``.
+"""Run the benchmarks and print ratios beside their bars.
 
-Never a test: figures depend on the machine, so ours and the peers' rounds alternate in one run and only ratios are
-judged. Runs against agents of its own, in a temporary folder, and stops them at the end.
+``python -m tests.benchmarks [--quick] [--only NAME ...] [--json FILE]``
+
+Never a test: figures depend on the machine, so ours and the peers' rounds alternate in one run and only
+ratios are judged. Runs against agents of its own, in a temporary folder, and stops them at the end.
 """
 
 from __future__ import annotations
@@ -91,8 +93,10 @@ def _progress(row: Row) -> None:
 
 
 def _warm(folder: Path) -> None:
-    """Have the runtime unpacked, its bytecode written, and the agent there; in a process of its own, since most peers
-    fork this one and are to find no thread of ours in it."""
+    """Have the runtime unpacked, its bytecode written, and the agent there.
+
+    In a process of its own, since most peers fork this one and are to find no thread of ours in it.
+    """
     script = folder / "warm.py"
     script.write_text("from remote_exec import remote\n\nremote(lambda: None)()\n")
     run_python([str(script)], environ={}, folder=folder)
@@ -109,9 +113,9 @@ def _stop(home: Path) -> None:
 
 def _machine() -> list[str]:
     return [
-        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, "
-        "nobody pinned; 2 workers each; PPE is concurrent.futures.ProcessPoolExecutor, its start method in brackets; "
-        "medians of interleaved rounds",
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "nobody pinned; 2 workers each; medians of interleaved rounds",
+        "PPE is concurrent.futures.ProcessPoolExecutor, its start method in brackets",
         f"load average at the start: {_load()}",
     ]
 

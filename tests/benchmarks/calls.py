@@ -200,7 +200,7 @@ def arrays(bench: Bench) -> None:
         }
         if peers.installed(bench, "Ray"):
             stack.enter_context(peers.ray())
-            import ray
+            import ray  # type: ignore[import-not-found]
 
             far_take, far_give = ray.remote(peers.checksum), ray.remote(peers.fresh_array)
             argument["Ray"] = lambda: ray.get(far_take.remote(array))

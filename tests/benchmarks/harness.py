@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table: what was measured, beside what, and whether the bar is met (None: there is none)."""
+    """One line of the table: what was measured, beside what, and whether its bar, if any, is met."""
 
     what: str
     ours: str
@@ -204,4 +204,4 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(
         "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
         for line in cells
-    ).replace(" --- ", " --- ")
+    )

@@ -1,7 +1,7 @@
 """What we are measured beside: a bare pipe, and the executors that are installed.
 
-Each peer gives `call(x)`, which runs `identity(x)` elsewhere and waits, and some give an executor. They are started
-before any thread of ours exists, since most of them fork this process.
+Each peer gives `call(x)`, which runs `identity(x)` elsewhere and waits, and some give an executor. They are
+started before any thread of ours exists, since most of them fork this process.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def process_pool(method: str = "fork") -> Iterator[Peer]:
 @contextlib.contextmanager
 def loky() -> Iterator[Peer]:
     """Joblib's executor."""
-    from loky import ProcessPoolExecutor as Loky
+    from loky import ProcessPoolExecutor as Loky  # type: ignore[import-untyped]
 
     executor = Loky(max_workers=WORKERS)
     list(executor.map(identity, range(50)))
@@ -99,7 +99,7 @@ def loky() -> Iterator[Peer]:
 @contextlib.contextmanager
 def ray() -> Iterator[Peer]:
     """Ray, a cluster of its own on this machine."""
-    import ray
+    import ray  # type: ignore[import-not-found]
 
     ray.init(num_cpus=WORKERS, include_dashboard=False, logging_level="ERROR")
     remote = ray.remote(identity)
@@ -113,7 +113,7 @@ def ray() -> Iterator[Peer]:
 @contextlib.contextmanager
 def dask() -> Iterator[Peer]:
     """Dask distributed, a local cluster of processes."""
-    from distributed import Client
+    from distributed import Client  # type: ignore[import-not-found]
 
     with Client(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as client:
         client.gather(client.map(identity, range(50)))

@@ -31,8 +31,7 @@ def queued(bench: Bench) -> None:
     results = iter(mapped.map(range(items)))
     next(results)
     waiting: list[Any] = [
-        slow.options(job_name_prefix="queued", detach=True).submit(number)  # type: ignore[call-arg]
-        for number in range(jobs)
+        slow.options(job_name_prefix="queued", detach=True).submit(number) for number in range(jobs)
     ]
     time.sleep(1.0)
     after = hosts.memory(session.welcome.pid)["Rss"]

@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from remote_exec.model.layout import Layout
+
 from . import hosts
-from .harness import Bench, megabytes, median_times, run_python, seconds
+from .harness import Bench, median_times, megabytes, run_python, seconds
 
 OURS = """\
 from remote_exec import remote
@@ -71,7 +73,7 @@ def scripts(bench: Bench) -> None:
 
 
 def _script_rounds(
-    bench: Bench, run: Callable[[str], Callable[[], None]], layout: hosts.Layout, *, stopped: bool
+    bench: Bench, run: Callable[[str], Callable[[], None]], layout: Layout, *, stopped: bool
 ) -> dict[str, float]:
     import statistics
 
@@ -106,7 +108,8 @@ def imports(bench: Bench) -> None:
             limit=IMPORT_SECONDS,
             note=f"bare interpreter {seconds(found['bare'])}",
         )
-    asked = f"import json, sys; from remote_exec import remote; print(json.dumps([m for m in {NOT_IMPORTED!r} if m in sys.modules]))"
+    found_here = f"print(json.dumps([m for m in {NOT_IMPORTED!r} if m in sys.modules]))"
+    asked = f"import json, sys; from remote_exec import remote; {found_here}"
     heavy = json.loads(run_python(["-c", asked], environ={}, folder=bench.folder))
     bench.within(
         "of boto3, docker, rich, IPython, ray, numpy in sys.modules",
@@ -172,8 +175,8 @@ os.wait()
 """
 
 
-def _bare_fork(layout: hosts.Layout) -> int:
-    """Return the private memory of a fork that does nothing, of a process that imports what fork servers import."""
+def _bare_fork(layout: Layout) -> int:
+    """Return the private memory of an idle fork of a process that imports what fork servers import."""
     import subprocess
     import sys
     import time

@@ -185,7 +185,7 @@ def _call_in(folder: Path, limit: int) -> Callable[[], object]:
 
 
 def _fill(folder: Path, count: int, total_bytes: int) -> list[Path]:
-    """Write `count` files: most of them small, some big ones (holes but for their first bytes) that make up the sum."""
+    """Write `count` files, most of them small; the sum is made up by big ones with holes."""
     big = count // 50
     big_bytes = (total_bytes - (count - big) * SMALL_FILE_BYTES) // big
     files: list[Path] = []
@@ -221,7 +221,7 @@ def heavy_import(bench: Bench) -> None:
         edit()
         with _function_of(
             "needs_torch",
-            "import torch_helper\n\n\ndef probe():\n    import time\n    return time.time(), torch_helper.edition()\n",
+            "import torch_helper\n\n\ndef probe():\n    return torch_helper.edition()\n",
             bench.folder,
         ) as probe:
             far: RemoteFunction[[], Any] = remote(max_workers=1)(probe)
