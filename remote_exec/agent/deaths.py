@@ -69,4 +69,10 @@ def _last_lines(exited: WorkerExited, folder: Path | None) -> tuple[str, ...]:
     if folder is not None and folder.is_dir():
         with contextlib.suppress(OSError):
             logged = LogReader(folder / LOG_NAME).tail_lines(LAST_LINES)
-    return (*logged, *exited.last_lines)[-LAST_LINES:]
+    lines = [line for line in (*logged, *exited.last_lines) if not _is_machinery(line)]
+    return tuple(lines[-LAST_LINES:])
+
+
+def _is_machinery(line: str) -> bool:
+    """Whether it is a line of a fault handler's stack that tells of this project's own frames."""
+    return line.startswith('  File "') and ("/remote_exec_runtime/" in line or '"<string>", line 1 in' in line)

@@ -16,7 +16,14 @@ _log = logging.getLogger(__name__)
 
 
 class Link:
-    """One peer of the agent. `on_message(message, body)` and `on_end(reason)` are called in the loop's thread."""
+    """One peer of the agent.
+
+    Args:
+        reactor: whose thread it belongs to, and in which it calls back.
+        sock: a connected unix stream socket; the link owns it from now on.
+        on_message: called with each message and its body.
+        on_end: called once with the reason, unless `close` was called before.
+    """
 
     def __init__(
         self,
@@ -49,14 +56,20 @@ class Link:
             return
         try:
             self._stream.send(message, body, fds)
-        except OSError as error:
-            self._reactor.soon(lambda: self.end(str(error)))
+        except (OSError, ProtocolError) as error:
+            reason = str(error)
+            _log.info("a message could not be sent: %s", reason)
+            self._reactor.soon(lambda: self.end(reason))
             return
         if self._stream.wants_write:
             self._reactor.watch(self._stream.fileno(), self._ready, write=True)
 
     def take_fds(self, count: int) -> list[int]:
-        """Return the descriptors that came with a message; the caller owns them."""
+        """Return the descriptors that came with a message; the caller owns them.
+
+        Raises:
+            ProtocolError: the message said that more would come than did.
+        """
         return self._stream.take_fds(count)
 
     def end(self, reason: str) -> None:
@@ -97,7 +110,11 @@ class Link:
         for one in received:
             if self.closed:
                 break
-            self._on_message(one.message, one.body)
+            try:
+                self._on_message(one.message, one.body)
+            except ProtocolError as error:
+                _log.warning("a peer broke the protocol: %s", error.message)
+                self.end(error.message)
 
 
 def close_fds(fds: list[int]) -> None:

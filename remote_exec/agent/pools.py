@@ -53,7 +53,7 @@ UNKNOWN = "unknown"  # the local code of an adopted worker: no lease fits it aga
 FORK_SERVER_KEEP_SECONDS = 60.0  # beyond the last worker's keep-alive
 
 
-# --- state ----------------------------------------------------------------------------------------------------
+# --- state --------------------------------------------------------------------------------------------------
 
 
 class PoolState(str, Enum):

@@ -52,6 +52,7 @@ class Call:
     __slots__ = (
         "captured",
         "channel",
+        "deaths",
         "future",
         "items",
         "kind",
@@ -74,6 +75,7 @@ class Call:
         self.kind = kind
         self.number = 0
         self.size = 0
+        self.deaths = 0  # of workers that it was sent to and that died before they began anything
         self.channel: Channel | None = None
         self.sent_at = 0.0
         self.started_at = time.monotonic()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 DEPTH = 64  # short calls in flight on one channel
 WINDOW_BYTES = 96 << 10  # of small calls in flight on one channel: less than what a socket holds
 LEADERLESS_SECONDS = 0.003
+DEATHS_BEFORE_BEGUN = 3  # workers that may die before they begin anything until a call is given up
 IDLE_SECONDS = 10.0  # how long a lease is kept with nothing in flight
 PREFETCHED_SECONDS = 0.02  # calls up to this long may wait behind one other on their worker
 RECHECK_SECONDS = 0.05  # a waiting thread that does not lead looks again
@@ -448,7 +449,9 @@ class Dispatcher:
         begun = lost.begun if lost is not None else (1 << 62)
         again: list[Call] = []
         for call in calls:
-            if lost is not None and call.number > begun and call.pickled.stream:
+            if not begun:
+                call.deaths += 1  # the worker did not live to begin anything: not for ever
+            if lost is not None and call.number > begun and call.pickled.stream and call.deaths < DEATHS_BEFORE_BEGUN:
                 call.channel, call.number = None, 0
                 again.append(call)
             elif lost is not None and lost.certificate.cause.value == "cancelled":

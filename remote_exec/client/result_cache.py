@@ -126,7 +126,7 @@ class ResultCache:
             return future, None
         future.keep = functools.partial(self._keep, key)
         call = Call(self.sent, pickling.dump_arguments(args, kwargs), future)
-        future._call, future._dispatcher = call, self.target.dispatcher
+        future._call, future._dispatcher = call, self.target.dispatcher  # pyright: ignore[reportPrivateUsage]
         return future, call
 
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

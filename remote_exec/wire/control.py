@@ -1,7 +1,7 @@
 """A control stream over a unix socket: messages with descriptors, queued when the socket is full.
 
 Used by agent, fork server and worker (non-blocking, inside their loops) and by the client's session (blocking).
-A message that carries descriptors is sent whole with them; the receiver gets descriptors in the order sent.
+Descriptors travel with the first byte of their message; the receiver gets them in the order sent.
 """
 
 from __future__ import annotations
@@ -16,18 +16,29 @@ from ..model.errors import ProtocolError
 from .messages import MessageReader, encode
 
 MAX_QUEUED = 256 << 20  # bytes; a peer that reads nothing for so long is cut off
-MAX_FDS = 16
+MAX_FDS = 16  # of one message
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Received(NamedTuple):
-    """One message, its body, and the descriptors that came with the bytes it lay in."""
+    """One message and its body. Its descriptors are taken from the stream, by who knows how many they are."""
 
     message: Any
     body: bytes
 
 
 class ControlStream:
-    """One end of a control stream; one owner thread unless the owner locks."""
+    """One end of a control stream; one owner thread unless the owner locks.
+
+    Args:
+        sock: a connected unix stream socket, blocking or not; the stream owns it from now on.
+
+    Example::
+
+        stream.send(protocol.Fork(1, {}), fds=(theirs.fileno(),))
+        for message, body in stream.receive() or ():
+            ...
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -49,14 +60,27 @@ class ControlStream:
     def send(self, message: object, body: bytes | memoryview = b"", fds: tuple[int, ...] = ()) -> None:
         """Send what can be sent now, queue the rest; descriptors are duplicated while they wait.
 
+        Args:
+            message: one of `protocol`'s.
+            body: bytes that JSON should not carry.
+            fds: descriptors to go along, at most 16; they stay the caller's.
+
         Raises:
-            OSError: the peer is gone.
+            ProtocolError: the message is over a bound.
+            OSError: the peer is gone, or has not read for too long.
         """
+        if len(fds) > MAX_FDS:
+            raise ProtocolError(f"{len(fds)} descriptors are more than one message can carry")
         data = memoryview(encode(message, body))
-        self._queue.append((data, [os.dup(fd) for fd in fds]))
-        self._queued_size += len(data)
-        if self._queued_size > MAX_QUEUED:
+        if self.closed:
+            raise ConnectionError("this end of a control stream is closed")
+        if self._queued_size + len(data) > MAX_QUEUED:
             raise ConnectionError("the peer of a control stream does not read")
+        waiting: list[int] = []
+        self._queue.append((data, waiting))
+        for fd in fds:
+            waiting.append(os.dup(fd))
+        self._queued_size += len(data)
         self.flush()
 
     def flush(self) -> None:
@@ -70,8 +94,8 @@ class ControlStream:
             try:
                 if fds:
                     sent = socket.send_fds(self.sock, [data], fds)
-                    for fd in fds:
-                        os.close(fd)
+                    while fds:
+                        os.close(fds.pop())
                 else:
                     sent = self.sock.send(data)
             except BlockingIOError:
@@ -87,12 +111,18 @@ class ControlStream:
 
         Raises:
             ProtocolError: the peer does not speak this protocol.
+            OSError: the stream has broken.
             BlockingIOError: nothing was there, on a non-blocking socket.
         """
-        data, fds, _, _ = socket.recv_fds(self.sock, 1 << 16, MAX_FDS)
-        for fd in fds:
-            os.set_inheritable(fd, False)
+        data, fds, flags, _ = socket.recv_fds(self.sock, 1 << 16, MAX_FDS, _CLOSE_ON_EXEC)
         self.fds.extend(fds)
+        if not _CLOSE_ON_EXEC:
+            for fd in fds:
+                os.set_inheritable(fd, False)
+        if flags & socket.MSG_CTRUNC:
+            raise ProtocolError(
+                "descriptors were lost: more came than a message may carry, or than can be open"
+            )
         if len(self.fds) > MAX_FDS * 4:
             raise ProtocolError("descriptors came that no message asked for")
         if not data:
@@ -105,7 +135,7 @@ class ControlStream:
         Raises:
             ProtocolError: the message said that more would come than did.
         """
-        if len(self.fds) < count:
+        if not 0 <= count <= len(self.fds):
             raise ProtocolError("a message came without its descriptors")
         return [self.fds.popleft() for _ in range(count)]
 
@@ -120,10 +150,15 @@ class ControlStream:
                 os.close(fd)
         self.fds.clear()
         self._queue.clear()
+        self._queued_size = 0
 
 
 def peer_uid(sock: socket.socket) -> int:
-    """Return the user id of the process at the other end of a unix socket, as the kernel vouches for it."""
+    """Return the user id of the process at the other end of a unix socket, as the kernel vouches for it.
+
+    Raises:
+        OSError: the socket is none of these.
+    """
     if hasattr(socket, "SO_PEERCRED"):
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         return int(struct.unpack("3i", credentials)[1])

@@ -2,6 +2,14 @@
 
 Both ends use the same header; `kind` says what the payload is. A frame longer than `CHUNK` is sent as several,
 all but the last bearing `MORE`; `FrameReader` puts them together again and refuses what passes its bound.
+
+>>> reader = FrameReader()
+>>> data = b"".join(pack(CALL, [b"pickled"], function=1, call=7))
+>>> reader.space()[: len(data)] = data
+>>> reader.filled(len(data))
+>>> frame = reader.next()
+>>> frame.kind == CALL, frame.call, bytes(frame.payload)
+(True, 7, b'pickled')
 """
 
 from __future__ import annotations
@@ -12,10 +20,12 @@ from typing import NamedTuple, Union
 
 from ..model.errors import ProtocolError
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 - evaluated when imported, on 3.10 too
 
 HEADER = struct.Struct("<IBBHIII")  # payload length, kind, flags, buffer count, function id, call number, ack
 HEADER_SIZE = HEADER.size
+_unpack = HEADER.unpack_from
+_new = tuple.__new__
 
 # from the client
 DEFINE = 1  # payload: a pickled function; `function` is the id that calls name it by
@@ -29,11 +39,11 @@ BYE = 8  # the client ends the lease in good order: everything it waited for has
 
 # from the worker
 RESULT = 20  # payload: pickled value, or a failure (flag FAILED)
-BATCH_RESULT = 21  # payload: pickled list of (ok, value or failure JSON); `function` is the first item's index
+BATCH_RESULT = 21  # payload: pickled list of (ok, value or failure JSON); `function`: its first index
 YIELD = 22  # payload: one pickled value of a generator call
 OUTPUT = 23  # payload: bytes written to stdout (flag 0) or stderr (flag STDERR)
 EVENT = 24  # payload: JSON: progress, log records, phases
-GOAWAY = 25  # the worker takes no call after number `call`: later ones were not begun and may be sent elsewhere
+GOAWAY = 25  # the worker begins no call after number `call`: later ones may go elsewhere
 
 # either way
 RELEASE = 40  # payload: packed arena ids that the receiver holds no view of any longer
@@ -47,16 +57,19 @@ STDERR = 8
 CANCELLED = 16
 LAST = 32  # a BATCH_RESULT that completes its batch; a RESULT that ends a generator
 
-CHUNK = 1 << 20
-MAX_MESSAGE = 1 << 40
+CHUNK = 1 << 20  # bytes of payload in one frame
+MAX_MESSAGE = 1 << 40  # bytes of payload in one message; memory is taken as they come, not as announced
 
 
 class Frame(NamedTuple):
-    """One whole frame. `payload` is valid until the reader's next call unless it was put together from chunks."""
+    """One whole frame; `payload` is valid until the reader's next call, unless it was put together from chunks.
+
+    The fields are the arguments of `pack`.
+    """
 
     kind: int
     flags: int
-    count: int
+    buffers: int
     function: int
     call: int
     ack: int
@@ -68,7 +81,7 @@ def pack(
     payload: Sequence[Buffer] = (),
     *,
     flags: int = 0,
-    count: int = 0,
+    buffers: int = 0,
     function: int = 0,
     call: int = 0,
     ack: int = 0,
@@ -79,14 +92,14 @@ def pack(
         kind: one of the constants above.
         payload: its parts, in order; none of them is copied.
         flags: FAILED, ARENA, ... or-ed together.
-        count: how many out-of-band buffers follow the pickle stream.
+        buffers: how many out-of-band buffers follow the pickle stream, at most 65,535.
         function: function id, or as the kind says.
         call: call number, from 1 upwards on each stream.
         ack: the highest call number whose outcome this side has taken in.
     """
     total = sum(len(part) for part in payload)
     if total <= CHUNK:
-        return [HEADER.pack(total, kind, flags, count, function, call, ack), *payload]
+        return [HEADER.pack(total, kind, flags, buffers, function, call, ack), *payload]
     frames: list[Buffer] = []
     left = total
     for part in payload:
@@ -95,15 +108,19 @@ def pack(
             piece = view[start : start + CHUNK]
             left -= len(piece)
             more = MORE if left else 0
-            frames.append(HEADER.pack(len(piece), kind, flags | more, count, function, call, ack))
+            frames.append(HEADER.pack(len(piece), kind, flags | more, buffers, function, call, ack))
             frames.append(piece)
     return frames
 
 
 class FrameReader:
-    """Bytes in, frames out. Feed it what a socket gave; it keeps what is not whole yet.
+    """Bytes in, frames out. It keeps what is not whole yet: at most one chunk, and one message's chunks.
 
     The socket writes straight into `space()`; `filled(n)` says how much it wrote; `next()` gives a frame or None.
+    After a `ProtocolError` the stream is of no use any longer.
+
+    Args:
+        max_message: how many bytes of payload the chunks of one message may add up to.
     """
 
     def __init__(self, *, max_message: int = MAX_MESSAGE) -> None:
@@ -111,8 +128,8 @@ class FrameReader:
         self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
-        self._parts: list[bytes] = []
-        self._parts_size = 0
+        self._first: Frame | None = None  # of a message that comes in chunks; its payload is not kept
+        self._message = bytearray()
         self._max_message = max_message
 
     def space(self) -> memoryview:
@@ -129,48 +146,58 @@ class FrameReader:
 
     @property
     def empty(self) -> bool:
-        """Whether no byte is kept."""
-        return self._start == self._end and not self._parts
+        """Whether no byte is kept: the stream may end here."""
+        return self._start == self._end and self._first is None
 
     def next(self) -> Frame | None:
         """Return the next whole frame, or None when more bytes are needed.
 
         Raises:
-            ProtocolError: the peer sent a length beyond the bound.
+            ProtocolError: the peer passed a bound, or mixed up the chunks of two messages.
         """
-        while self._end - self._start >= HEADER_SIZE:
-            size, kind, flags, count, function, call, ack = HEADER.unpack_from(self._buffer, self._start)
-            if size > CHUNK:
-                raise ProtocolError(f"a frame of {size:,} bytes is over the bound of {CHUNK:,}")
-            body = self._start + HEADER_SIZE
-            if self._end - body < size:
+        while (body := self._start + HEADER_SIZE) <= self._end:
+            size, kind, flags, buffers, function, call, ack = _unpack(self._buffer, self._start)
+            end = body + size
+            if end > self._end:
+                # No frame over the bound can be whole: the buffer never grows to hold one.
+                if size > CHUNK:
+                    raise ProtocolError(f"a frame of {size:,} bytes is over the bound of {CHUNK:,}")
                 self._reserve(HEADER_SIZE + size)
                 return None
-            self._start = body + size
-            if flags & MORE or self._parts:
-                frame = self._collect(Frame(kind, flags, count, function, call, ack, self._view[body : body + size]))
-                if frame is None:
-                    continue
+            self._start = end
+            # As Frame(...), without the call of its Python-level __new__.
+            frame = _new(Frame, (kind, flags, buffers, function, call, ack, self._view[body:end]))
+            if self._first is None and not flags & MORE:
                 return frame
-            return Frame(kind, flags, count, function, call, ack, self._view[body : body + size])
+            whole = self._collect(frame)
+            if whole is not None:
+                return whole
         return None
 
     def _collect(self, frame: Frame) -> Frame | None:
-        self._parts.append(bytes(frame.payload))
-        self._parts_size += len(frame.payload)
-        if self._parts_size > self._max_message:
+        """Put a chunk to those before it; return the message when it is the last."""
+        head = frame._replace(flags=frame.flags & ~MORE, payload=b"")
+        if self._first is None:
+            self._first = head
+        elif head != self._first:
+            raise ProtocolError("the chunks of two messages are mixed up")
+        more = bool(frame.flags & MORE)
+        if more and not frame.payload:
+            raise ProtocolError("a chunk is empty")  # any number of them would pass any bound
+        if len(self._message) + len(frame.payload) > self._max_message:
             raise ProtocolError(f"a message is over the bound of {self._max_message:,} bytes")
-        if frame.flags & MORE:
+        self._message += frame.payload
+        if more:
             return None
-        payload = bytearray().join(self._parts)
-        self._parts, self._parts_size = [], 0
-        return frame._replace(payload=payload, flags=frame.flags & ~MORE)
+        message, self._message, self._first = self._message, bytearray(), None
+        return head._replace(payload=message)
 
     def _reserve(self, size: int) -> None:
+        """Make room for a frame of `size` bytes from where the next one starts."""
         if len(self._buffer) - self._start >= size:
             return
         if len(self._buffer) < size:
-            buffer = bytearray(max(size, CHUNK + HEADER_SIZE))
+            buffer = bytearray(CHUNK + HEADER_SIZE)
             left = self._end - self._start
             buffer[:left] = self._view[self._start : self._end]
             self._buffer, self._view = buffer, memoryview(buffer)

@@ -1,7 +1,8 @@
 """The messages of the control streams: frozen dataclasses to JSON and back, checked field by field.
 
 A message on the wire is ``<json length><body length><json><body>``; the body is bytes that JSON should not carry.
-Nothing here trusts its input: a wrong type, an unknown name, a missing or surplus field is a `ProtocolError`.
+Nothing here trusts its input: a wrong type, an unknown name, a missing or surplus field is a `ProtocolError`, and
+nothing else is. Which messages there are is `protocol`'s to say.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import dataclasses
 import json
 import struct
 import sys
+import threading
 import types
 import typing
+from collections.abc import Callable
 from enum import Enum
-from typing import Any, Callable, TypeVar, Union
+from typing import Any, TypeGuard, TypeVar, Union
 
 from ..model.errors import ProtocolError
 
@@ -22,12 +25,22 @@ MAX_JSON = 16 << 20
 MAX_BODY = 64 << 20
 
 T = TypeVar("T")
+if typing.TYPE_CHECKING:
+    from typing import dataclass_transform
+
+    _TRANSFORM = dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+else:
+    _TRANSFORM = lambda function: function  # noqa: E731 - `dataclass_transform` came with 3.11
+
 Decoder = Callable[[Any, str], Any]
 
 _TYPES: dict[str, type] = {}
 _DECODERS: dict[Any, Decoder] = {}
+_BUILDING: set[Any] = set()
+_LOCK = threading.RLock()  # held while a decoder is built
 
 
+@_TRANSFORM
 def message(cls: type[T]) -> type[T]:
     """Class decorator: make a frozen dataclass that can be sent, known on the wire by its name."""
     made = dataclasses.dataclass(frozen=True)(cls)
@@ -36,8 +49,16 @@ def message(cls: type[T]) -> type[T]:
 
 
 def encode(value: object, body: bytes | memoryview = b"") -> bytes:
-    """Return the bytes of one message."""
+    """Return the bytes of one message.
+
+    Raises:
+        ProtocolError: it is longer than any peer would take.
+        TypeError: it holds what JSON cannot.
+    """
     text = json.dumps([type(value).__name__, value], default=_plain, separators=(",", ":")).encode()
+    if len(text) > MAX_JSON or len(body) > MAX_BODY:
+        size = max(len(text), len(body))
+        raise ProtocolError(f"a {type(value).__name__} of {size:,} bytes is too long to be sent")
     return b"".join((LENGTHS.pack(len(text), len(body)), text, body))
 
 
@@ -49,15 +70,17 @@ def decode(text: bytes | bytearray | memoryview) -> Any:
     """
     try:
         pair = json.loads(bytes(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}") from None
-    if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and pair[0] in _TYPES):
-        raise ProtocolError("not a message of this protocol")
-    return _decoder(_TYPES[pair[0]])(pair[1], pair[0])
+    match pair:
+        case [str(name), value] if name in _TYPES:
+            return from_plain(_TYPES[name], value)
+        case _:
+            raise ProtocolError("not a message of this protocol")
 
 
 class MessageReader:
-    """Bytes in, ``(message, body)`` out."""
+    """Bytes in, ``(message, body)`` out. It keeps one message at most that is not whole yet."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -96,7 +119,10 @@ def from_plain(cls: type[T], value: Any) -> T:
     Raises:
         ProtocolError: the value is not of that shape.
     """
-    return typing.cast(T, _decoder(cls)(value, cls.__name__))
+    try:
+        return typing.cast(T, _decoder(cls)(value, cls.__name__))
+    except RecursionError:
+        raise ProtocolError(f"{cls.__name__} holds itself too often") from None
 
 
 def _plain(value: object) -> Any:
@@ -107,9 +133,19 @@ def _plain(value: object) -> Any:
 
 def _decoder(kind: Any) -> Decoder:
     found = _DECODERS.get(kind)
-    if found is None:
-        found = _DECODERS[kind] = _make_decoder(kind)
-    return found
+    return found if found is not None else _build(kind)
+
+
+def _build(kind: Any) -> Decoder:
+    with _LOCK:
+        if kind in _BUILDING:  # a type that holds itself
+            return lambda value, where: _decoder(kind)(value, where)
+        _BUILDING.add(kind)
+        try:
+            made = _DECODERS[kind] = _make_decoder(kind)
+        finally:
+            _BUILDING.discard(kind)
+        return made
 
 
 def _make_decoder(kind: Any) -> Decoder:
@@ -121,20 +157,23 @@ def _make_decoder(kind: Any) -> Decoder:
         return _union(arguments)
     if origin is tuple:
         return _tuple(arguments)
-    if origin is dict:
+    if origin is dict and arguments[0] is str:
         return _dict(arguments[1])
-    if dataclasses.is_dataclass(kind):
-        return _dataclass(typing.cast(type, kind))
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return _enum(kind)
-    return _scalar(kind)
+    if isinstance(kind, type):
+        if dataclasses.is_dataclass(kind):
+            return _dataclass(kind)
+        if issubclass(kind, Enum):
+            return _enum(kind)
+        if kind in (str, int, float, bool):
+            return _scalar(kind)
+    raise TypeError(f"a message cannot hold {kind!r}")
 
 
-def _scalar(kind: type) -> Decoder:
+def _scalar(kind: type[Any]) -> Decoder:
     def check(value: Any, where: str) -> Any:
         if type(value) is kind:
             return value
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) < 1 << 1000:
             return float(value)
         raise ProtocolError(f"{where} must be {kind.__name__}, not {type(value).__name__}")
 
@@ -164,8 +203,8 @@ def _tuple(kinds: tuple[Any, ...]) -> Decoder:
     repeated = kinds[-1] is Ellipsis
 
     def check(value: Any, where: str) -> Any:
-        if not isinstance(value, list) or not (repeated or len(value) == len(each)):
-            raise ProtocolError(f"{where} must be a list")
+        if not _is_list(value) or not (repeated or len(value) == len(each)):
+            raise ProtocolError(f"{where} must be a list" + ("" if repeated else f" of {len(each)}"))
         if repeated:
             return tuple([each[0](item, where) for item in value])
         return tuple([inner(item, where) for inner, item in zip(each, value)])  # noqa: B905
@@ -177,14 +216,15 @@ def _dict(kind: Any) -> Decoder:
     inner = _decoder(kind)
 
     def check(value: Any, where: str) -> Any:
-        if not isinstance(value, dict):
+        if not _is_object(value):
             raise ProtocolError(f"{where} must be an object")
         return {key: inner(item, f"{where}.{key}") for key, item in value.items()}
 
     return check
 
 
-def _dataclass(kind: type) -> Decoder:
+def _dataclass(kind: type[Any]) -> Decoder:
+    """The fields' decoders are made at the first message: by then every type they name is defined."""
     hints = typing.get_type_hints(kind, vars(sys.modules[kind.__module__]))
     fields = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(kind)}
     required = {
@@ -196,7 +236,7 @@ def _dataclass(kind: type) -> Decoder:
     lenient = bool(getattr(kind, "LENIENT", False))
 
     def check(value: Any, where: str) -> Any:
-        if not isinstance(value, dict) or not required <= value.keys():
+        if not _is_object(value) or not required <= value.keys():
             raise ProtocolError(f"{where} lacks some of {sorted(required)}")
         if not value.keys() <= fields.keys():
             if not lenient:
@@ -205,3 +245,11 @@ def _dataclass(kind: type) -> Decoder:
         return kind(**{name: fields[name](item, f"{where}.{name}") for name, item in value.items()})
 
     return check
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)

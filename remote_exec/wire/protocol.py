@@ -12,7 +12,7 @@ from .messages import message
 
 PROTOCOL = 1
 
-# --- client to agent ------------------------------------------------------------------------------------------
+# --- client to agent ----------------------------------------------------------------------------------------
 
 
 @message
@@ -26,7 +26,8 @@ class Hello:
     runtime: str  # digest of the carried runtime
     python: str
     pid: int
-    settings: dict[str, Any] = field(default_factory=dict)  # of the agent, as the client's configuration has them
+    # the agent's, as the client's configuration has them
+    settings: dict[str, Any] = field(default_factory=lambda: dict[str, Any]())
 
 
 @message
@@ -83,7 +84,7 @@ class PutBlob:
     last: bool
 
 
-# --- agent to client ------------------------------------------------------------------------------------------
+# --- agent to client ----------------------------------------------------------------------------------------
 
 
 @message
@@ -151,7 +152,7 @@ class Reply:
     more: bool = False
 
 
-# --- agent to fork server -------------------------------------------------------------------------------------
+# --- agent to fork server -----------------------------------------------------------------------------------
 
 
 @message
@@ -190,7 +191,7 @@ class StopForkServer:
     """End all workers, and end."""
 
 
-# --- fork server to agent -------------------------------------------------------------------------------------
+# --- fork server to agent -----------------------------------------------------------------------------------
 
 
 @message
@@ -234,7 +235,7 @@ class WorkerExited:
     item: int
 
 
-# --- agent to worker ------------------------------------------------------------------------------------------
+# --- agent to worker ----------------------------------------------------------------------------------------
 
 
 @message
@@ -278,7 +279,7 @@ class StopWorker:
     """End in good order."""
 
 
-# --- worker to agent ------------------------------------------------------------------------------------------
+# --- worker to agent ----------------------------------------------------------------------------------------
 
 
 @message
@@ -351,7 +352,7 @@ class Stack:
     text: str
 
 
-# --- asked through Request, told in Reply -----------------------------------------------------------------------
+# --- asked through Request, told in Reply -------------------------------------------------------------------
 
 
 @message

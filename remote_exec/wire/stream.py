@@ -1,12 +1,11 @@
 """A call stream as both ends use it: frames over a socket, big messages through shared arenas.
 
-Blocking, and safe for several senders (a lock around each send); one reader at a time, which the owner sees to.
-Knows nothing of calls.
+Blocking, and safe for several senders (a lock around each send); one reader at a time, which the owner sees to,
+and which is also the one that asks for `parts`. Knows nothing of calls.
 """
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import threading
@@ -16,9 +15,11 @@ from typing import Union
 from ..model.errors import ProtocolError
 from . import frames
 from .arenas import THRESHOLD, ReceivingArenas, SendingArenas, pack_ids, unpack_ids
-from .frames import HEADER, Frame, FrameReader
+from .frames import Frame, FrameReader
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 - evaluated when imported, on 3.10 too
+
+MANY = 0xFFFF  # what the header's `buffers` holds when there are so many or more: then the payload begins with it
 
 
 def inline(
@@ -34,10 +35,31 @@ def inline(
     """Return what to send for one message when its buffers go over the stream itself."""
     if not buffers:
         return frames.pack(kind, stream, flags=flags, function=function, call=call, ack=ack)
-    size = sum(len(part) for part in stream)
-    table = struct.pack(f"<{len(buffers) + 1}Q", size, *[len(buffer) for buffer in buffers])
-    parts = [table, *stream, *buffers]
-    return frames.pack(kind, parts, flags=flags, count=len(buffers), function=function, call=call, ack=ack)
+    sizes = [sum(len(part) for part in stream), *[len(buffer) for buffer in buffers]]
+    if len(buffers) >= MANY:
+        sizes.insert(0, len(buffers))
+    parts = [struct.pack(f"<{len(sizes)}Q", *sizes), *stream, *buffers]
+    count = min(len(buffers), MANY)
+    return frames.pack(kind, parts, flags=flags, buffers=count, function=function, call=call, ack=ack)
+
+
+def _inlined(frame: Frame) -> tuple[Buffer, list[Buffer]]:
+    """Take apart what `inline` made, in one copy: buffers may outlive the frame, and are aligned."""
+    payload = memoryview(frame.payload)
+    count, position = frame.buffers, 0
+    if count == MANY and len(payload) >= 8:
+        count, position = struct.unpack_from("<Q", payload)[0], 8
+    if position + 8 * (count + 1) > len(payload):
+        raise ProtocolError("a message's lengths do not add up")
+    sizes = struct.unpack_from(f"<{count + 1}Q", payload, position)
+    position += 8 * (count + 1)
+    if position + sum(sizes) != len(payload):
+        raise ProtocolError("a message's lengths do not add up")
+    pieces: list[memoryview] = []
+    for size in sizes:
+        pieces.append(payload[position : position + size])
+        position += size
+    return pieces[0], [bytearray(piece) for piece in pieces[1:]]
 
 
 class CallStream:
@@ -45,7 +67,14 @@ class CallStream:
 
     Args:
         sock: a connected, blocking stream socket.
-        fd_socket: a second one over which descriptors of arenas go, where both ends share a machine; None elsewhere.
+        fd_socket: a second one, over which descriptors of arenas go where both ends share a machine; None elsewhere.
+
+    Example::
+
+        stream = CallStream(sock)
+        stream.send(stream.frame(frames.CALL, [pickled], buffers, function=1, call=7))
+        while (frame := stream.receive()) is not None:
+            data, buffers = stream.parts(frame)
     """
 
     def __init__(self, sock: socket.socket, fd_socket: socket.socket | None = None) -> None:
@@ -72,16 +101,26 @@ class CallStream:
         call: int = 0,
         ack: int = 0,
     ) -> list[Buffer]:
-        """Return what to send for one message: a pickle stream and its out-of-band buffers."""
-        size = sum(len(part) for part in stream)
-        total = size + sum(len(buffer) for buffer in buffers)
-        if total >= THRESHOLD and self._sending is not None:
-            parts = [b"".join(stream) if len(stream) > 1 else stream[0], *buffers]
-            payload = self._sending.pack(parts)
-            return [
-                HEADER.pack(len(payload), kind, flags | frames.ARENA, len(buffers), function, call, ack),
-                payload,
-            ]
+        """Return what to send for one message: a pickle stream and its out-of-band buffers.
+
+        A big one is copied into an arena here and now; what is returned must then be sent, and soon.
+
+        Args:
+            kind: of the frame.
+            stream: the pickle, in order.
+            buffers: contiguous bytes each.
+            flags: as for `frames.pack`.
+            function: as for `frames.pack`.
+            call: as for `frames.pack`.
+            ack: as for `frames.pack`.
+        """
+        if self._sending is not None:
+            total = sum(len(part) for part in stream) + sum(len(buffer) for buffer in buffers)
+            parts = [b"".join(stream) if len(stream) != 1 else stream[0], *buffers]
+            payload = self._sending.pack(parts) if total >= THRESHOLD else None
+            if payload is not None:
+                flags |= frames.ARENA
+                return frames.pack(kind, [payload], flags=flags, function=function, call=call, ack=ack)
         return inline(kind, stream, buffers, flags=flags, function=function, call=call, ack=ack)
 
     def parts(self, frame: Frame) -> tuple[Buffer, list[Buffer]]:
@@ -95,17 +134,7 @@ class CallStream:
                 raise ProtocolError("an arena message came over a stream that has no arenas")
             views = self._receiving.unpack(frame.payload)
             return views[0], list(views[1:])
-        if not frame.count:
-            return frame.payload, []
-        sizes = struct.unpack_from(f"<{frame.count + 1}Q", frame.payload)
-        position = 8 * (frame.count + 1)
-        if position + sum(sizes) != len(frame.payload):
-            raise ProtocolError("a message's lengths do not add up")
-        pieces: list[Buffer] = []
-        for size in sizes:
-            pieces.append(bytearray(frame.payload[position : position + size]))
-            position += size
-        return pieces[0], pieces[1:]
+        return (frame.payload, []) if not frame.buffers else _inlined(frame)
 
     def send(self, *messages: list[Buffer]) -> None:
         """Send whole messages, as `frame` or `frames.pack` made them, and what the arenas have to tell.
@@ -113,38 +142,50 @@ class CallStream:
         Raises:
             OSError: the peer is gone.
         """
-        pieces = self._notices()
-        for one in messages:
-            pieces += one
         with self.send_lock:
+            pieces = self._notices()
+            for one in messages:
+                pieces += one
             self._send_all(pieces)
 
     def send_now(self, data: bytes) -> None:
-        """Send bytes that are whole frames already: the short way for small calls."""
-        if self._receiving is not None and self._receiving._released:  # noqa: SLF001
-            data = b"".join([*self._notices(), data])
+        """Send bytes that are whole frames already: the short way for small calls.
+
+        Raises:
+            OSError: the peer is gone.
+        """
         with self.send_lock:
+            if self._receiving is not None and self._receiving.released:
+                data = b"".join([*self._notices(), data])
             self.sock.sendall(data)
 
     def try_send(self, message: list[Buffer]) -> bool:
-        """Send a small message if it can be done without waiting; return whether it was."""
+        """Send a small message if that can be begun without waiting; return whether it was sent.
+
+        It waits only for the rest of a message that the socket has taken a part of: a frame must not be cut.
+
+        Raises:
+            OSError: the peer is gone.
+        """
         data = b"".join(message)
         if not self.send_lock.acquire(blocking=False):
             return False
         try:
-            poller = select.poll()
-            poller.register(self.sock, select.POLLOUT)
-            if not poller.poll(0):
-                return False
             sent = self.sock.send(data, socket.MSG_DONTWAIT)
             if sent < len(data):
                 self.sock.sendall(memoryview(data)[sent:])
+        except BlockingIOError:
+            return False
         finally:
             self.send_lock.release()
         return True
 
     def next(self) -> Frame | None:
-        """Return the next frame that has arrived whole; RELEASE and DROP are dealt with here."""
+        """Return the next frame that has arrived whole, or None; RELEASE and DROP are dealt with here.
+
+        Raises:
+            ProtocolError: the peer does not speak this protocol.
+        """
         while True:
             frame = self.reader.next()
             if frame is None or frame.kind < frames.RELEASE:
@@ -167,7 +208,12 @@ class CallStream:
         return size
 
     def receive(self) -> Frame | None:
-        """Wait for the next frame; None at the end of the stream."""
+        """Wait for the next frame; None at the end of the stream, even where that cuts a message.
+
+        Raises:
+            ProtocolError: the peer does not speak this protocol.
+            OSError: the stream has broken.
+        """
         while True:
             frame = self.next()
             if frame is not None:
@@ -176,18 +222,19 @@ class CallStream:
                 return None
 
     def close(self) -> None:
-        """Close both sockets; harmless when repeated."""
+        """Close both sockets; harmless when repeated. Arrays that were received live on."""
         self.closed = True
         self.sock.close()
         if self._fd_socket is not None:
             self._fd_socket.close()
+        if self._sending is not None:
+            self._sending.close()
 
     def _notices(self) -> list[Buffer]:
         pieces: list[Buffer] = []
         if self._receiving is not None and (released := self._receiving.take_released()):
             pieces += frames.pack(frames.RELEASE, [pack_ids(released)])
-        if self._sending is not None and self._sending.dropped:
-            dropped, self._sending.dropped = self._sending.dropped, []
+        if self._sending is not None and (dropped := self._sending.take_dropped()):
             pieces += frames.pack(frames.DROP, [pack_ids(dropped)])
         return pieces
 

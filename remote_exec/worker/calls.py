@@ -290,6 +290,10 @@ class Calls:
 
     def _on_define(self, lease: Lease, frame: Frame) -> None:
         function = lease.functions.setdefault(frame.function, Function())
+        # Calls are numbered in the order they are sent: the one that comes with this definition is the next. If
+        # loading the function ends the process, that call has had its turn, and must not end others.
+        _, begun, item = BEGUN.unpack_from(self._begun)
+        BEGUN.pack_into(self._begun, 0, self._lease_id, begun + 1, 0)
         try:
             stream, buffers = lease.stream.parts(frame)
             function.call = pickling.load(stream, buffers)
@@ -297,6 +301,7 @@ class Calls:
         except BaseException as error:
             function.call = None
             function.failure = failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
+        BEGUN.pack_into(self._begun, 0, self._lease_id, begun, item)
 
     def _on_context(self, lease: Lease, frame: Frame) -> None:
         told = json.loads(bytes(frame.payload))

@@ -34,7 +34,8 @@ from .calls import BEGUN
 from .output import drain, make_pipe
 
 ORPHAN_SECONDS = 60.0  # how long it waits for another agent
-LAST_BYTES = 8192
+LAST_BYTES = 16384
+LAST_LINES = 100  # a fault handler's stack is long; the agent tells the function's part of it
 # Importing these starts threads or claims devices, so that a fork of the importer is not sound.
 NEVER_PRELOADED = frozenset({"jax", "tensorflow", "cupy", "cudf", "rmm", "ray", "pyspark", "grpc", "obstore"})
 
@@ -212,7 +213,7 @@ class ForkServer:
                 signal=-code if code < 0 else None,
                 exit_code=code if code >= 0 else None,
                 peak_memory=usage.ru_maxrss * scale,
-                last_lines=tuple(last.decode(errors="replace").splitlines()[-20:]),
+                last_lines=tuple(last.decode(errors="replace").splitlines()[-LAST_LINES:]),
                 lease=lease.rstrip(b"\0").decode(errors="replace"),
                 begun=begun,
                 item=item,

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import signal
-import subprocess
 import sys
-import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remote_exec import RemoteExecutor
+from remote_exec import RemoteExecutor, remote
 from remote_exec.errors import DeserializationError, SerializationError, WorkerDied
 
 AT_ONCE_SECONDS = 3.0
@@ -98,10 +93,6 @@ def make(cls: type, go_wrong: Callable[[], None]) -> Any:
     return cls(go_wrong)
 
 
-def keep_until_collected(_value: object) -> str:
-    return "returned"
-
-
 def collect(value: object) -> str:
     del value
     return "collected"
@@ -133,44 +124,127 @@ def pool() -> Iterator[RemoteExecutor]:
         yield executor
 
 
-DEATHS = {
-    "os._exit": (exit_hard, None, EXIT_CODE, "exit code 7"),
-    "segfault": (segfault, signal.SIGSEGV, None, "SIGSEGV"),
-    "kill": (be_killed, signal.SIGKILL, None, "SIGKILL"),
-}
-KILLERS = [pytest.param(*row, id=name) for name, row in DEATHS.items()]
-
 Start = Callable[[RemoteExecutor, Callable[[], None]], "Future[Any]"]
-PLACES: dict[str, Start] = {
+OVER_THERE: dict[str, Start] = {
     "unpickling the function": lambda pool, how: pool.submit(holding(AtUnpickle(how))),
     "unpickling an argument": lambda pool, how: pool.submit(identity, AtUnpickle(how)),
     "running": lambda pool, how: pool.submit(call, how),
     "pickling the result": lambda pool, how: pool.submit(make, AtPickle, how),
     "collecting an argument": lambda pool, how: pool.submit(collect, AtCollection(how, os.getpid())),
 }
-if __name__ == "__main__":
-    with RemoteExecutor(max_parallel_jobs=2) as ex:
-        for place, start in PLACES.items():
-            for how in fail, exit_softly, exit_hard, segfault, be_killed:
-                t = time.time()
-                try:
-                    f = start(ex, how)
-                    e = f.exception(10)
-                    r = None if e else f.result()
-                except BaseException as x:
-                    e = x
-                    r = "RAISED"
-                print(place, how.__name__, "%.2f" % (time.time() - t), type(e).__name__, repr(str(e))[:200], r, flush=True)
-                t = time.time()
-                try:
-                    assert ex.submit(pow, 2, 3).result(10) == 8
-                except BaseException as x:
-                    print("AFTER", repr(x))
-                print("   after %.2f" % (time.time() - t))
-        for how in fail, exit_softly:
-            for f in (lambda: ex.submit(holding(AtPickle(how))), lambda: ex.submit(identity, AtPickle(how)), lambda: ex.submit(make, AtUnpickle, how)):
-                try:
-                    e = f().exception(10)
-                    print(how.__name__, repr(e))
-                except BaseException as x:
-                    print(how.__name__, "RAISED", repr(x))
+HERE: dict[str, Start] = {
+    "pickling the function": lambda pool, how: pool.submit(holding(AtPickle(how))),
+    "pickling an argument": lambda pool, how: pool.submit(identity, AtPickle(how)),
+    "unpickling the result": lambda pool, how: pool.submit(make, AtUnpickle, how),
+}
+places_over_there = pytest.mark.parametrize("start", OVER_THERE.values(), ids=OVER_THERE)
+deaths = pytest.mark.parametrize(
+    ("how", "number", "code", "words"),
+    [
+        pytest.param(exit_hard, None, EXIT_CODE, f"exit code {EXIT_CODE}", id="os._exit"),
+        pytest.param(segfault, signal.SIGSEGV, None, "SIGSEGV", id="segfault"),
+        pytest.param(be_killed, signal.SIGKILL, None, "SIGKILL", id="kill"),
+    ],
+)
+
+
+@places_over_there
+@deaths
+def test_a_crash_is_told_at_once_and_harms_no_neighbour(
+    pool: RemoteExecutor, start: Start, how: Callable[[], None], number: int | None, code: int | None, words: str
+) -> None:
+    beside = pool.submit(wait, 0.05, "beside")
+    began = time.monotonic()
+    crashed = start(pool, how)
+    behind = [pool.submit(identity, index) for index in range(5)]
+    error = crashed.exception(AT_ONCE_SECONDS)
+    assert time.monotonic() - began < AT_ONCE_SECONDS
+    assert isinstance(error, WorkerDied), error
+    assert error.certificate is not None
+    assert (error.certificate.signal, error.certificate.exit_code) == (number, code)
+    assert error.certificate.peak_memory
+    assert words in str(error)
+    assert [future.result(AT_ONCE_SECONDS) for future in behind] == list(range(5))
+    assert beside.result(AT_ONCE_SECONDS) == "beside"
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("unpickling the function", DeserializationError),
+        ("unpickling an argument", DeserializationError),
+        ("running", ValueError),
+        ("pickling the result", SerializationError),
+        ("pickling the function", SerializationError),
+        ("pickling an argument", SerializationError),
+        ("unpickling the result", DeserializationError),
+    ],
+)
+def test_an_error_has_the_class_of_its_place_and_the_words_of_its_own(
+    pool: RemoteExecutor, place: str, expected: type[Exception]
+) -> None:
+    began = time.monotonic()
+    error = (OVER_THERE | HERE)[place](pool, fail).exception(AT_ONCE_SECONDS)
+    assert time.monotonic() - began < AT_ONCE_SECONDS
+    assert type(error) is expected
+    assert "crashed on purpose" in str(error)
+    assert pool.submit(identity, "well").result(AT_ONCE_SECONDS) == "well"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "unpickling the function",
+        "unpickling an argument",
+        "running",
+        "pickling the result",
+        "unpickling the result",
+    ],
+)
+def test_sys_exit_ends_the_call_and_not_the_worker(pool: RemoteExecutor, place: str) -> None:
+    error = (OVER_THERE | HERE)[place](pool, exit_softly).exception(AT_ONCE_SECONDS)
+    assert isinstance(error, SystemExit)
+    assert error.code == EXIT_CODE
+    assert pool.submit(identity, "well").result(AT_ONCE_SECONDS) == "well"
+
+
+@pytest.mark.parametrize("how", [fail, exit_softly])
+def test_a_finaliser_that_raises_is_ignored_as_everywhere(
+    pool: RemoteExecutor, how: Callable[[], None]
+) -> None:
+    assert OVER_THERE["collecting an argument"](pool, how).result(AT_ONCE_SECONDS) == "collected"
+
+
+@deaths
+def test_a_dead_worker_leaves_its_last_words(
+    pool: RemoteExecutor, how: Callable[[], None], number: int | None, code: int | None, words: str
+) -> None:
+    error = pool.submit(print_and, how).exception(AT_ONCE_SECONDS)
+    assert isinstance(error, WorkerDied)
+    assert error.certificate is not None
+    lines = "\n".join(error.certificate.last_lines)
+    assert "the last words on stdout" in lines
+    assert "the last words on stderr" in lines
+    if number == signal.SIGSEGV:
+        assert "Segmentation fault" in lines  # with the Python stack below it
+
+
+def test_a_function_that_cannot_be_loaded_alive_does_not_kill_worker_after_worker(pool: RemoteExecutor) -> None:
+    function = holding(AtUnpickle(exit_hard))
+    futures = [pool.submit(function) for _ in range(3)]
+    assert all(isinstance(future.exception(AT_ONCE_SECONDS), WorkerDied) for future in futures)
+    assert pool.submit(identity, "well").result(AT_ONCE_SECONDS) == "well"
+
+
+def test_a_map_goes_on_around_items_that_kill_their_worker() -> None:
+    @remote(max_parallel_jobs=2)
+    def halve(x: int) -> int:
+        if x in (3, 40):
+            os._exit(EXIT_CODE)
+        return x // 2
+
+    answers = list(halve.map(range(60), return_exceptions=True))
+    died = [x for x, answer in enumerate(answers) if isinstance(answer, WorkerDied)]
+    assert {3, 40} <= set(died)
+    # The results of what ran in the same message before a death are lost with it; nothing behind it is.
+    assert all(answer == x // 2 for x, answer in enumerate(answers) if x not in died)
