@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from .model.record import record
 
 LOCAL_PATH = "/opt/ml/checkpoints/"
 
 
-@dataclass(frozen=True)
+@record
 class CheckpointLocation:
     """A place for checkpoints. As an argument of a call it is a path: SageMaker's class, by meaning.
 

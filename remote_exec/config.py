@@ -27,6 +27,7 @@ from typing import NamedTuple, cast
 
 from .instances import InstanceType, find_instance_types, parse_instances
 from .model.errors import ConfigurationError
+from .model.record import record
 from .options import Door, Options, Origin, Source, misspelt_variables, options_from_environment
 from .options.doors import VARIABLES
 from .sagemaker_config import OVERRIDES, read_sagemaker_file, sagemaker_files
@@ -44,7 +45,7 @@ class Explained(NamedTuple):
     source: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Config:
     """What the environment and the configuration files say.
 
@@ -263,7 +264,7 @@ class _Reading:
         return options, notes
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class _File:
     path: Path
     options: Options

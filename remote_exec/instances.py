@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, cast
 
 from .model.errors import ConfigurationError
 from .model.pool import Shape
+from .model.record import record
 from .options import BACKENDS, Door, Kind, Options, Origin, Source, nearest
 from .options import values as kinds
 
@@ -32,7 +33,7 @@ BACKEND_SETTINGS: Mapping[str, Mapping[str, Kind[Any]]] = {
 SHORT_NAMES = {"image": "image_uri"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class InstanceType:
     """One kind of machine.
 

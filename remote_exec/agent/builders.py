@@ -16,11 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..model.environment import EnvironmentKind, EnvironmentSpec, mask_credentials
 from ..model.errors import RuntimeEnvironmentError
+from ..model.record import record
 from .interpreters import find, probe, versions
 
 LAST_LINES = 20  # of a failed tool's output, kept with the error
@@ -58,7 +58,7 @@ _NETWORK_SIGNS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Order:
     """What a builder is given.
 

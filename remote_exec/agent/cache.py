@@ -25,11 +25,11 @@ import re
 import secrets
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from ..model.errors import ProtocolError
+from ..model.record import record
 from ..worker.atomic import (
     CHUNK_BYTES,
     StrPath,
@@ -67,7 +67,7 @@ class BlobMissing(LookupError):  # noqa: N818 - named as the tree in errors.py i
         self.digests = (digest, *more)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class BlobInfo:
     """One blob, as lists show it."""
 
@@ -78,7 +78,7 @@ class BlobInfo:
     linked: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class CacheStats:
     """What the cache holds; executable copies and unfinished uploads count as well."""
 

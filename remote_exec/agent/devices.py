@@ -17,10 +17,11 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+
+from ..model.record import record
 
 LIBRARY_VARIABLE = "REMOTE_EXEC_NVML_LIBRARY"
 LIBRARY = "libnvidia-ml.so.1"
@@ -33,7 +34,7 @@ _NO_LIMIT = 1 << 60
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Gpu:
     """One GPU."""
 
@@ -43,7 +44,7 @@ class Gpu:
     memory_total_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class GpuUse:
     """How busy one GPU is."""
 
@@ -52,7 +53,7 @@ class GpuUse:
     percent: int  # of the last sample period; 0 where the device does not say
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Resources:
     """What one host can give, within the limits of the container or allocation that we are in."""
 
@@ -262,7 +263,7 @@ class _Nvml:
 # ---------------------------------------------------------------------------------------------------- leases
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class GpuLease:
     """GPUs that are ours as long as one of these descriptors is open anywhere: here or in a child."""
 

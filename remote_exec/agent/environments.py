@@ -27,11 +27,11 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import RuntimeEnvironmentError
+from ..model.record import record
 from .builders import Order, build, find_conda_python
 from .generations import (
     BUILD_LOCK,
@@ -55,7 +55,7 @@ __all__ = ["Environment", "EnvironmentInfo", "EnvironmentStore"]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class EnvironmentInfo:
     """One built environment, as lists show it.
 

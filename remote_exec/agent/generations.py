@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import RuntimeEnvironmentError
+from ..model.record import record
 from .interpreters import FileState, probe, state_of
 
 _log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ USE_LOCK = "in-use.lock"
 LOCK_POLL_SECONDS = 0.05  # flock has no descriptor to wait on that a cancel could interrupt
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Environment:
     """An environment that is there. Got from `EnvironmentStore`.
 
@@ -91,7 +92,7 @@ class Environment:
 # ── the ready mark ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Mark:
     """What ``ready.json`` says. The spec itself is not in it: an index URL may hold a password."""
 

@@ -14,12 +14,12 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..model.pool import WorkerState
+from ..model.record import record
 from ..wire import protocol
 from . import bundles, memory
 from . import pool_events as events
@@ -33,7 +33,8 @@ _log = logging.getLogger(__name__)
 FIRST_SECONDS = 30.0
 EVERY_SECONDS = 600.0
 GUARD_SECONDS = 0.5
-LOW_MEMORY_TURNS = 10  # guards between two looks at the host's memory
+LOW_MEMORY_TURNS = 4  # guards between two looks at the host's memory
+BUSY_SECONDS = 0.5
 GRACE_SECONDS = 600.0
 KEPT_ROWS = 200_000
 KEPT_BUNDLES = 200
@@ -42,7 +43,10 @@ ENVIRONMENTS_SHARE = 0.5  # of the cache's limit; blobs have what environments l
 RESULTS_SHARE = 0.25  # of the cache's limit
 
 
-@dataclass(frozen=True, kw_only=True)
+Done = Callable[[Any, "BaseException | None"], None]
+
+
+@record(kw_only=True)
 class Alive:
     """What must stay, as it was when tidying began.
 
@@ -71,14 +75,14 @@ class Housekeeping:
         self._agent.reactor.after(FIRST_SECONDS, self._tidy_again)
 
     def _tidy_again(self) -> None:
-        self.tidy(lambda _told, _error: None)
+        self.tidy()
         self._agent.reactor.after(EVERY_SECONDS, self._tidy_again)
 
-    def tidy(self, done: Any) -> None:
+    def tidy(self, done: Done = lambda _told, _error: None) -> None:
         """Tidy in a thread, then call `done(counts by what was removed, error or None)` in the loop's."""
         agent = self._agent
         if self._tidying:
-            agent.reactor.soon(lambda: done({}, None))
+            agent.reactor.after(BUSY_SECONDS, lambda: self.tidy(done))
             return
         self._tidying = True
         alive = alive_in(agent)
@@ -127,7 +131,9 @@ def _stop_greedy_workers(agent: Agent) -> None:
         key, number, limit = limits[pid]
         if used <= limit or memory.proportional(pid) <= limit:
             continue
-        _log.warning("worker %d of pool %s holds %d bytes and is killed; it may hold %d", number, key, used, limit)
+        _log.warning(
+            "worker %d of pool %s holds %d bytes and is killed; it may hold %d", number, key, used, limit
+        )
         for entry in agent.leases.values():
             if entry.pool == key and entry.worker == number:
                 entry.killed_for = "memory"
@@ -206,7 +212,9 @@ def prune_jobs(agent: Agent, alive: Alive, *, ended_before: float) -> int:
 def _bytes_for_journal(agent: Agent) -> int:
     """How large the journal may be, given the logs and the blobs that its jobs refer to."""
     referenced = agent.journal.referenced_blobs()
-    blobs = sum(info.size_bytes for info in agent.blobs.ls() if info.digest in referenced) if referenced else 0
+    blobs = (
+        sum(info.size_bytes for info in agent.blobs.ls() if info.digest in referenced) if referenced else 0
+    )
     logs = sum(_sizes(agent.layout.jobs).values())
     cached = Results(agent.journal).stats().inline_bytes  # these have a bound of their own
     return max(0, agent.settings.retention_bytes - blobs - logs) + cached
@@ -240,7 +248,9 @@ def sweep_folders(agent: Agent, alive: Alive, *, older_than: float) -> int:
     return swept
 
 
-def prune_blobs(agent: Agent, alive: Alive, *, limit_bytes: int, grace_seconds: float = GRACE_SECONDS) -> tuple[int, int]:
+def prune_blobs(
+    agent: Agent, alive: Alive, *, limit_bytes: int, grace_seconds: float = GRACE_SECONDS
+) -> tuple[int, int]:
     """Remove bundles, then blobs, that were not used for longest; return how many of each."""
     folder = agent.layout.bundles
     removed = bundles.prune(folder, limit=KEPT_BUNDLES, roots=alive.bundles, grace_seconds=grace_seconds)

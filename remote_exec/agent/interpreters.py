@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from ..model.record import record
 
 PROBE_SECONDS = 20.0  # a cold network disk; a healthy local one answers in 0.02
 
@@ -26,7 +27,7 @@ FileState = tuple[int, int, int]  # inode, size, modification time in ns
 _probed: dict[tuple[str, FileState], Interpreter] = {}  # only those that ran: what failed may work next time
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Interpreter:
     """A Python that ran when it was last asked.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from ..model.job import (
     Outcome,
     OutcomeKind,
 )
+from ..model.record import record
 from .database import Database, Row, parse_queries
 from .rows import attempt_facts, attempt_of, job_of, job_row, part_rows
 
@@ -52,7 +52,7 @@ class Cursor(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Page:
     """Jobs, newest first. `next` is None when there are no more."""
 
@@ -60,7 +60,7 @@ class Page:
     next: Cursor | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Pruned:
     """What one batch of retention removed."""
 

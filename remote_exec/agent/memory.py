@@ -20,7 +20,10 @@ def runs_low(root: Path = Path("/")) -> bool:
     """Whether the host has almost no memory left. `REMOTE_EXEC_AGENT_LOW_MEMORY_SHARE` moves the line."""
     share = float(os.environ.get(LOW_VARIABLE, LOW_SHARE))
     facts: dict[str, int] = {}
-    with contextlib.suppress(OSError, ValueError, IndexError), open(root / "proc/meminfo", encoding="ascii") as file:
+    with (
+        contextlib.suppress(OSError, ValueError, IndexError),
+        open(root / "proc/meminfo", encoding="ascii") as file,
+    ):
         for line in file:
             name, _, rest = line.partition(":")
             facts[name] = int(rest.split()[0])
@@ -55,7 +58,10 @@ def proportional(session: int, root: Path = Path("/")) -> int:
 
 
 def _proportional_of(pid: int, root: Path, *, otherwise: int) -> int:
-    with contextlib.suppress(OSError, ValueError), open(root / f"proc/{pid}/smaps_rollup", encoding="ascii") as file:
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open(root / f"proc/{pid}/smaps_rollup", encoding="ascii") as file,
+    ):
         for line in file:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Union
 
 from ..model.job import DeathCertificate, Phase
 from ..model.pool import PoolSpec
+from ..model.record import record
 
 
-@dataclass(frozen=True)
+@record
 class Resources:
     """What the host has to give."""
 
@@ -18,7 +18,7 @@ class Resources:
     gpus: tuple[str, ...] = ()  # the name of each
 
 
-@dataclass(frozen=True)
+@record
 class Quotas:
     """The most that all calls together may hold; None is no bound but the host's."""
 
@@ -33,7 +33,7 @@ NO_QUOTAS = Quotas()
 # --- events -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class LeaseRequested:
     now: float
     lease: str
@@ -45,26 +45,26 @@ class LeaseRequested:
     max_workers: int
 
 
-@dataclass(frozen=True)
+@record
 class ClientLeft:
     now: float
     client: int
 
 
-@dataclass(frozen=True)
+@record
 class LeaseWithdrawn:
     now: float
     lease: str
 
 
-@dataclass(frozen=True)
+@record
 class EnvironmentReady:
     now: float
     pool: str
     python: str
 
 
-@dataclass(frozen=True)
+@record
 class EnvironmentFailed:
     now: float
     pool: str
@@ -74,28 +74,28 @@ class EnvironmentFailed:
     hint: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class ForkServerStarted:
     now: float
     pool: str
     workers: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class ForkServerLost:
     now: float
     pool: str
     reason: str
 
 
-@dataclass(frozen=True)
+@record
 class ModulesPreloaded:
     now: float
     pool: str
     failed: dict[str, str]
 
 
-@dataclass(frozen=True)
+@record
 class WorkerForked:
     now: float
     pool: str
@@ -103,7 +103,7 @@ class WorkerForked:
     pid: int
 
 
-@dataclass(frozen=True)
+@record
 class WorkerBecameReady:
     now: float
     pool: str
@@ -111,7 +111,7 @@ class WorkerBecameReady:
     lease: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class LeaseReturned:
     now: float
     pool: str
@@ -119,7 +119,7 @@ class LeaseReturned:
     lease: str
 
 
-@dataclass(frozen=True)
+@record
 class WorkerDeparted:
     now: float
     pool: str
@@ -129,7 +129,7 @@ class WorkerDeparted:
     item: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class QuotasSet:
     """The configuration allows more, or less, than before."""
 
@@ -137,12 +137,12 @@ class QuotasSet:
     quotas: Quotas
 
 
-@dataclass(frozen=True)
+@record
 class MemoryRanLow:
     now: float
 
 
-@dataclass(frozen=True)
+@record
 class ReleaseAsked:
     """A user wants a pool's idle workers gone; an empty key means all pools."""
 
@@ -150,7 +150,7 @@ class ReleaseAsked:
     pool: str
 
 
-@dataclass(frozen=True)
+@record
 class TimePassed:
     now: float
 
@@ -165,26 +165,26 @@ Event = Union[
 # --- instructions -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class PrepareEnvironment:
     pool: str
     spec: PoolSpec
 
 
-@dataclass(frozen=True)
+@record
 class StartForkServer:
     pool: str
     spec: PoolSpec
     python: str
 
 
-@dataclass(frozen=True)
+@record
 class PreloadModules:
     pool: str
     modules: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@record
 class ForkWorker:
     pool: str
     worker: int
@@ -192,7 +192,7 @@ class ForkWorker:
     fresh: bool
 
 
-@dataclass(frozen=True)
+@record
 class AttachWorker:
     pool: str
     worker: int
@@ -202,31 +202,31 @@ class AttachWorker:
     phases: tuple[Phase, ...]
 
 
-@dataclass(frozen=True)
+@record
 class StopWorker:
     pool: str
     worker: int
 
 
-@dataclass(frozen=True)
+@record
 class KillWorker:
     pool: str
     worker: int
 
 
-@dataclass(frozen=True)
+@record
 class StopForkServer:
     pool: str
 
 
-@dataclass(frozen=True)
+@record
 class TellWaits:
     lease: str
     phase: str
     why: str
 
 
-@dataclass(frozen=True)
+@record
 class RefuseLease:
     lease: str
     error: str
@@ -235,7 +235,7 @@ class RefuseLease:
     hint: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class TellLost:
     lease: str
     certificate: DeathCertificate

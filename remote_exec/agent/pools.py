@@ -15,6 +15,7 @@ from typing import Any
 from ..model.job import Cause, DeathCertificate, Phase
 from ..model.pool import PoolInfo, PoolSpec, Shape, WorkerInfo, WorkerState
 from .pool_events import (
+    NO_QUOTAS,
     AttachWorker,
     ClientLeft,
     EnvironmentFailed,
@@ -30,7 +31,6 @@ from .pool_events import (
     LeaseWithdrawn,
     MemoryRanLow,
     ModulesPreloaded,
-    NO_QUOTAS,
     PreloadModules,
     PrepareEnvironment,
     QuotasSet,

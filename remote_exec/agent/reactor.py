@@ -21,6 +21,7 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 Callback = Callable[[], Any]
+TIMERS_KEPT = 256  # beyond that, cancelled ones are cleared away whenever their number may have doubled
 
 
 class Timer:
@@ -38,35 +39,52 @@ class Timer:
 
 
 class Reactor:
-    """Owned by one thread; `call_from_thread` is for all others."""
+    """Owned by one thread; `call_from_thread` is for all others.
+
+    Example::
+
+        reactor = Reactor()
+        reactor.watch(sock.fileno(), on_readable)
+        reactor.after(1.5, reactor.stop)
+        reactor.run()
+        reactor.close()
+    """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._callbacks: dict[int, Callback] = {}
         self._timers: list[tuple[float, int, Timer]] = []
+        self._timers_limit = TIMERS_KEPT
         self._order = itertools.count()
         self._soon: deque[Callback] = deque()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, self._awake)
         self._stopped = False
+        self.watch(self._wake_read, self._awake)
 
     def watch(self, fd: int, callback: Callback, *, write: bool = False) -> None:
         """Call back whenever the descriptor can be read (or, with `write`, also written)."""
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0)
+        self._callbacks[fd] = callback
         try:
             self._selector.modify(fd, events, callback)
         except KeyError:
             self._selector.register(fd, events, callback)
 
     def unwatch(self, fd: int) -> None:
-        """Call back no more."""
+        """Call back no more, not even for what this turn has found ready. Before the descriptor is closed."""
+        self._callbacks.pop(fd, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
     def after(self, seconds: float, callback: Callback) -> Timer:
         """Call back once, `seconds` from now."""
         timer = Timer(time.monotonic() + seconds, callback)
+        if len(self._timers) >= self._timers_limit:
+            self._timers = [row for row in self._timers if row[2].callback is not None]
+            heapq.heapify(self._timers)
+            self._timers_limit = max(TIMERS_KEPT, 2 * len(self._timers))
         heapq.heappush(self._timers, (timer.due, next(self._order), timer))
         return timer
 
@@ -87,7 +105,7 @@ class Reactor:
             result, failure = None, None
             try:
                 result = work()
-            except BaseException as error:  # noqa: BLE001 - handed to `done`
+            except BaseException as error:  # handed to `done`
                 failure = error
             self.call_from_thread(lambda: done(result, failure))
 
@@ -101,7 +119,8 @@ class Reactor:
         """Turn until stopped. A callback's error is logged: one client's trouble must not end the others'."""
         while not self._stopped:
             for key, _ in self._selector.select(self._timeout()):
-                self._guard(key.data)
+                if self._callbacks.get(key.fd) is key.data:  # else a callback of this turn has changed it
+                    self._guard(key.data)
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
                 timer = heapq.heappop(self._timers)[2]
@@ -109,6 +128,12 @@ class Reactor:
                     self._guard(timer.callback)
             for _ in range(len(self._soon)):
                 self._guard(self._soon.popleft())
+
+    def close(self) -> None:
+        """Give back the descriptors, after `run`; what is watched stays open."""
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     def _timeout(self) -> float | None:
         if self._soon:

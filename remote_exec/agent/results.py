@@ -11,11 +11,11 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import ProtocolError
+from ..model.record import record
 from .cache import BlobMissing
 from .database import parse_queries
 
@@ -30,7 +30,7 @@ with open(os.path.join(os.path.dirname(__file__), "sql", "results.sql"), encodin
     _Q = parse_queries(_file.read())
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class StoredResult:
     """One result: its bytes, or the digest of the blob that holds them."""
 
@@ -39,7 +39,7 @@ class StoredResult:
     content: bytes | str
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class ResultStats:
     """What lists show of all results together."""
 
@@ -143,7 +143,10 @@ def tell_cached(agent: Agent, arguments: dict[str, Any], send: Callable[..., Non
     if found is None:
         send({"found": False})
         return
-    content, facts = found.content, {"found": True, "function": found.function, "created_at": found.created_at}
+    content, facts = (
+        found.content,
+        {"found": True, "function": found.function, "created_at": found.created_at},
+    )
 
     def read() -> bytes:
         return content if isinstance(content, bytes) else agent.blobs.read(content)
@@ -177,6 +180,11 @@ def remember(agent: Agent, arguments: dict[str, Any], body: bytes, send: Callabl
     if digest and agent.blobs.missing([digest]):
         raise ProtocolError(f"remember: the blob {digest} has not been sent")
     kept = Results(agent.journal).put(
-        arguments["key"], function=arguments["function"], content=digest or body, size_bytes=int(arguments["size"])
+        arguments["key"],
+        function=arguments["function"],
+        content=digest or body,
+        size_bytes=int(arguments["size"]),
     )
-    kept.add_done_callback(lambda _: agent.reactor.call_from_thread(lambda: send({"kept": kept.exception() is None})))
+    kept.add_done_callback(
+        lambda _: agent.reactor.call_from_thread(lambda: send({"kept": kept.exception() is None}))
+    )

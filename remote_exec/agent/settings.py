@@ -7,16 +7,17 @@ Pure; the agent owns the one `Settings` that is in force.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from ..model.record import record
 from .pool_events import NO_QUOTAS, Quotas
 
 IDLE_VARIABLE = "REMOTE_EXEC_AGENT_IDLE_SECONDS"
 DAY_SECONDS = 86_400.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Settings:
     """One agent's settings. Their names and defaults are those of the table of options.
 

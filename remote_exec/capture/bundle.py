@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..model.bundle import Bundle, BundleFile
 from ..model.errors import ConfigurationError, SizeLimitExceeded
+from ..model.record import record
 from .distributions import metadata_files
 from .filters import IGNORED_BY, CustomFileFilter, FileFilter
 from .index import FileEntry, Index, Stamp, open_index, stamp_of
@@ -33,7 +34,7 @@ _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 _NAMED_BIGGEST = 5
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Capture:
     """A bundle, where its files lie, and what stayed at home."""
 

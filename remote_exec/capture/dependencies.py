@@ -13,7 +13,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from ..errors import ConfigurationError, RuntimeEnvironmentError
 from ..model.environment import EnvironmentKind, EnvironmentSpec
+from ..model.record import record
 from .installed import closure, pin, providers
 from .requirements import Requirements, named, wrong
 
@@ -38,7 +39,7 @@ _CONDA_PYTHON = re.compile(r"^python\s*([=<>!~].*)?$")
 _SCRIPT_BLOCK = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")  # as PEP 723 has it
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class ResolvedDependencies:
     """An environment's spec with what must travel to build it.
 

@@ -14,8 +14,10 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
+
+from ..model.record import record
 
 _VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", "_darcs", "CVS"})
 _CACHES = frozenset(
@@ -34,7 +36,7 @@ IGNORED_BY = "ignored by "
 SECRET = "looks like secrets"  # noqa: S105
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class CustomFileFilter:
     """Names to leave out of the working directory: shell patterns for the names of files and folders.
 
@@ -58,7 +60,7 @@ class CustomFileFilter:
 FileFilter = Callable[[str, list[str]], Iterable[str]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class IgnoreFile:
     """One ignore file: the folder that its patterns are relative to, and its text."""
 
@@ -86,7 +88,7 @@ class IgnoreFile:
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Rule:
     """One pattern of an ignore file."""
 
@@ -200,7 +202,7 @@ def _set_member(pattern: str, at: int) -> tuple[str, int]:
     return pattern[at], at + 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Ignores:
     """The ignore files that speak about one folder's entries, the weakest first.
 

@@ -7,11 +7,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..model.layout import Layout
+from ..model.record import record
 from ..options import Options
 from ..serial import pickling
 from ..serial.pickling import Pickled
@@ -20,7 +20,7 @@ from .freshness import Snapshot
 from .modules import Reach, reach
 
 
-@dataclass(frozen=True)
+@record
 class Captured:
     """What travels for a function."""
 

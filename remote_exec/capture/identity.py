@@ -193,7 +193,9 @@ class _Walk:
             return
         if hasattr(function, "registry") and hasattr(function, "dispatch"):  # functools.singledispatch
             registry = cast("MappingProxyType[type, Any]", cast("Any", function).registry)
-            self._parts("dispatch", (item for pair in registry.items() for item in (("", part) for part in pair)))
+            self._parts(
+                "dispatch", (item for pair in registry.items() for item in (("", part) for part in pair))
+            )
             return
         self._path.append(function.__qualname__.rpartition(".")[2])
         self._parts("function", self._function_parts(function))

@@ -13,15 +13,16 @@ import marshal
 import os
 import tokenize
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import CodeType
 from typing import cast
+
+from ..model.record import record
 
 _IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 _FORGIVING = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Import:
     """One import as written: ``from ..module import names``, or ``import module``."""
 

@@ -13,10 +13,11 @@ import os
 import site
 import sys
 import sysconfig
-from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from types import ModuleType
+
+from ..model.record import record
 
 # this project's own distribution is in every worker already, under a name of its own
 OWN = frozenset({"remote_exec", "remote_exec_runtime", "jupyter_ext"})
@@ -33,7 +34,7 @@ class Origin(Enum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Module:
     """One importable name, and where its code lies."""
 

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -28,6 +27,7 @@ from types import (
 )
 from typing import Any, cast
 
+from ..model.record import record
 from .by_value import MAIN_MODULES, module_travels_by_value, travels_by_value
 from .imports import Import, imports_of_code, imports_of_file, nested_code
 from .locate import Locator, Module, Origin
@@ -37,7 +37,7 @@ _MOST_VALUES = 50_000
 _LEAVES = (type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, type(Ellipsis), range)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Reach:
     """The modules that a function needs, by whose they are."""
 

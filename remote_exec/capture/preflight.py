@@ -10,7 +10,6 @@ the call never takes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..config import Config, load_config, resolve_instance_types
 from ..instances import InstanceType
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import ConfigurationError, RuntimeEnvironmentError, SerializationError
+from ..model.record import record
 from ..options import Options, check_readers, check_together
 from ..serial import pickling
 from .by_value import global_names, travels_by_value
@@ -30,7 +30,7 @@ SHOWN = 10
 AVAILABLE = ("local",)  # backends that are built
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Preflight:
     """What would travel for a function, where to, and what cannot work. `str` of it is for people.
 
@@ -191,7 +191,11 @@ def _heavy(captured: Captured, parts: list[tuple[str, int]]) -> list[str]:
     if size < LARGE_BYTES:
         return []
     own = [part for part in parts if not part[0].startswith("argument ")]
-    named = f", most of it {own[0][0]} ({_size(own[0][1])})" if own else ", see its preflight() for what makes it so"
+    named = (
+        f", most of it {own[0][0]} ({_size(own[0][1])})"
+        if own
+        else ", see its preflight() for what makes it so"
+    )
     return [
         f"{captured.name} carries {_size(size)}{named}; it is sent to each worker, and again when it changes: "
         "pass it as an argument, or load it inside the function"

@@ -113,7 +113,7 @@ class Channel:
         pieces: list[bytes] = []
         if function is None:
             function = self._define(captured, pieces)
-        folder = os.getcwd()
+        folder = _working_folder()
         if folder != self._folder or captured.log_level != self._log_level:
             self._folder, self._log_level = folder, captured.log_level
             told = {"working_folder": folder, "log_level": captured.log_level}
@@ -123,8 +123,6 @@ class Channel:
         if not call.pickled.buffers and len(stream) == 1 and len(stream[0]) < SMALL:
             data = stream[0]
             pieces.append(HEADER.pack(len(data), call.kind, 0, 0, function, number, ack) + data)
-            call.size = len(data)
-            self.bytes_in_flight += call.size
         else:
             buffers = [buffer.raw() for buffer in call.pickled.buffers]
             message = self.stream.frame(call.kind, stream, buffers, function=function, call=number, ack=ack)
@@ -132,9 +130,16 @@ class Channel:
                 self.stream.send_now(b"".join(pieces))
                 pieces = []
             self.stream.send(message)
+        call.size = call.pickled.size_bytes
+        self.bytes_in_flight += call.size
         if call.captured.keeps_arguments is False:
             call.drop_arguments()
         return pieces
+
+    def cost(self, call: Call) -> int:
+        """Return how many bytes sending a call takes, with its function if the worker does not know it."""
+        known = call.captured.token in self._defined
+        return call.pickled.size_bytes + (0 if known else call.captured.pickled.size_bytes)
 
     def _define(self, captured: Captured, pieces: list[bytes]) -> int:
         function = len(self._defined) + 1
@@ -201,6 +206,13 @@ class Channel:
         return errors.WorkerDied(
             f"the worker that ran {call.captured.name} is gone; how it died is unknown, since its agent is gone too"
         )
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed under our feet
+        return ""
 
 
 def _joined(message: list[Any]) -> list[bytes]:

@@ -522,13 +522,19 @@ class Dispatcher:
             self._grow()
 
     def _room(self, channel: Channel, call: Call) -> bool:
-        """Whether a call may be sent behind others: if it is short, and so are they."""
+        """Whether a call may be sent behind others: if it is short and small, and so are they.
+
+        What is sent while the worker runs something must fit into the socket: while we wait for it to read, it may
+        wait for us to do so.
+        """
         load = len(channel.in_flight)
         if not load:
             return True
+        if channel.bytes_in_flight + channel.cost(call) > WINDOW_BYTES:
+            return False
         seconds = call.captured.seconds * call.items
         depth = DEPTH if seconds < SHORT_SECONDS else 2 if seconds < PREFETCHED_SECONDS else 1
-        return seconds > 0.0 and load < depth and channel.bytes_in_flight < WINDOW_BYTES
+        return seconds > 0.0 and load < depth
 
     def _grow(self) -> None:
         """Ask for another worker if calls wait that are worth one. Under `_lock`."""

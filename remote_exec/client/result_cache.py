@@ -174,7 +174,9 @@ def result_cache(function: Callable[..., Any], found: Found, target: Target, sen
         ConfigurationError: something that the function reaches has no identity; the message leads to it.
     """
     code = digest_of(function, name=sent.name)
-    return ResultCache(function, target, sent, digest_of((code, *_surroundings(found, target.place)), name="place"))
+    return ResultCache(
+        function, target, sent, digest_of((code, *_surroundings(found, target.place)), name="place")
+    )
 
 
 def _surroundings(found: Found, place: Place) -> tuple[object, ...]:
@@ -198,7 +200,9 @@ def _installed() -> tuple[str, ...]:
     found: set[str] = set()
     for folder in sys.path:
         try:
-            found.update(name for name in os.listdir(folder or ".") if name.endswith((".dist-info", ".egg-info")))
+            found.update(
+                name for name in os.listdir(folder or ".") if name.endswith((".dist-info", ".egg-info"))
+            )
         except OSError:
             continue
     return tuple(sorted(found))

@@ -1,11 +1,16 @@
-"""The carried runtime: the files of this installation that run on hosts, under one private name and one digest."""
+"""The carried runtime: the files of this installation that run on hosts, under one private name and one digest.
+
+A runtime that is laid out is never changed: another version is another digest, and so another folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -13,6 +18,7 @@ from pathlib import Path
 
 NAME = "remote_exec_runtime"
 PARTS = ("model", "wire", "serial", "worker", "agent")
+STALE_SECONDS = 3600.0  # what was being unpacked for so long was left by a client that died
 
 
 def files() -> Iterator[tuple[str, Path]]:
@@ -23,7 +29,8 @@ def files() -> Iterator[tuple[str, Path]]:
             if path.suffix in (".py", ".sql"):
                 yield path.relative_to(here).as_posix(), path
     found = find_spec("cloudpickle")
-    assert found is not None and found.origin is not None  # noqa: S101 - a dependency of this package
+    assert found is not None  # noqa: S101 - a dependency of this package
+    assert found.origin is not None  # noqa: S101
     for path in sorted(Path(found.origin).parent.glob("*.py")):
         yield f"cloudpickle/{path.name}", path
 
@@ -42,7 +49,17 @@ def digest() -> str:
 def unpack(folder: Path) -> Path:
     """Lay the runtime out below `folder`, once under its digest, with its bytecode written; return where it is.
 
-    The folder returned goes onto ``sys.path``. Two clients may do this at once: one's copy is thrown away.
+    Several clients may do this at once: one's copy stays, the others' are thrown away. A client that dies here
+    leaves nothing that anyone would take for a runtime.
+
+    Args:
+        folder: where the runtimes of all versions lie; made if need be.
+
+    Returns:
+        The folder to put onto ``sys.path``; the package in it is called ``remote_exec_runtime``.
+
+    Raises:
+        OSError: it cannot be written there.
     """
     place = folder / digest()
     if place.is_dir():
@@ -50,6 +67,7 @@ def unpack(folder: Path) -> Path:
     import compileall
 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _remove_stale(folder)
     work = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder))
     try:
         package = work / NAME
@@ -61,7 +79,15 @@ def unpack(folder: Path) -> Path:
         compileall.compile_dir(work, quiet=2, ddir=str(place))
         os.rename(work, place)
     except OSError:
-        shutil.rmtree(work, ignore_errors=True)
         if not place.is_dir():
             raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)  # after the rename there is none
     return place
+
+
+def _remove_stale(folder: Path) -> None:
+    for work in folder.glob(".unpacking-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - work.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(work, ignore_errors=True)

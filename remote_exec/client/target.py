@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import ConfigurationError
 from ..model.layout import Layout
 from ..model.pool import PoolSpec
+from ..model.record import record
 from ..options import Options, check_readers, check_together
 from .connections import connections
 from .dispatcher import Dispatcher
@@ -37,7 +37,7 @@ OF_ANOTHER_ENVIRONMENT = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@record
 class Place:
     """Where calls of a captured function could go, before there is a dispatcher."""
 
@@ -52,7 +52,7 @@ class Place:
         return self.options.max_parallel_jobs or self.options.max_workers or cpu_count()
 
 
-@dataclass(frozen=True)
+@record
 class Target:
     """Where the calls of a captured function go."""
 

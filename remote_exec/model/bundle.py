@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+
+from .record import record
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class BundleFile:
     """One file of a bundle."""
 
@@ -19,7 +20,7 @@ class BundleFile:
     executable: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Bundle:
     """A manifest, and the folders in it that go onto ``sys.path``, in order."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import Enum
+
+from .record import record
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/'\"`]+@")
 
@@ -21,7 +23,7 @@ class EnvironmentKind(str, Enum):
     CONDA_NAMED = "conda_named"  # a conda environment of the host, by name or prefix
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@record(kw_only=True, repr=False)
 class EnvironmentSpec:
     """An environment, as the client asks for it.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from .record import record
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Frame:
     """One frame of a remote traceback."""
 
@@ -35,7 +35,7 @@ class Frame:
 SYNTAX = (str, str, int, int, str, int, int)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Failure:
     """One exception with its chain. `pickled` lets the original object be rebuilt where its class exists."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from .record import record
 
 
 class JobState(str, Enum):
@@ -38,7 +39,7 @@ class Cause(str, Enum):
     SERIALIZATION = "serialization"
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class DeathCertificate:
     """How a worker died."""
 
@@ -57,7 +58,7 @@ class DeathCertificate:
     last_lines: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Phase:
     """One named span of a call's way, with its length."""
 
@@ -66,7 +67,7 @@ class Phase:
     detail: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class AttemptRecord:
     """One try at running a job, as the journal keeps it."""
 
@@ -81,7 +82,7 @@ class AttemptRecord:
     phases: tuple[Phase, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class JobRecord:
     """One job or recorded call, as the journal keeps it and lists it."""
 
@@ -111,7 +112,7 @@ class OutcomeKind(str, Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Outcome:
     """How a job ended: at most one for each job, and final."""
 
@@ -122,7 +123,7 @@ class Outcome:
     failure: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class ForkServerRecord:
     """A fork server that may outlive its agent, as the next agent finds it."""
 

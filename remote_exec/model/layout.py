@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from .record import record
 
-@dataclass(frozen=True)
+
+@record
 class Layout:
     """All paths of one agent: one user and one state directory."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import Enum
 
 from .environment import EnvironmentSpec
+from .record import record
 
 
 class WorkerState(str, Enum):
@@ -19,7 +20,7 @@ class WorkerState(str, Enum):
     TERMINATING = "Terminating"
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class Shape:
     """What one worker is given. Zero means: no claim, and no limit."""
 
@@ -29,7 +30,7 @@ class Shape:
     gpu_type: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class PoolSpec:
     """Everything that makes two workers exchangeable. Its key is the pool's identity."""
 
@@ -55,7 +56,7 @@ class PoolSpec:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class WorkerInfo:
     """One worker, as lists show it."""
 
@@ -67,7 +68,7 @@ class WorkerInfo:
     bundle: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class PoolInfo:
     """One pool, as lists show it."""
 

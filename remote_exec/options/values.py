@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
+
+from ..model.record import record
 
 T = TypeVar("T")
 
@@ -79,7 +81,7 @@ class Kind(Generic[T]):
         return [item for part in lists for item in part]
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class CustomFileFilter:
     """Names to leave out of the working directory: shell patterns for the names of files and folders.
 

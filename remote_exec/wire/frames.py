@@ -15,8 +15,8 @@ all but the last bearing `MORE`; `FrameReader` puts them together again and refu
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple, Union
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Union, cast
 
 from ..model.errors import ProtocolError
 
@@ -25,7 +25,6 @@ Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 - evaluated when imp
 HEADER = struct.Struct("<IBBHIII")  # payload length, kind, flags, buffer count, function id, call number, ack
 HEADER_SIZE = HEADER.size
 _unpack = HEADER.unpack_from
-_new = tuple.__new__
 
 # from the client
 DEFINE = 1  # payload: a pickled function; `function` is the id that calls name it by
@@ -74,6 +73,10 @@ class Frame(NamedTuple):
     call: int
     ack: int
     payload: Buffer
+
+
+# As Frame(*fields), without the call of its Python-level __new__: it is a third of what a frame costs.
+_new = cast("Callable[[type[Frame], tuple[Any, ...]], Frame]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
 
 def pack(
@@ -165,7 +168,6 @@ class FrameReader:
                 self._reserve(HEADER_SIZE + size)
                 return None
             self._start = end
-            # As Frame(...), without the call of its Python-level __new__.
             frame = _new(Frame, (kind, flags, buffers, function, call, ack, self._view[body:end]))
             if self._first is None and not flags & MORE:
                 return frame

@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Any, TypeGuard, TypeVar, Union
 
 from ..model.errors import ProtocolError
+from ..model.record import record
 
 LENGTHS = struct.Struct("<II")
 MAX_JSON = 16 << 20
@@ -43,7 +44,7 @@ _LOCK = threading.RLock()  # held while a decoder is built
 @_TRANSFORM
 def message(cls: type[T]) -> type[T]:
     """Class decorator: make a frozen dataclass that can be sent, known on the wire by its name."""
-    made = dataclasses.dataclass(frozen=True)(cls)
+    made = record(cls)
     _TYPES[cls.__name__] = made
     return made
 
@@ -72,11 +73,9 @@ def decode(text: bytes | bytearray | memoryview) -> Any:
         pair = json.loads(bytes(text))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}") from None
-    match pair:
-        case [str(name), value] if name in _TYPES:
-            return from_plain(_TYPES[name], value)
-        case _:
-            raise ProtocolError("not a message of this protocol")
+    if not (_is_list(pair) and len(pair) == 2 and isinstance(pair[0], str) and pair[0] in _TYPES):
+        raise ProtocolError("not a message of this protocol")
+    return from_plain(_TYPES[pair[0]], pair[1])
 
 
 class MessageReader:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from ..model.record import record
 from . import progress
 from .lease import Lease
 
 Send = Callable[[Lease, dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
+@record
 class CurrentJob:
     """What `remote_exec.current_job()` returns inside a call."""
 

@@ -10,11 +10,11 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import update_wrapper
 from typing import Any
 
 from ..model import errors
+from ..model.record import record
 from . import context
 from . import progress as _progress
 
@@ -113,7 +113,7 @@ class RemoteExecutor(ThreadPoolExecutor):
         super().__init__(max_parallel_jobs or THREADS, initializer=initializer, initargs=initargs)
 
 
-@dataclass(frozen=True)
+@record
 class CheckpointLocation:
     """Where a job's checkpoints go; inside the worker it is a path."""
 

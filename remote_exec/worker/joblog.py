@@ -22,9 +22,9 @@ import struct
 import time
 import zlib
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+from ..model.record import record
 from .atomic import StrPath, same_file, write_all
 
 # a gap is never written, only told by a reader
@@ -59,7 +59,7 @@ class LogRecord(NamedTuple):
     call: int = 0  # its number on the lease, where one log serves several calls
 
 
-@dataclass(frozen=True)
+@record
 class _Segment:
     """One file of a log, and where it lies in the whole."""
 

@@ -14,9 +14,10 @@ import socket
 import sys
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from types import FrameType
 
+from ..model.record import record
 from .attendant import Attendant
 from .calls import Calls
 from .output import Output, install
@@ -27,7 +28,7 @@ BOOT = (
 )
 
 
-@dataclass(frozen=True)
+@record
 class Ends:
     """The descriptors that a worker is born with."""
 

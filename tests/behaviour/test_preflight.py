@@ -48,7 +48,9 @@ def test_arguments_are_measured_and_must_be_picklable() -> None:
     assert any("argument 'y'" in problem for problem in found.problems)
 
 
-def test_an_import_that_is_not_installed_is_a_problem_and_a_calls_warning(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_import_that_is_not_installed_is_a_problem_and_a_calls_warning(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     @remote
     def fit(really: bool) -> int:
         if really:
@@ -83,7 +85,9 @@ def test_options_that_nobody_reads_are_said_and_those_that_matter_are_problems()
 
 
 def test_another_python_minor_is_a_problem(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "a"\nversion = "1"\nrequires-python = "<3.9"\n')
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "a"\nversion = "1"\nrequires-python = "<3.9"\n'
+    )
 
     @remote(dependencies=str(tmp_path / "pyproject.toml"))
     def fit() -> None: ...

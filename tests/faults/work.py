@@ -1,0 +1,95 @@
+"""What the tests of faults run in workers: it imports the standard library alone, and so is there at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+
+def note(path: str, line: object) -> None:
+    """Write down that something was run: one line in one write."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(fd, f"{line}\n".encode())
+    finally:
+        os.close(fd)
+
+
+def pids() -> tuple[int, int]:
+    """The worker's process id, and its fork server's."""
+    return os.getpid(), os.getppid()
+
+
+def hold(path: str, seconds: float, answer: Any = "held") -> Any:
+    """Write down who runs it, take some time, and answer."""
+    note(path, os.getpid())
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+    return answer
+
+
+def noted(path: str, item: int) -> int:
+    """One item of a map."""
+    note(path, item)
+    time.sleep(0.0003)
+    return item * item
+
+
+def size_of(data: Any) -> int:
+    return len(data)
+
+
+def zeros(size: int) -> bytearray:
+    return bytearray(size)
+
+
+def swallow(path: str) -> None:
+    """Heed no interrupt."""
+    note(path, os.getpid())
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+
+
+def ignore_all(path: str) -> None:
+    """Heed neither interrupt nor SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    swallow(path)
+
+
+def hold_the_gil(path: str) -> None:
+    """A call into C that does not let go."""
+    note(path, os.getpid())
+    ctypes.PyDLL(None).sleep(60)
+
+
+def sleep(path: str) -> None:
+    note(path, os.getpid())
+    time.sleep(60)
+
+
+def with_children(path: str) -> None:
+    """Start a child, a grandchild, and one that has left the session; then wait."""
+    inner = "import subprocess, sys; subprocess.run(['sleep', '61'])"
+    child = subprocess.Popen([sys.executable, "-S", "-c", inner])
+    left = subprocess.Popen(["sleep", "62"], start_new_session=True)
+    note(path, f"{os.getpid()} {child.pid} {left.pid}")
+    time.sleep(60)
+
+
+def die_at_first(path: str) -> int:
+    """Kill itself until it has been tried twice; return how often it was tried."""
+    note(path, os.getpid())
+    with open(path, encoding="ascii") as file:
+        tries = len(file.readlines())
+    if tries < 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tries
