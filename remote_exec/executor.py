@@ -1,20 +1,31 @@
-"""`RemoteExecutor`: the standard library's executor contract over workers of ours."""
+"""`RemoteExecutor`: the standard library's executor contract over workers of ours.
+
+An executor has workers of its own and one world: the local modules that the functions and arguments so far have
+named. When a call names more, or local code was edited, later calls go to new workers that have it all, and those
+before them end where they are.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import logging
+import operator
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
+from .capture.function import Captured as Found
 from .capture.function import FunctionCapture
+from .capture.modules import Reach, reach
+from .capture.named import loaded_modules
 from .client.batches import Batches
 from .client.calls import Call, Captured
 from .client.connections import connections
 from .client.dispatcher import Dispatcher
-from .client.target import find_place
+from .client.target import Place, find_place
 from .function import sent_of
 from .future import RemoteFuture
 from .model.errors import ConfigurationError
@@ -33,6 +44,21 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 NAP_SECONDS = 0.005
+FUNCTIONS_KEPT = 512  # captured functions that one executor remembers
+
+logger = logging.getLogger("concurrent.futures")
+
+
+class _Known:
+    """A function that was captured, and how calls carry it, by the names they go under."""
+
+    __slots__ = ("capture", "found", "place", "sent")
+
+    def __init__(self, capture: FunctionCapture) -> None:
+        self.capture = capture
+        self.found: Found | None = None
+        self.place: Place | None = None
+        self.sent: dict[str, Captured] = {}
 
 
 class RemoteExecutor(Executor):
@@ -42,7 +68,8 @@ class RemoteExecutor(Executor):
     own call and is replaced, instead of breaking the executor for good.
 
     Args:
-        max_parallel_jobs: how many calls run at the same time; None: one for each CPU of the host.
+        parallel: how many calls run at the same time; the same as the option `max_parallel_jobs`, which is one for
+            each CPU of the host when it is not given.
         initializer: called once in each worker, before its first call.
         initargs: its arguments.
         **keywords: the options that `remote` takes.
@@ -60,7 +87,8 @@ class RemoteExecutor(Executor):
 
     def __init__(
         self,
-        max_parallel_jobs: int | None = None,
+        parallel: int | None = None,
+        /,
         *,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
@@ -68,44 +96,50 @@ class RemoteExecutor(Executor):
     ) -> None:
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        if max_parallel_jobs is not None:
-            if max_parallel_jobs <= 0:
-                raise ConfigurationError(
-                    f"max_parallel_jobs must be greater than 0, not {max_parallel_jobs}", option="max_parallel_jobs"
-                )
-            keywords["max_parallel_jobs"] = max_parallel_jobs
+        if parallel is not None:
+            keywords["max_parallel_jobs"] = parallel
         self._options = Options.from_keywords(Origin.DECORATOR, **keywords)
         self._private = new_id()
         self._initializer = initializer
         self._initargs = initargs
-        self._captures: dict[Any, FunctionCapture] = {}
-        self._sent: dict[int, Captured] = {}
-        self._weak: WeakKeyDictionary[Any, FunctionCapture] = WeakKeyDictionary()
-        self._dispatchers: dict[str, Dispatcher] = {}
+        self._lock = threading.RLock()
+        self._modules: frozenset[str] = frozenset()
+        self._known: dict[Callable[..., Any], _Known] = {}
+        self._seen: WeakSet[Callable[..., Any]] = WeakSet()
+        self._key = ""
+        self._dispatcher: Dispatcher | None = None
+        self._replaced: list[Dispatcher] = []
+        self._broken: BrokenExecutor | None = None
         self._shut_down = False
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[R]:
-        """Start a call and return its future.
+        """Start a call and return its future. What cannot be sent is the future's outcome.
 
         Raises:
-            RuntimeError: the executor was shut down.
+            RuntimeError: the executor was shut down, or the interpreter is.
             BrokenExecutor: the initializer failed.
         """
-        if self._shut_down:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        self._check()
         future: RemoteFuture[R] = RemoteFuture()
         try:
-            dispatcher, sent = self._place(fn)
-            call = Call(sent, pickling.dump_arguments(args, kwargs), future)
+            # A function made for one call, or bound to an object, travels with the arguments and is forgotten.
+            function: Callable[..., Any] = fn if self._is_kept(fn) else operator.call
+            arguments = pickling.dump_arguments(args if function is fn else (fn, *args), kwargs)
+            named = loaded_modules.named_in(arguments.stream)
+            if function is not fn:
+                named |= _names(reach(fn))
+            with self._lock:
+                self._check()
+                dispatcher, sent = self._place(function, named, name=_name_of(fn))
+                call = Call(sent, arguments, future)
+                future._call, future._dispatcher = call, dispatcher
+                dispatcher.submit(call)
         except Exception as error:
-            # As the standard library has it: what cannot be sent is the future's outcome.
+            self._check()
             if isinstance(error, (ConfigurationError, BrokenExecutor)):
                 raise
             future.set_running_or_notify_cancel()
             future.set_exception(error)
-            return future
-        future._call, future._dispatcher = call, dispatcher
-        dispatcher.submit(call)
         return future
 
     def map(
@@ -125,12 +159,15 @@ class RemoteExecutor(Executor):
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        if self._shut_down:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        dispatcher, sent = self._place(fn)
-        arguments = list(zip(*iterables))  # noqa: B905 - as the built-in map
-        batches = Batches(dispatcher, sent, arguments, make_future=RemoteFuture, ahead=None)
         deadline = None if timeout is None else time.monotonic() + timeout
+        arguments = list(zip(*iterables))  # noqa: B905 - as the built-in map
+        named: frozenset[str] = frozenset()
+        for sample in {tuple(map(type, items)): items for items in arguments}.values():
+            named |= loaded_modules.named_in(pickling.dump_arguments(sample, {}).stream)
+        with self._lock:
+            self._check()
+            dispatcher, sent = self._place(fn, named, name=_name_of(fn), keep=self._is_kept(fn))
+            batches = Batches(dispatcher, sent, arguments, make_future=RemoteFuture, ahead=None)
         return batches.results(lambda: deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -140,63 +177,115 @@ class RemoteExecutor(Executor):
             wait: return when they have ended.
             cancel_futures: cancel those that have not been sent.
         """
-        self._shut_down = True
-        if cancel_futures:
-            for dispatcher in self._dispatchers.values():
+        with self._lock:
+            self._shut_down = True
+            dispatchers = [*self._replaced, *([self._dispatcher] if self._dispatcher is not None else [])]
+        for dispatcher in dispatchers:
+            if cancel_futures:
                 dispatcher.cancel_queued()
+            if not wait:
+                dispatcher.close_when_done()
         if wait:
-            for dispatcher in self._dispatchers.values():
+            for dispatcher in dispatchers:
                 while dispatcher.pending:
                     time.sleep(NAP_SECONDS)
                 connections.drop(dispatcher)
-            self._dispatchers.clear()
-        else:
-            for dispatcher in self._dispatchers.values():
-                dispatcher.close_when_done()
+            self._replaced, self._dispatcher, self._key = [], None, ""
+            self._known.clear()
 
     # --- what a call needs -------------------------------------------------------------------------------------
 
-    def _place(self, fn: Callable[..., Any]) -> tuple[Dispatcher, Captured]:
-        capture = self._capture_of(fn)
-        found = capture.current()
-        sent = self._sent.get(id(found))
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        if self._shut_down:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if not threading.main_thread().is_alive():
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def _is_kept(self, fn: Callable[..., Any]) -> bool:
+        """Whether workers keep a function: it has a name of its own, or comes for the second time."""
+        if isinstance(fn, BuiltinFunctionType):
+            return isinstance(getattr(fn, "__self__", None), ModuleType)
+        if not isinstance(fn, (FunctionType, type)):
+            return False
+        if "<" not in fn.__qualname__ or fn in self._seen:
+            return True
+        self._seen.add(fn)
+        return False
+
+    def _place(
+        self, fn: Callable[..., Any], named: frozenset[str], *, name: str, keep: bool = True
+    ) -> tuple[Dispatcher, Captured]:
+        """Return where calls of a function go, and what they carry. Under `_lock`."""
+        known = self._known.get(fn) if keep else None
+        if known is None:
+            known = self._capture(fn, keep=keep)
+        found = known.capture.current()
+        if found is not known.found or not named <= self._modules or known.place is None:
+            known = self._settle(fn, known, found, named, keep=keep)
+        sent = known.sent.get(name)
         if sent is None:
-            name = getattr(fn, "__name__", type(fn).__name__).strip("<>")
-            place = find_place(found, self._options, private=self._private)
-            key = f"{place.request['pool'].key}/{place.request['bundle']}"
-            dispatcher = self._dispatchers.get(key)
-            if dispatcher is None:
-                dispatcher = self._dispatchers[key] = connections.private(
-                    place.layout,
-                    place.request | {"max_workers": place.max_workers},  # the pool is this executor's alone
-                    max_workers=place.max_workers,
-                    idle_seconds=float("inf"),
-                    opening=self._opening() if self._initializer is not None else None,
-                )
-            sent = sent_of(name, found, place)
-            self._sent[id(found)] = sent
-            self._kept[id(found)] = (found, dispatcher)
-        return self._kept[id(found)][1], sent
+            assert known.found is not None  # noqa: S101
+            assert known.place is not None  # noqa: S101
+            sent = known.sent[name] = sent_of(name, known.found, known.place)
+        assert self._dispatcher is not None  # noqa: S101
+        return self._dispatcher, sent
 
-    @property
-    def _kept(self) -> dict[int, tuple[Any, Dispatcher]]:
-        kept: dict[int, tuple[Any, Dispatcher]] = self.__dict__.setdefault("_kept_captures", {})
-        return kept
+    def _capture(self, fn: Callable[..., Any], *, keep: bool) -> _Known:
+        known = _Known(FunctionCapture(fn, name=_name_of(fn), options=self._options, modules=self._modules))
+        if keep:
+            while len(self._known) >= FUNCTIONS_KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[fn] = known
+        return known
 
-    def _capture_of(self, fn: Callable[..., Any]) -> FunctionCapture:
-        with contextlib.suppress(TypeError):
-            found = self._weak.get(fn)
-            if found is None:
-                found = self._weak[fn] = FunctionCapture(
-                    fn, name=getattr(fn, "__name__", "function"), options=self._options
-                )
-            return found
-        return FunctionCapture(fn, name=getattr(fn, "__name__", "function"), options=self._options)
+    def _settle(
+        self, fn: Callable[..., Any], known: _Known, found: Found, named: frozenset[str], *, keep: bool
+    ) -> _Known:
+        """Make the executor's world hold what a function and its arguments need, and its workers live in it."""
+        if not self._modules and self._initializer is not None:
+            named |= _names(reach(self._initializer))
+            named |= loaded_modules.named_in(pickling.dump_arguments(self._initargs, {}).stream)
+        reached = _names(found.reach)
+        if not reached | named <= self._modules:
+            self._modules |= reached | named
+            self._known.clear()
+            if reached != self._modules:
+                known = self._capture(fn, keep=keep)
+                found = known.capture.current()
+            elif keep:
+                self._known[fn] = known
+        place = find_place(found, self._options, private=self._private)
+        key = f"{place.request['pool'].key}/{place.request['bundle']}"
+        if key != self._key:
+            self._open(place)
+            self._key = key
+        known.found, known.place, known.sent = found, place, {}
+        return known
+
+    def _open(self, place: Place) -> None:
+        """Let later calls go to new workers."""
+        if self._dispatcher is not None:
+            self._replaced = [one for one in self._replaced if not one.closed]
+            self._replaced.append(self._dispatcher)
+            self._dispatcher.close_when_done()
+        for known in self._known.values():
+            known.place = None
+        self._dispatcher = connections.private(
+            place.layout,
+            place.request | {"max_workers": place.max_workers},  # the pool is this executor's alone
+            max_workers=place.max_workers,
+            idle_seconds=float("inf"),
+            opening=self._opening() if self._initializer is not None else None,
+        )
 
     def _opening(self) -> Callable[[], Call]:
         """Return what makes the call of the initializer that each worker runs before all others."""
         assert self._initializer is not None  # noqa: S101
-        found = FunctionCapture(self._initializer, name="initializer", options=self._options).current()
+        found = FunctionCapture(
+            self._initializer, name="initializer", options=self._options, modules=self._modules
+        ).current()
         place = find_place(found, self._options, private=self._private)
         sent = sent_of("initializer", found, place)
         arguments = pickling.dump_arguments(self._initargs, {})
@@ -210,8 +299,19 @@ class RemoteExecutor(Executor):
 
     def _opened(self, future: Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
-        if error is not None:
-            broken = BrokenExecutor(f"the initializer failed: {type(error).__name__}: {error}")
-            broken.__cause__ = error
-            for dispatcher in self._dispatchers.values():
-                dispatcher.fail(broken)
+        if error is None:
+            return
+        logger.critical("Exception in initializer:", exc_info=error)
+        broken = BrokenExecutor(f"the initializer failed: {type(error).__name__}: {error}")
+        broken.__cause__ = error
+        self._broken = broken
+        for dispatcher in [*self._replaced, *([self._dispatcher] if self._dispatcher is not None else [])]:
+            dispatcher.fail(broken)
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    return str(getattr(fn, "__name__", type(fn).__name__)).strip("<>")
+
+
+def _names(found: Reach) -> frozenset[str]:
+    return frozenset(found.local).union(*found.third_party.values())

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from .capture.preflight import Preflight
+    from .client.jobs import JobFuture
     from .client.result_cache import ResultCache
     from .options import OptionKeywords
     from .remote_class import RemoteClass
@@ -232,10 +233,7 @@ class RemoteFunction(Generic[P, R]):
     def _new_call(
         self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Call:
-        future: RemoteFuture[Any] = RemoteFuture()
-        call = Call(sent, pickling.dump_arguments(args, kwargs), future)
-        future._call, future._dispatcher = call, target.dispatcher
-        return call
+        return Call(sent, pickling.dump_arguments(args, kwargs), dispatcher=target.dispatcher)
 
     def _call_specially(
         self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -250,7 +248,7 @@ class RemoteFunction(Generic[P, R]):
 
     def _submit_job(
         self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> RemoteFuture[Any]:
+    ) -> JobFuture:
         from .client.jobs import submit_job
 
         options = target.place.options
@@ -280,7 +278,7 @@ def sent_of(name: str, found: Found, place: Place) -> Captured:
 
 
 @overload
-def remote(target: type[T], /) -> RemoteClass[T]: ...
+def remote(target: type[T], /) -> RemoteClass[T]: ...  # type: ignore[overload-overlap]
 @overload
 def remote(target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
 @overload
@@ -312,7 +310,7 @@ class _Decorator:
         self._options = options
 
     @overload
-    def __call__(self, target: type[T], /) -> RemoteClass[T]: ...
+    def __call__(self, target: type[T], /) -> RemoteClass[T]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
     def __call__(self, target: Any, /) -> Any:

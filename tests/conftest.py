@@ -61,7 +61,7 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture(scope="session", autouse=True)
 def session_home() -> Iterator[Path]:
     """A home, configuration and state directory for all tests; its path is short, since sockets lie in it."""
-    before = _written_at_home()
+    before = _places_at_home()
     root = Path(tempfile.mkdtemp(prefix="re-", dir="/tmp" if os.path.isdir("/tmp") else None))
     patch = pytest.MonkeyPatch()
     for variable, folder in {
@@ -88,7 +88,7 @@ def session_home() -> Iterator[Path]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         assert not leftover, f"processes outlived their agent: {leftover}"
-        assert _written_at_home() == before, "a test wrote into the real home"
+        assert _places_at_home() == before, "a test wrote into the real home"
     finally:
         patch.undo()
         shutil.rmtree(root, ignore_errors=True)
@@ -127,10 +127,10 @@ def _stop_agent() -> None:
     connections.close()
 
 
-def _written_at_home() -> dict[str, float]:
-    """When what we could write in the real home was last changed."""
+def _places_at_home() -> set[Path]:
+    """What a test would have made in the real home if it had found it; others may use these meanwhile."""
     places = (REAL_HOME / ".local/share/remote_exec", REAL_HOME / ".config/remote_exec")
-    return {str(place): place.stat().st_mtime for place in places if place.exists()}
+    return {place for place in places if place.exists()}
 
 
 def _processes_naming(root: Path) -> dict[int, str]:

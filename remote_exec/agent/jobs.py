@@ -155,8 +155,7 @@ class Job:
                 if frame is None:
                     return None
                 if frame.kind == frames.RESULT:
-                    data, buffers = stream.parts(frame)
-                    whole = pickling.join(data, buffers)
+                    whole = pickling.join(*stream.parts(frame))
                     kept = whole if len(whole) <= INLINE_BYTES else self.agent.blobs.put(whole)
                     return not frame.flags & frames.FAILED, kept, frame.flags
         return None

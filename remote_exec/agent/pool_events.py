@@ -1,4 +1,7 @@
-"""What can happen to pools (events, in the past tense) and what is then to be done (instructions)."""
+"""What can happen to pools (events, in the past tense) and what is then to be done (instructions).
+
+`now` is monotonic time in seconds; `pool` is a pool's key; leases and workers are named by their ids.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ class Quotas:
 
 
 NO_QUOTAS = Quotas()
+EVERY_CALL = 1 << 62  # in `TellLost.begun`: any call of the lease may have been begun, so none may run again
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -35,6 +39,8 @@ NO_QUOTAS = Quotas()
 
 @record
 class LeaseRequested:
+    """A client, or the agent itself (client 0), wants a worker."""
+
     now: float
     lease: str
     client: int
@@ -47,18 +53,24 @@ class LeaseRequested:
 
 @record
 class ClientLeft:
+    """A client is gone, and with it what it waited for; what it was granted ends by itself."""
+
     now: float
     client: int
 
 
 @record
 class LeaseWithdrawn:
+    """A lease is not wanted any longer; harmless when it has been granted."""
+
     now: float
     lease: str
 
 
 @record
 class EnvironmentReady:
+    """`python` is the environment's interpreter."""
+
     now: float
     pool: str
     python: str
@@ -66,6 +78,8 @@ class EnvironmentReady:
 
 @record
 class EnvironmentFailed:
+    """The environment cannot be had: the name of an error class, and its words."""
+
     now: float
     pool: str
     error: str
@@ -76,6 +90,8 @@ class EnvironmentFailed:
 
 @record
 class ForkServerStarted:
+    """A fork server spoke; `workers` (id, pid) are those it has from a former agent's time."""
+
     now: float
     pool: str
     workers: tuple[tuple[int, int], ...] = ()
@@ -83,6 +99,8 @@ class ForkServerStarted:
 
 @record
 class ForkServerLost:
+    """A fork server is gone, or could not be started, or has ended as it was told."""
+
     now: float
     pool: str
     reason: str
@@ -90,6 +108,8 @@ class ForkServerLost:
 
 @record
 class ModulesPreloaded:
+    """`failed` holds the modules that could not be imported, with the reason."""
+
     now: float
     pool: str
     failed: dict[str, str]
@@ -97,6 +117,8 @@ class ModulesPreloaded:
 
 @record
 class WorkerForked:
+    """A worker has a process."""
+
     now: float
     pool: str
     worker: int
@@ -105,6 +127,8 @@ class WorkerForked:
 
 @record
 class WorkerBecameReady:
+    """A worker spoke; `lease` is what it serves already, for a former agent."""
+
     now: float
     pool: str
     worker: int
@@ -113,6 +137,8 @@ class WorkerBecameReady:
 
 @record
 class LeaseReturned:
+    """A worker serves its lease no longer."""
+
     now: float
     pool: str
     worker: int
@@ -121,6 +147,8 @@ class LeaseReturned:
 
 @record
 class WorkerDeparted:
+    """A worker has been reaped; calls of its lease above `begun` were not begun."""
+
     now: float
     pool: str
     worker: int
@@ -139,6 +167,8 @@ class QuotasSet:
 
 @record
 class MemoryRanLow:
+    """The host needs memory."""
+
     now: float
 
 
@@ -152,13 +182,15 @@ class ReleaseAsked:
 
 @record
 class TimePassed:
+    """It is the time that `next_due` named, or later."""
+
     now: float
 
 
-Event = Union[
-    LeaseRequested, LeaseWithdrawn, ClientLeft, EnvironmentReady, EnvironmentFailed, ForkServerStarted, ForkServerLost,
-    ModulesPreloaded, WorkerForked, WorkerBecameReady, LeaseReturned, WorkerDeparted, QuotasSet, MemoryRanLow,
-    ReleaseAsked, TimePassed,
+Event = Union[  # noqa: UP007 - evaluated when imported, on 3.10 too
+    LeaseRequested, LeaseWithdrawn, ClientLeft, EnvironmentReady, EnvironmentFailed, ForkServerStarted,
+    ForkServerLost, ModulesPreloaded, WorkerForked, WorkerBecameReady, LeaseReturned, WorkerDeparted, QuotasSet,
+    MemoryRanLow, ReleaseAsked, TimePassed,
 ]  # fmt: skip
 
 
@@ -167,12 +199,16 @@ Event = Union[
 
 @record
 class PrepareEnvironment:
+    """Build it; answer with `EnvironmentReady` or `EnvironmentFailed`."""
+
     pool: str
     spec: PoolSpec
 
 
 @record
 class StartForkServer:
+    """Start it; answer with `ForkServerStarted` or `ForkServerLost`."""
+
     pool: str
     spec: PoolSpec
     python: str
@@ -180,12 +216,16 @@ class StartForkServer:
 
 @record
 class PreloadModules:
+    """Have the fork server import them; answer with `ModulesPreloaded`."""
+
     pool: str
     modules: tuple[str, ...]
 
 
 @record
 class ForkWorker:
+    """Fork, or start `fresh`; answer with `WorkerForked`, `WorkerBecameReady` or `WorkerDeparted`."""
+
     pool: str
     worker: int
     variables: dict[str, str]
@@ -194,6 +234,8 @@ class ForkWorker:
 
 @record
 class AttachWorker:
+    """Hand the lease's streams to the worker, and tell its client."""
+
     pool: str
     worker: int
     lease: str
@@ -204,30 +246,45 @@ class AttachWorker:
 
 @record
 class StopWorker:
+    """Have an idle worker end in good order; answer with `WorkerDeparted`."""
+
     pool: str
     worker: int
 
 
 @record
 class KillWorker:
+    """End a worker that does not speak; answer with `WorkerDeparted`."""
+
     pool: str
     worker: int
 
 
 @record
 class StopForkServer:
+    """Have it end; answer with `ForkServerLost`."""
+
     pool: str
 
 
 @record
 class TellWaits:
+    """Tell a client in words what its lease waits for."""
+
     lease: str
     phase: str
     why: str
 
 
 @record
+class RecallLease:
+    lease: str
+
+
+@record
 class RefuseLease:
+    """Tell a client that it gets no worker: the name of an error class, and its words."""
+
     lease: str
     error: str
     text: str
@@ -237,15 +294,15 @@ class RefuseLease:
 
 @record
 class TellLost:
+    """Tell a client that its worker died; calls above `begun` were not begun."""
+
     lease: str
     certificate: DeathCertificate
     begun: int
     item: int
 
 
-Instruction = Union[
+Instruction = Union[  # noqa: UP007 - evaluated when imported, on 3.10 too
     PrepareEnvironment, StartForkServer, PreloadModules, ForkWorker, AttachWorker, StopWorker, KillWorker,
-    StopForkServer, TellWaits, RefuseLease, TellLost,
+    StopForkServer, TellWaits, RecallLease, RefuseLease, TellLost,
 ]  # fmt: skip
-
-

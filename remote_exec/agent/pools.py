@@ -1,21 +1,21 @@
 """Pools, workers and leases as a pure state machine: `handle(event)` returns instructions; nothing here waits.
 
 Every change of state happens in this file, and each event carries the time. What an instruction's success or
-failure was comes back as another event. A log of events replays to the same instructions.
+failure was comes back as another event; one that names a pool or a worker that is gone is passed over. A log of
+events replays to the same instructions.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..model.job import Cause, DeathCertificate, Phase
-from ..model.pool import PoolInfo, PoolSpec, Shape, WorkerInfo, WorkerState
+from ..model.pool import PoolInfo, PoolSpec, Shape, WorkerState
+from .capacity import Capacity, Held
 from .pool_events import (
-    NO_QUOTAS,
+    EVERY_CALL,
     AttachWorker,
     ClientLeft,
     EnvironmentFailed,
@@ -34,6 +34,7 @@ from .pool_events import (
     PreloadModules,
     PrepareEnvironment,
     QuotasSet,
+    RecallLease,
     RefuseLease,
     ReleaseAsked,
     Resources,
@@ -47,93 +48,44 @@ from .pool_events import (
     WorkerDeparted,
     WorkerForked,
 )
+from .pool_state import UNKNOWN, Pool, PoolState, Waiting, Worker
 
 READY_DEADLINE_SECONDS = 20.0  # a forked child that has not spoken by then is killed, its pool forks no more
-UNKNOWN = "unknown"  # the local code of an adopted worker: no lease fits it again
-FORK_SERVER_KEEP_SECONDS = 60.0  # beyond the last worker's keep-alive
-
-
-# --- state --------------------------------------------------------------------------------------------------
-
-
-class PoolState(str, Enum):
-    """How far a pool is on its way to forking workers."""
-
-    BUILDING = "building"
-    STARTING = "starting"
-    READY = "ready"
-
-
-@dataclass
-class Waiting:
-    """A lease that has been asked for and not granted."""
-
-    lease: str
-    client: int
-    bundle: str
-    preload: tuple[str, ...]
-    keep_alive_seconds: float
-    since: float
-    told: str = ""
-
-
-@dataclass
-class Worker:
-    """One worker of a pool."""
-
-    id: int
-    state: WorkerState
-    since: float  # when it took this state
-    pid: int = 0
-    bundle: str | None = None  # None: no local code has been loaded yet
-    lease: str = ""
-    reuses: int = 0
-    keep_alive_seconds: float = 0.0
-    gpus: tuple[int, ...] = ()
-
-
-@dataclass
-class Pool:
-    """The warm workers that share a key, and who waits for one."""
-
-    key: str
-    spec: PoolSpec
-    state: PoolState
-    since: float
-    max_workers: int = 1
-    python: str = ""
-    workers: dict[int, Worker] = field(default_factory=dict)
-    queue: deque[Waiting] = field(default_factory=deque)
-    preloaded: set[str] = field(default_factory=set)
-    preloading: bool = False
-    fresh: bool = False  # forks of this pool's fork server are not sound
-    note: str = ""
-    empty_since: float = 0.0
-    keep_alive_seconds: float = 0.0
-    phases: list[Phase] = field(default_factory=list)
+FORK_SERVER_KEEP_SECONDS = 60.0  # beyond the last worker
+FORK_SERVER_STOP_SECONDS = 10.0  # one that was told to end and has not by then is forgotten
+WARM_SECONDS = 0.001  # a lease that waited for less was granted by the event that asked for it
 
 
 class Pools:
-    """All pools of one agent."""
+    """All pools of one agent.
+
+    Args:
+        resources: what the host has to give.
+
+    Example::
+
+        pools = Pools(Resources(cpus=8, memory_bytes=16 << 30))
+        for instruction in pools.handle(LeaseRequested(...)):
+            carry_out(instruction)
+    """
 
     def __init__(self, resources: Resources) -> None:
         self.pools: dict[str, Pool] = {}
-        self._resources = resources
-        self._quotas = NO_QUOTAS
+        self._capacity = Capacity(resources)
         self._next_worker = 1
         self._handlers: dict[type, Callable[[Any], list[Instruction]]] = {
             LeaseRequested: self._lease_requested,
             LeaseWithdrawn: self._lease_withdrawn,
             ClientLeft: self._client_left,
-            EnvironmentReady: self._environment_ready,
-            EnvironmentFailed: self._environment_failed,
-            ForkServerStarted: self._fork_server_started,
-            ForkServerLost: self._fork_server_lost,
-            ModulesPreloaded: self._modules_preloaded,
-            WorkerForked: self._worker_forked,
-            WorkerBecameReady: self._worker_ready,
-            LeaseReturned: self._lease_returned,
-            WorkerDeparted: self._worker_departed,
+            EnvironmentReady: self._of_pool(self._environment_ready),
+            EnvironmentFailed: self._of_pool(self._environment_failed),
+            ForkServerStarted: self._of_pool(self._fork_server_started),
+            ForkServerLost: self._of_pool(self._fork_server_lost),
+            ModulesPreloaded: self._of_pool(self._modules_preloaded),
+            WorkerForked: self._of_worker(self._worker_forked),
+            WorkerBecameReady: self._of_worker(self._worker_ready),
+            LeaseReturned: self._of_worker(self._lease_returned),
+            WorkerDeparted: self._of_worker(self._worker_departed),
             QuotasSet: self._quotas_set,
             MemoryRanLow: self._memory_ran_low,
             ReleaseAsked: self._release_asked,
@@ -147,7 +99,7 @@ class Pools:
     def adopt(self, key: str, spec: PoolSpec, *, python: str, keep_alive_seconds: float, now: float) -> None:
         """Expect a fork server that a former agent left; `ForkServerStarted` tells of its workers."""
         self.pools[key] = Pool(
-            key, spec, PoolState.STARTING, now, python=python, keep_alive_seconds=keep_alive_seconds
+            key, spec, PoolState.ADOPTING, now, python=python, keep_alive_seconds=keep_alive_seconds
         )
 
     def next_due(self) -> float | None:
@@ -155,36 +107,57 @@ class Pools:
         due: list[float] = []
         for pool in self.pools.values():
             for worker in pool.workers.values():
-                if worker.state is WorkerState.AVAILABLE:
+                if worker.idle:
                     due.append(worker.since + worker.keep_alive_seconds)
-                elif worker.state is WorkerState.STARTING:
+                elif worker.coming:
                     due.append(worker.since + READY_DEADLINE_SECONDS)
-            if not pool.workers and not pool.queue and pool.state is PoolState.READY:
+            if pool.unused:
                 due.append(pool.empty_since + FORK_SERVER_KEEP_SECONDS)
+            elif pool.state is PoolState.STOPPING:
+                due.append(pool.since + FORK_SERVER_STOP_SECONDS)
         return min(due, default=None)
 
     def infos(self, now: float) -> tuple[PoolInfo, ...]:
         """Return what lists show."""
-        return tuple(_info(pool, now) for pool in self.pools.values())
+        return tuple(pool.info(now) for pool in self.pools.values())
 
-    # --- events ---------------------------------------------------------------------------------------------
+    def _of_pool(
+        self, handler: Callable[[Pool, Any], list[Instruction]]
+    ) -> Callable[[Any], list[Instruction]]:
+        def found(event: Any) -> list[Instruction]:
+            pool = self.pools.get(event.pool)
+            return handler(pool, event) if pool is not None else []
+
+        return found
+
+    def _of_worker(
+        self, handler: Callable[[Pool, Worker, Any], list[Instruction]]
+    ) -> Callable[[Any], list[Instruction]]:
+        def found(pool: Pool, event: Any) -> list[Instruction]:
+            worker = pool.workers.get(event.worker)
+            return handler(pool, worker, event) if worker is not None else []
+
+        return self._of_pool(found)
+
+    # --- leases ---------------------------------------------------------------------------------------------
 
     def _lease_requested(self, event: LeaseRequested) -> list[Instruction]:
-        refusal = self._never_satisfiable(event.lease, event.spec.shape)
+        refusal = self._capacity.refusal(event.lease, event.spec.shape)
         if refusal is not None:
             return [refusal]
         key = event.spec.key
         pool = self.pools.get(key)
         instructions: list[Instruction] = []
         if pool is None:
-            pool = Pool(key, event.spec, PoolState.BUILDING, event.now)
-            self.pools[key] = pool
+            pool = self.pools[key] = Pool(key, event.spec, PoolState.BUILDING, event.now)
             instructions.append(PrepareEnvironment(key, event.spec))
         pool.spec = event.spec  # an adopted pool's is without its variables
         pool.max_workers = max(pool.max_workers, event.max_workers)
         pool.keep_alive_seconds = max(pool.keep_alive_seconds, event.keep_alive_seconds)
         pool.queue.append(
-            Waiting(event.lease, event.client, event.bundle, event.preload, event.keep_alive_seconds, event.now)
+            Waiting(
+                event.lease, event.client, event.bundle, event.preload, event.keep_alive_seconds, event.now
+            )
         )
         return instructions + self._assign(pool, event.now)
 
@@ -203,112 +176,127 @@ class Pools:
                 instructions += self._assign(pool, now)
         return instructions
 
-    def _environment_ready(self, event: EnvironmentReady) -> list[Instruction]:
-        pool = self.pools[event.pool]
+    def _lease_returned(self, pool: Pool, worker: Worker, event: LeaseReturned) -> list[Instruction]:
+        if worker.state is not WorkerState.IN_USE or worker.lease != event.lease:
+            return []
+        worker.lease = ""
+        worker.reuses += 1
+        return self._now_idle(pool, worker, event.now)
+
+    def _now_idle(self, pool: Pool, worker: Worker, now: float) -> list[Instruction]:
+        if worker.adopted:  # no lease fits it, and what it holds may be wanted
+            return [self._stop(pool, worker, now)]
+        worker.state, worker.since = WorkerState.AVAILABLE, now
+        return self._assign(pool, now) + self._assign_all(now)
+
+    # --- environments and fork servers ------------------------------------------------------------------------
+
+    def _environment_ready(self, pool: Pool, event: EnvironmentReady) -> list[Instruction]:
+        if pool.state is not PoolState.BUILDING:
+            return []
         pool.phases.append(Phase(name="environment", seconds=event.now - pool.since))
         pool.state, pool.since, pool.python = PoolState.STARTING, event.now, event.python
-        return [StartForkServer(pool.key, pool.spec, event.python)]
+        return [StartForkServer(pool.key, pool.spec, event.python), *self._tell_waits(pool)]
 
-    def _environment_failed(self, event: EnvironmentFailed) -> list[Instruction]:
-        pool = self.pools.pop(event.pool)
-        return [
-            RefuseLease(waiting.lease, event.error, event.text, event.output, event.hint) for waiting in pool.queue
-        ]
+    def _environment_failed(self, pool: Pool, event: EnvironmentFailed) -> list[Instruction]:
+        if pool.state is not PoolState.BUILDING:
+            return []
+        del self.pools[pool.key]
+        return _refuse(pool.queue, event.text, error=event.error, output=event.output, hint=event.hint)
 
-    def _fork_server_started(self, event: ForkServerStarted) -> list[Instruction]:
-        pool = self.pools[event.pool]
+    def _fork_server_started(self, pool: Pool, event: ForkServerStarted) -> list[Instruction]:
+        if pool.state not in (PoolState.STARTING, PoolState.ADOPTING):
+            return []
         if pool.state is PoolState.STARTING:
             pool.phases.append(Phase(name="start", seconds=event.now - pool.since))
         pool.state, pool.since, pool.empty_since = PoolState.READY, event.now, event.now
+        gpus = None if pool.spec.shape.gpus else ()
         for number, pid in event.workers:
-            if number not in pool.workers:
-                pool.workers[number] = Worker(number, WorkerState.STARTING, event.now, pid=pid, bundle=UNKNOWN)
-                self._next_worker = max(self._next_worker, number + 1)
+            pool.workers[number] = Worker(
+                number, WorkerState.STARTING, event.now, pid=pid, bundle=UNKNOWN, gpus=gpus
+            )
+            self._next_worker = max(self._next_worker, number + 1)
         return self._assign(pool, event.now)
 
-    def _fork_server_lost(self, event: ForkServerLost) -> list[Instruction]:
-        """Its workers die with it; their leases are told, and those who wait get a new fork server."""
-        pool = self.pools.pop(event.pool, None)
-        if pool is None:
-            return []
+    def _fork_server_lost(self, pool: Pool, event: ForkServerLost) -> list[Instruction]:
+        """Its workers die with it; their leases are told, and those who wait get a new one, once."""
+        del self.pools[pool.key]
         certificate = DeathCertificate(cause=Cause.HOST_LOST, message=f"the fork server died: {event.reason}")
         instructions: list[Instruction] = [
-            TellLost(worker.lease, certificate, 0, 0) for worker in pool.workers.values() if worker.lease
+            TellLost(worker.lease, certificate, EVERY_CALL, 0)
+            for worker in pool.workers.values()
+            if worker.lease
         ]
-        if pool.state is not PoolState.READY:
+        if pool.state is PoolState.STARTING:
             text = f"the environment's Python could not start a fork server: {event.reason}"
-            return instructions + [
-                RefuseLease(waiting.lease, "RuntimeEnvironmentError", text) for waiting in pool.queue
-            ]
-        if pool.queue:
-            renewed = Pool(pool.key, pool.spec, PoolState.BUILDING, event.now, max_workers=pool.max_workers)
-            renewed.queue, renewed.keep_alive_seconds = pool.queue, pool.keep_alive_seconds
-            self.pools[pool.key] = renewed
-            instructions.append(PrepareEnvironment(pool.key, pool.spec))
-        return instructions
+            instructions += _refuse(pool.queue, text)
+        elif pool.losses and pool.state is PoolState.READY:
+            text = f"fork servers of this environment die before a worker is ready: {event.reason}"
+            instructions += _refuse(pool.queue, text)
+        elif pool.queue:
+            instructions += self._renew(pool, event.now)
+        return instructions + self._assign_all(event.now)
 
-    def _modules_preloaded(self, event: ModulesPreloaded) -> list[Instruction]:
-        pool = self.pools[event.pool]
+    def _renew(self, lost: Pool, now: float) -> list[Instruction]:
+        pool = Pool(lost.key, lost.spec, PoolState.BUILDING, now, max_workers=lost.max_workers)
+        pool.queue, pool.keep_alive_seconds = lost.queue, lost.keep_alive_seconds
+        pool.fresh, pool.note = lost.fresh, lost.note
+        if lost.state is PoolState.READY:
+            pool.losses = 1
+        if lost.preloading:
+            pool.fresh = True
+            pool.note = "workers are started afresh: the fork server died of their imports"
+        self.pools[pool.key] = pool
+        return [PrepareEnvironment(pool.key, pool.spec), *self._tell_waits(pool)]
+
+    def _modules_preloaded(self, pool: Pool, event: ModulesPreloaded) -> list[Instruction]:
         pool.preloading = False
         return self._assign(pool, event.now)
 
-    def _worker_forked(self, event: WorkerForked) -> list[Instruction]:
-        worker = self.pools[event.pool].workers.get(event.worker)
-        if worker is not None:
-            worker.pid = event.pid
+    # --- workers ----------------------------------------------------------------------------------------------
+
+    def _worker_forked(self, pool: Pool, worker: Worker, event: WorkerForked) -> list[Instruction]:
+        worker.pid = event.pid
         return []
 
-    def _worker_ready(self, event: WorkerBecameReady) -> list[Instruction]:
-        pool = self.pools[event.pool]
-        worker = pool.workers.get(event.worker)
-        if worker is None or worker.state is not WorkerState.STARTING:
+    def _worker_ready(self, pool: Pool, worker: Worker, event: WorkerBecameReady) -> list[Instruction]:
+        if worker.state is not WorkerState.STARTING:
             return []
+        worker.spoke, pool.losses = True, 0
         if event.lease:
             worker.state, worker.since, worker.lease = WorkerState.IN_USE, event.now, event.lease
             return []
-        worker.state, worker.since = WorkerState.AVAILABLE, event.now
         worker.keep_alive_seconds = pool.keep_alive_seconds
-        return self._assign(pool, event.now)
+        return self._now_idle(pool, worker, event.now)
 
-    def _lease_returned(self, event: LeaseReturned) -> list[Instruction]:
-        pool = self.pools[event.pool]
-        worker = pool.workers.get(event.worker)
-        if worker is None or worker.lease != event.lease:
-            return []
-        worker.lease, worker.since = "", event.now
-        worker.reuses += 1
-        if worker.state is WorkerState.IN_USE:
-            worker.state = WorkerState.AVAILABLE
-        return self._assign(pool, event.now)
-
-    def _worker_departed(self, event: WorkerDeparted) -> list[Instruction]:
-        pool = self.pools.get(event.pool)
-        worker = pool.workers.pop(event.worker, None) if pool is not None else None
-        if pool is None or worker is None:
-            return []
+    def _worker_departed(self, pool: Pool, worker: Worker, event: WorkerDeparted) -> list[Instruction]:
+        del pool.workers[worker.id]
         pool.empty_since = event.now
         instructions: list[Instruction] = []
+        certificate = event.certificate
         if worker.lease:
-            instructions.append(TellLost(worker.lease, event.certificate, event.begun, event.item))
-        elif worker.state is WorkerState.STARTING and not pool.fresh:
-            pool.fresh = True
-            pool.note = f"workers are started afresh: a forked one ended before it was ready ({event.certificate.message})"
-        elif worker.state is WorkerState.STARTING:
-            text = f"a worker of this environment does not start: {event.certificate.message}"
-            instructions += [
-                RefuseLease(w.lease, "RuntimeEnvironmentError", text, "\n".join(event.certificate.last_lines))
-                for w in pool.queue
-            ]
+            instructions.append(TellLost(worker.lease, certificate, event.begun, event.item))
+        elif worker.spoke or worker.adopted:
+            pass
+        elif worker.fresh:
+            text = f"a worker of this environment does not start: {certificate.message}"
+            instructions += _refuse(pool.queue, text, output="\n".join(certificate.last_lines))
             pool.queue.clear()
+        else:
+            pool.fresh = True
+            reason = f"a forked one ended before it was ready ({certificate.message})"
+            pool.note = f"workers are started afresh: {reason}"
         return instructions + self._assign_all(event.now)
+
+    # --- the host -----------------------------------------------------------------------------------------------
 
     def _quotas_set(self, event: QuotasSet) -> list[Instruction]:
         """What waits and cannot be had any longer is refused; what fits now need not wait."""
-        self._quotas = event.quotas
+        self._capacity.quotas = event.quotas
         instructions: list[Instruction] = []
         for pool in self.pools.values():
             for waiting in list(pool.queue):
-                refusal = self._never_satisfiable(waiting.lease, pool.spec.shape)
+                refusal = self._capacity.refusal(waiting.lease, pool.spec.shape)
                 if refusal is not None:
                     pool.queue.remove(waiting)
                     instructions.append(refusal)
@@ -316,36 +304,36 @@ class Pools:
 
     def _memory_ran_low(self, event: MemoryRanLow) -> list[Instruction]:
         """Give up the worker that has been idle for longest."""
-        idle = [(w.since, p, w) for p in self.pools.values() for w in p.workers.values() if _idle(w)]
-        if not idle:
-            return []
-        _, pool, worker = min(idle, key=lambda row: row[0])
-        return [self._stop(pool, worker, event.now)]
+        idle = self._longest_idle(self.pools.values())
+        return [self._stop(*idle[0], event.now)] if idle else []
 
     def _release_asked(self, event: ReleaseAsked) -> list[Instruction]:
         instructions: list[Instruction] = []
         for pool in self.pools.values():
             if event.pool in ("", pool.key):
-                instructions += [self._stop(pool, w, event.now) for w in list(pool.workers.values()) if _idle(w)]
+                instructions += [self._stop(pool, w, event.now) for _, w in self._longest_idle([pool])]
                 pool.keep_alive_seconds = 0.0
         return instructions
 
     def _time_passed(self, event: TimePassed) -> list[Instruction]:
         instructions: list[Instruction] = []
         for pool in list(self.pools.values()):
-            for worker in list(pool.workers.values()):
+            for worker in pool.workers.values():
                 age = event.now - worker.since
-                if _idle(worker) and age >= worker.keep_alive_seconds:
+                if worker.idle and age >= worker.keep_alive_seconds:
                     instructions.append(self._stop(pool, worker, event.now))
-                elif worker.state is WorkerState.STARTING and age >= READY_DEADLINE_SECONDS:
+                elif worker.coming and age >= READY_DEADLINE_SECONDS:
+                    worker.state, worker.since = WorkerState.TERMINATING, event.now
                     instructions.append(KillWorker(pool.key, worker.id))
-            idle = not pool.workers and not pool.queue and pool.state is PoolState.READY
-            if idle and event.now - pool.empty_since >= FORK_SERVER_KEEP_SECONDS:
-                del self.pools[pool.key]
+            if pool.unused and event.now - pool.empty_since >= FORK_SERVER_KEEP_SECONDS:
+                pool.state, pool.since = PoolState.STOPPING, event.now
                 instructions.append(StopForkServer(pool.key))
+            elif pool.state is PoolState.STOPPING and event.now - pool.since >= FORK_SERVER_STOP_SECONDS:
+                lost = ForkServerLost(event.now, pool.key, "it did not end when it was told to")
+                instructions += self._fork_server_lost(pool, lost)
         return instructions
 
-    # --- decisions ------------------------------------------------------------------------------------------
+    # --- decisions --------------------------------------------------------------------------------------------
 
     def _assign_all(self, now: float) -> list[Instruction]:
         instructions: list[Instruction] = []
@@ -354,62 +342,75 @@ class Pools:
         return instructions
 
     def _assign(self, pool: Pool, now: float) -> list[Instruction]:
-        """Give waiting leases to workers that are there, and see to it that more come where that is allowed."""
-        instructions: list[Instruction] = []
-        still: deque[Waiting] = deque()
-        for waiting in pool.queue:
-            worker = self._fitting(pool, waiting)
-            if worker is None:
-                still.append(waiting)
-            else:
-                instructions.append(_grant(pool, worker, waiting, now))
-        pool.queue = still
-        if pool.queue and pool.state is PoolState.READY:
-            instructions += self._grow(pool, now)
-        for position, waiting in enumerate(pool.queue):
-            phase, why = self._why(pool, position)
-            if waiting.told != why:
-                waiting.told = why
-                instructions.append(TellWaits(waiting.lease, phase, why))
-        return instructions
-
-    def _fitting(self, pool: Pool, waiting: Waiting) -> Worker | None:
-        """Return an idle worker that has this very local code loaded, else one that has none."""
-        idle = [worker for worker in pool.workers.values() if _idle(worker)]
-        for bundle in (waiting.bundle, None):
-            for worker in idle:
-                if worker.bundle == bundle:
-                    return worker
-        return None
-
-    def _grow(self, pool: Pool, now: float) -> list[Instruction]:
-        wanted = [name for waiting in pool.queue for name in waiting.preload if name not in pool.preloaded]
-        if wanted and not pool.fresh and not pool.preloading:
-            pool.preloading = True
-            pool.preloaded.update(wanted)
-            return [PreloadModules(pool.key, tuple(dict.fromkeys(wanted)))]
-        if pool.preloading:
+        """Give waiting leases to workers that are there; see to it that more come where that is allowed."""
+        if not pool.queue:
             return []
         instructions: list[Instruction] = []
-        starting = sum(1 for worker in pool.workers.values() if worker.state is WorkerState.STARTING)
-        for _ in range(len(pool.queue) - starting):
-            if len(pool.workers) >= pool.max_workers:
-                stale = next((worker for worker in pool.workers.values() if _idle(worker)), None)
-                if stale is not None:
-                    instructions.append(self._stop(pool, stale, now))
-                break
-            gpus = self._free_gpus(pool.spec.shape)
-            if gpus is None or not self._fits(pool.spec.shape):
-                break
+        idle = [worker for worker in pool.workers.values() if worker.idle]
+        if idle:
+            still: deque[Waiting] = deque()
+            for waiting in pool.queue:
+                worker = _fitting(idle, waiting)
+                if worker is None:
+                    still.append(waiting)
+                else:
+                    idle.remove(worker)
+                    instructions.append(_grant(pool, worker, waiting, now))
+            pool.queue = still
+        if pool.queue and pool.state is PoolState.READY:
+            instructions += self._grow(pool, now)
+        return instructions + self._tell_waits(pool)
+
+    def _grow(self, pool: Pool, now: float) -> list[Instruction]:
+        if pool.preloading:
+            return []
+        wanted = [name for waiting in pool.queue for name in waiting.preload if name not in pool.preloaded]
+        if wanted and not pool.fresh:
+            pool.preloading = True
+            pool.preloaded |= frozenset(wanted)
+            return [PreloadModules(pool.key, tuple(dict.fromkeys(wanted)))]
+        instructions: list[Instruction] = []
+        short = len(pool.queue) - sum(1 for worker in pool.workers.values() if worker.coming)
+        while short > 0 and len(pool.workers) < pool.max_workers:
+            gpus = self._capacity.room(pool.spec.shape, self._held())
+            if gpus is None:
+                made = self._make_room(pool.spec.shape, now)
+                return [*instructions, *made, *([] if made else _recall(self.pools.values(), short))]
             instructions.append(self._fork(pool, gpus, now))
+            short -= 1
+        # The pool is full: workers that are idle have other local code loaded than anyone here waits for.
+        leaving = sum(1 for worker in pool.workers.values() if worker.state is WorkerState.TERMINATING)
+        stales = self._longest_idle([pool])[: max(0, short - leaving)]
+        for _, stale in stales:
+            instructions.append(self._stop(pool, stale, now))
+        return instructions + _recall([pool], short - leaving - len(stales))
+
+    def _make_room(self, shape: Shape, now: float) -> list[Instruction]:
+        """Have idle workers of any pool end, longest idle first, if that lets a worker of this shape in."""
+        staying = [held for held in self._held() if held[1].state is not WorkerState.TERMINATING]
+        going: list[tuple[Pool, Worker]] = []
+        for pool, worker in self._longest_idle(self.pools.values()):
+            if self._capacity.room(shape, staying) is not None:
+                break
+            staying.remove((pool.spec.shape, worker))
+            going.append((pool, worker))
+        if self._capacity.room(shape, staying) is None:
+            return []
+        instructions: list[Instruction] = []
+        for pool, worker in going:
+            held = (pool.spec.shape, worker)
+            if self._capacity.room(shape, [*staying, held]) is None:
+                instructions.append(self._stop(pool, worker, now))
+            else:
+                staying.append(held)  # its going would not help
         return instructions
 
     def _fork(self, pool: Pool, gpus: tuple[int, ...], now: float) -> ForkWorker:
-        worker = Worker(self._next_worker, WorkerState.STARTING, now, gpus=gpus)
+        worker = Worker(self._next_worker, WorkerState.STARTING, now, gpus=gpus, fresh=pool.fresh)
         self._next_worker += 1
         pool.workers[worker.id] = worker
         variables: dict[str, str] = {}
-        if self._resources.gpus:
+        if self._capacity.resources.gpus:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in gpus)
         return ForkWorker(pool.key, worker.id, variables, pool.fresh)
 
@@ -417,94 +418,92 @@ class Pools:
         worker.state, worker.since = WorkerState.TERMINATING, now
         return StopWorker(pool.key, worker.id)
 
-    def _workers(self) -> list[tuple[Shape, Worker]]:
+    def _held(self) -> list[Held]:
         return [(pool.spec.shape, worker) for pool in self.pools.values() for worker in pool.workers.values()]
 
-    def _fits(self, shape: Shape) -> bool:
-        cpus = sum(taken.cpus for taken, _ in self._workers())
-        memory = sum(taken.memory_bytes for taken, _ in self._workers())
-        host, quotas = self._resources, self._quotas
-        return (not shape.cpus or cpus + shape.cpus <= _lower(host.cpus, quotas.cpus)) and (
-            not shape.memory_bytes or memory + shape.memory_bytes <= _lower(host.memory_bytes, quotas.memory_bytes)
-        )
+    def _longest_idle(self, pools: Iterable[Pool]) -> list[tuple[Pool, Worker]]:
+        idle = [(pool, worker) for pool in pools for worker in pool.workers.values() if worker.idle]
+        return sorted(idle, key=lambda row: row[1].since)
 
-    def _free_gpus(self, shape: Shape) -> tuple[int, ...] | None:
-        taken = {index for _, worker in self._workers() for index in worker.gpus}
-        free = [index for index in self._of_type(shape.gpu_type) if index not in taken]
-        left = _lower(len(self._resources.gpus), self._quotas.gpus) - len(taken)
-        return tuple(free[: shape.gpus]) if shape.gpus <= min(len(free), max(0, left)) else None
-
-    def _of_type(self, gpu_type: str) -> list[int]:
-        return [i for i, name in enumerate(self._resources.gpus) if gpu_type.lower() in name.lower()]
-
-    def _never_satisfiable(self, lease: str, shape: Shape) -> RefuseLease | None:
-        host, quotas, hint = self._resources, self._quotas, "ask for less, or use another instance_type"
-        text = ""
-        if shape.cpus > host.cpus:
-            text = f"cpus={shape.cpus:g} was asked for; this host has {host.cpus:g}"
-        elif shape.memory_bytes > host.memory_bytes:
-            text = f"memory={shape.memory_bytes:,} bytes was asked for; this host has {host.memory_bytes:,}"
-        elif shape.gpus > len(self._of_type(shape.gpu_type)):
-            what = f" of type {shape.gpu_type!r}" if shape.gpu_type else ""
-            text = f"gpus={shape.gpus}{what} was asked for; this host has {len(self._of_type(shape.gpu_type))}"
-        else:
-            hint = "ask for less, or raise the quota in the configuration"
-            for name, asked, quota in (
-                ("cpus", shape.cpus, quotas.cpus),
-                ("memory", shape.memory_bytes, quotas.memory_bytes),
-                ("gpus", shape.gpus, quotas.gpus),
-            ):
-                if quota is not None and asked > quota:
-                    text = f"{name}={asked:,} was asked for; the option quotas allows {quota:,.12g} on this host"
-        return RefuseLease(lease, "ResourceLimitExceeded", text, hint=hint) if text else None
-
-    def _why(self, pool: Pool, position: int) -> tuple[str, str]:
-        if pool.state is PoolState.BUILDING:
-            return "environment", "its environment is being prepared"
-        if pool.state is PoolState.STARTING:
-            return "start", "its environment's Python is starting"
-        if pool.preloading:
-            return "start", "its imports are being loaded"
-        if len(pool.workers) >= pool.max_workers:
-            return "queue", f"all {pool.max_workers} workers of its pool are in use; position {position + 1}"
-        if any(worker.state is WorkerState.STARTING for worker in pool.workers.values()):
-            return "start", "a worker is starting"
-        return "queue", f"the host's cpus, memory or gpus are in use; position {position + 1}"
+    def _tell_waits(self, pool: Pool) -> list[Instruction]:
+        """Say to each lease what it waits for, if that has changed."""
+        common = _waits_together(pool)
+        starting = sum(1 for worker in pool.workers.values() if worker.coming)
+        full = len(pool.workers) >= pool.max_workers
+        instructions: list[Instruction] = []
+        for position, waiting in enumerate(pool.queue, 1):
+            if common is not None:
+                phase, why = common
+            elif position <= starting:
+                phase, why = "start", "a worker is starting"
+            elif full:
+                who = f"all {pool.max_workers} workers of its pool are in use"
+                phase, why = "queue", f"{who}; {_place(position)}"
+            else:
+                phase, why = "queue", f"the host's cpus, memory or gpus are in use; {_place(position)}"
+            if waiting.told != why:
+                waiting.told = why
+                instructions.append(TellWaits(waiting.lease, phase, why))
+        return instructions
 
 
-def _lower(host: float, quota: float | None) -> float:
-    return host if quota is None else min(host, quota)
+def _fitting(idle: list[Worker], waiting: Waiting) -> Worker | None:
+    """Return an idle worker that has this very local code loaded, else one that has none."""
+    for bundle in (waiting.bundle, None):
+        for worker in idle:
+            if worker.bundle == bundle:
+                return worker
+    return None
 
 
-def _idle(worker: Worker) -> bool:
-    return worker.state is WorkerState.AVAILABLE
+def _recall(pools: Iterable[Pool], count: int) -> list[Instruction]:
+    """Ask for leases back, longest held first: a client gives one back as soon as nothing of it runs."""
+    asked = sum(1 for pool in pools for worker in pool.workers.values() if worker.lease and worker.recalled)
+    held = [w for pool in pools for w in pool.workers.values() if w.lease and not w.recalled]
+    instructions: list[Instruction] = []
+    for worker in sorted(held, key=lambda worker: worker.since)[: max(0, count - asked)]:
+        worker.recalled = True
+        instructions.append(RecallLease(worker.lease))
+    return instructions
 
 
 def _grant(pool: Pool, worker: Worker, waiting: Waiting, now: float) -> AttachWorker:
-    warm = now - waiting.since < 0.001
-    phases = (Phase(name="queue", seconds=now - waiting.since), *pool.phases)
+    waited = now - waiting.since
+    cold = sum(phase.seconds for phase in pool.phases)
+    phases = (*pool.phases, Phase(name="queue", seconds=max(0.0, waited - cold)))
     pool.phases = []
     worker.state, worker.since, worker.lease = WorkerState.IN_USE, now, waiting.lease
+    worker.recalled = False
     worker.keep_alive_seconds = waiting.keep_alive_seconds
-    if waiting.bundle or worker.bundle is None:
-        worker.bundle = waiting.bundle or None
-    return AttachWorker(pool.key, worker.id, waiting.lease, waiting.bundle, warm, phases)
+    worker.bundle = waiting.bundle or worker.bundle
+    return AttachWorker(pool.key, worker.id, waiting.lease, waiting.bundle, waited < WARM_SECONDS, phases)
 
 
-def _info(pool: Pool, now: float) -> PoolInfo:
-    return PoolInfo(
-        key=pool.key,
-        environment=pool.spec.environment.kind.value,
-        python=pool.python,
-        keep_alive_seconds=pool.keep_alive_seconds,
-        max_workers=pool.max_workers,
-        queued=len(pool.queue),
-        shape=pool.spec.shape,
-        workers=tuple(
-            WorkerInfo(
-                id=w.id, pid=w.pid, state=w.state, reuses=w.reuses, idle_seconds=now - w.since, bundle=w.bundle or ""
-            )
-            for w in pool.workers.values()
-        ),
-        note=pool.note,
-    )
+def _refuse(
+    queue: Iterable[Waiting],
+    text: str,
+    *,
+    error: str = "RuntimeEnvironmentError",
+    output: str = "",
+    hint: str = "",
+) -> list[Instruction]:
+    return [RefuseLease(waiting.lease, error, text, output, hint) for waiting in queue]
+
+
+def _waits_together(pool: Pool) -> tuple[str, str] | None:
+    """Return what all who wait for a pool wait for: phase, and words."""
+    if pool.state is PoolState.BUILDING:
+        return "environment", "its environment is being prepared"
+    if pool.state is PoolState.STOPPING:
+        return "start", "its environment's former Python is ending"
+    if pool.state is not PoolState.READY:
+        return "start", "its environment's Python is starting"
+    if pool.preloading:
+        return "start", "its imports are being loaded"
+    return None
+
+
+def _place(position: int) -> str:
+    """Say a position, roughly where it is far back: else each grant would be news for all who wait."""
+    step = 1 if position <= 20 else 10 if position <= 200 else 100
+    return f"position {position}" if step == 1 else f"position over {(position - 1) // step * step}"

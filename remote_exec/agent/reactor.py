@@ -119,8 +119,9 @@ class Reactor:
         """Turn until stopped. A callback's error is logged: one client's trouble must not end the others'."""
         while not self._stopped:
             for key, _ in self._selector.select(self._timeout()):
-                if self._callbacks.get(key.fd) is key.data:  # else a callback of this turn has changed it
-                    self._guard(key.data)
+                callback = self._callbacks.get(key.fd)
+                if callback is not None and callback is key.data:  # else it was changed in this very turn
+                    self._guard(callback)
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:
                 timer = heapq.heappop(self._timers)[2]

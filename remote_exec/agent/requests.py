@@ -19,7 +19,8 @@ from . import pool_events as events
 from .journal import Cursor
 
 if TYPE_CHECKING:
-    from .service import Agent, Client
+    from .leases import Client
+    from .service import Agent
 
 PIECE = 16 << 20
 FOLLOW_SECONDS = 0.1

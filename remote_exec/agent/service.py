@@ -102,6 +102,7 @@ class Agent:
             events.TellWaits: lambda i: self._tell_lease(
                 i.lease, protocol.LeaseWaits(i.lease, i.phase, i.why)
             ),
+            events.RecallLease: lambda i: self._tell_lease(i.lease, protocol.LeaseRecalled(i.lease)),
             events.RefuseLease: self._refuse,
             events.TellLost: self._tell_lost,
         }
@@ -347,6 +348,7 @@ class Agent:
         busy = len(self.clients) > 1 or bool(self.leases or self.jobs)
         accepted = hello.protocol == protocol.PROTOCOL and not (newer and not busy)
         client.greeted = accepted
+        gives_way = newer and not busy
         client.link.send(
             protocol.Welcome(protocol.PROTOCOL, self.version, self.digest, os.getpid(), accepted)
         )

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,14 @@ class FunctionCapture:
         function: what is to run.
         name: what its calls are called.
         options: `include_local_workdir`, `custom_file_filter` and `bundle_size_limit` are read.
+        modules: dotted names of further modules that are needed, such as those of the arguments' classes.
     """
 
-    def __init__(self, function: Callable[..., Any], *, name: str, options: Options) -> None:
+    def __init__(
+        self, function: Callable[..., Any], *, name: str, options: Options, modules: Iterable[str] = ()
+    ) -> None:
         self._function = function
+        self._modules = modules
         self._name = name
         self._options = options
         self._last: Captured | None = None
@@ -82,7 +86,7 @@ class FunctionCapture:
                 return last
             self._last = Captured(self._name, pickled, digest, last.reach, last.local_code)
             return self._last
-        found = reach(self._function)
+        found = reach(self._function, modules=self._modules)
         code = self._bundle(found)
         if last is not None and digest == last.digest and code.bundle.digest == last.local_code.bundle.digest:
             pickled = last.pickled

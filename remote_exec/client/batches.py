@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..serial import pickling
 from ..serial.pickling import Pickled
 from ..wire import frames
+from .answers import rebuild
 from .calls import Call, Captured
-from .dispatcher import rebuild
 
 if TYPE_CHECKING:
     from ..future import RemoteFuture
@@ -98,10 +98,10 @@ class Batches:
                 if found is None:
                     return
                 ok, value = found
-                if ok or self._return_exceptions:
-                    yield value
-                else:
+                if not ok and not self._return_exceptions:
                     raise value
+                last, found, value = [value], None, None  # what was yielded is the consumer's alone
+                yield last.pop()
         finally:
             self.cancel()
 
@@ -180,12 +180,13 @@ class Batches:
 
     def _send(self, first: int, items: list[tuple[Any, ...]]) -> None:
         pickled: Pickled = pickling.dump(items, name="arguments of map")
-        call = Call(self._captured, pickled, self._make_future(), frames.BATCH)
+        future = self._make_future()
+        call = Call(self._captured, pickled, future, frames.BATCH)
         call.items = len(items)
         batch = self._under_way[call] = _Batch(first, items, call)
         call.on_values = lambda index, answers: self._answered(batch, index, answers)
-        call.future._call, call.future._dispatcher = call, self._dispatcher
-        call.future.add_done_callback(lambda future: self._ended(batch, future))
+        future._call, future._dispatcher = call, self._dispatcher
+        future.add_done_callback(lambda _: self._ended(batch, future))
         self._dispatcher.submit(call)
 
     # --- answers, from whichever thread reads -------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ..wire import frames
 if TYPE_CHECKING:
     from ..future import RemoteFuture
     from .channel import Channel
+    from .dispatcher import Dispatcher
 
 _tokens = itertools.count(1)
 
@@ -50,14 +51,14 @@ class Call:
     """One call. Belongs to its dispatcher."""
 
     __slots__ = (
+        "_future",
         "captured",
         "channel",
         "deaths",
-        "future",
+        "dispatcher",
         "items",
         "kind",
         "number",
-        "on_output",
         "on_values",
         "output",
         "pickled",
@@ -67,12 +68,19 @@ class Call:
     )
 
     def __init__(
-        self, captured: Captured, pickled: Pickled, future: RemoteFuture[Any], kind: int = frames.CALL
+        self,
+        captured: Captured,
+        pickled: Pickled,
+        future: RemoteFuture[Any] | None = None,
+        kind: int = frames.CALL,
+        *,
+        dispatcher: Dispatcher | None = None,
     ) -> None:
         self.captured = captured
         self.pickled = pickled
-        self.future = future
         self.kind = kind
+        self.dispatcher = dispatcher
+        self._future = future
         self.number = 0
         self.size = 0
         self.deaths = 0  # of workers that it was sent to and that died before they began anything
@@ -81,9 +89,28 @@ class Call:
         self.started_at = time.monotonic()
         self.items = 1
         self.output: list[tuple[int, bytes]] | None = None
-        self.on_output: Callable[[int, bytes], None] | None = None
         # for batches and generators: called with what has come; for batches (first index, answers)
         self.on_values: Callable[[Any, Any], None] | None = None
+
+    @property
+    def future(self) -> RemoteFuture[Any]:
+        """Its future, made when somebody needs one: a plain call that is answered at once does without."""
+        if self._future is None:
+            from ..future import RemoteFuture
+
+            self._future = RemoteFuture()
+            self._future._call, self._future._dispatcher = self, self.dispatcher
+        return self._future
+
+    @property
+    def bare(self) -> bool:
+        """Whether nobody has needed a future yet."""
+        return self._future is None
+
+    def begin(self) -> bool:
+        """Mark it as running; False when it was cancelled before."""
+        future = self._future
+        return future is None or future._state != "PENDING" or future.set_running_or_notify_cancel()
 
     @property
     def name(self) -> str:
@@ -94,7 +121,8 @@ class Call:
         """Return the future, to be completed, and let go of it: it refers to this call, and may hold gigabytes."""
         from ..future import SPENT
 
-        future, self.future = self.future, SPENT
+        future = self.future
+        self._future = SPENT
         return future
 
     def drop_arguments(self) -> None:

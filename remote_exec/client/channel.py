@@ -13,6 +13,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..model import errors
@@ -33,8 +34,10 @@ SMALL = 1 << 16
 class Channel:
     """The client's end of one lease."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, on_recall: Callable[[], None] | None = None) -> None:
         self.session = session
+        self.recalled = False
+        self._on_recall = on_recall
         self.lease = new_id()
         self.in_flight: dict[int, Call] = {}
         self.bytes_in_flight = 0
@@ -78,6 +81,10 @@ class Channel:
             self.granted = message
         elif isinstance(message, protocol.LeaseWaits):
             self.waits = message
+        elif isinstance(message, protocol.LeaseRecalled):
+            if self._on_recall is not None:
+                self.recalled = True
+                self._on_recall()
         elif isinstance(message, protocol.LeaseRefused):
             self.refused = message
             self._word.set()

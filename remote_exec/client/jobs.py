@@ -17,8 +17,8 @@ from ..serial.pickling import Pickled
 from ..wire import frames
 from ..wire.messages import to_plain
 from ..wire.stream import inline
+from .answers import rebuild
 from .connections import connections
-from .dispatcher import rebuild
 from .target import Place
 
 PAGE = 100

@@ -180,4 +180,4 @@ def told_of(name: str, options: Options) -> dict[str, Any]:
 
 def same_variables(before: Mapping[Any, Any]) -> bool:
     """Whether this process's environment variables are still those; `before` is a copy of ``os.environ._data``."""
-    return os.environ._data == before  # type: ignore[attr-defined]
+    return bool(os.environ._data == before)  # type: ignore[attr-defined]

@@ -20,6 +20,8 @@ else:
         return lambda function: function
 
 
+__all__ = ["dataclass_transform", "record"]
+
 T = TypeVar("T")
 
 
@@ -118,8 +120,8 @@ def _values(self: Any) -> tuple[Any, ...]:
 
 def _equal(self: Any, other: object) -> bool:
     if type(other) is not type(self):
-        return NotImplemented
-    return _values(self) == _values(other)
+        return False
+    return bool(_values(self) == _values(other))
 
 
 def _hash(self: Any) -> int:

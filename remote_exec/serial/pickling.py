@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # Below this a buffer costs less in the stream than as a part of its own.
 OUT_OF_BAND_BYTES = 64 * 1024
 
+# Values that mean the same everywhere and hold nothing else: no need to look at them from Python.
+_PLAIN = frozenset({int, float, bool, str, complex, type(None)})
+
 Bytes = bytes | bytearray | memoryview
 Buffer = pickle.PickleBuffer | Bytes
 
@@ -164,6 +167,8 @@ def dump(obj: Any, *, by_value: frozenset[str] = frozenset(), name: str = "") ->
         >>> load(*dump({"square": lambda x: x * x}))["square"](3)
         9
     """
+    if type(obj) in _PLAIN:
+        return Pickled([pickle.dumps(obj, 5)], [])
     chunks, buffers = _Chunks(), _Buffers()
     try:
         # Positional: protocol, fix_imports, buffer_callback.
@@ -192,6 +197,8 @@ def dump_arguments(
         >>> load(*dump_arguments((1, 2), {"lr": 0.1}))
         ((1, 2), {'lr': 0.1})
     """
+    if not kwargs and _PLAIN.issuperset(map(type, args)):
+        return Pickled([pickle.dumps((args, kwargs), 5)], [])
     chunks, buffers = _Chunks(), _Buffers()
     try:
         pickler = Pickler(chunks, 5, True, buffers)

@@ -19,20 +19,13 @@ from enum import Enum
 from typing import Any, TypeGuard, TypeVar, Union
 
 from ..model.errors import ProtocolError
-from ..model.record import record
+from ..model.record import dataclass_transform, record
 
 LENGTHS = struct.Struct("<II")
 MAX_JSON = 16 << 20
 MAX_BODY = 64 << 20
 
 T = TypeVar("T")
-if typing.TYPE_CHECKING:
-    from typing import dataclass_transform
-
-    _TRANSFORM = dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
-else:
-    _TRANSFORM = lambda function: function  # noqa: E731 - `dataclass_transform` came with 3.11
-
 Decoder = Callable[[Any, str], Any]
 
 _TYPES: dict[str, type] = {}
@@ -41,7 +34,7 @@ _BUILDING: set[Any] = set()
 _LOCK = threading.RLock()  # held while a decoder is built
 
 
-@_TRANSFORM
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def message(cls: type[T]) -> type[T]:
     """Class decorator: make a frozen dataclass that can be sent, known on the wire by its name."""
     made = record(cls)
@@ -75,7 +68,8 @@ def decode(text: bytes | bytearray | memoryview) -> Any:
         raise ProtocolError(f"not JSON: {error}") from None
     if not (_is_list(pair) and len(pair) == 2 and isinstance(pair[0], str) and pair[0] in _TYPES):
         raise ProtocolError("not a message of this protocol")
-    return from_plain(_TYPES[pair[0]], pair[1])
+    cls: type[Any] = _TYPES[pair[0]]
+    return from_plain(cls, pair[1])
 
 
 class MessageReader:

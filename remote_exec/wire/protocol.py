@@ -121,6 +121,13 @@ class LeaseWaits:
 
 
 @message
+class LeaseRecalled:
+    """Others wait for workers: give this one back when it has nothing in flight."""
+
+    lease: str
+
+
+@message
 class LeaseRefused:
     """There will be no worker: the name of an error class of ours, and its words."""
 
@@ -258,13 +265,6 @@ class Interrupt:
     lease: str
     call: int
     reason: str = "cancelled"
-
-
-@message
-class Recall:
-    """Give the lease back as soon as no call runs."""
-
-    lease: str
 
 
 @message

@@ -102,6 +102,11 @@ class Attendant(threading.Thread):
         body = pickling.join(outcome.stream, outcome.buffers)
         self._tell(protocol.OrphanEnded(lease.id, lease.to_record(outcome), outcome.ok), body)
 
+    @property
+    def backlogged(self) -> bool:
+        """Whether output has been taken in and not been sent yet."""
+        return bool(self._backlog)
+
     def printed(self, lease: Lease) -> bool:
         """Whether the call that just ended has printed."""
         printed, self._printed_call = self._printed_call, 0

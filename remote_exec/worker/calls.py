@@ -95,27 +95,29 @@ class Calls:
         started_at = time.time()
         lease.started_at, lease.running_function = started_at, function.name
         BEGUN.pack_into(self._begun, 0, self._lease_id, frame.call, 0)
+        arguments: Any = None
+        value: Any = None
         try:
-            stream, buffers = lease.stream.parts(frame)
-            args, kwargs = pickling.load(stream, buffers)
-            lease.enter_folder()
+            arguments = pickling.load(*lease.stream.parts(frame))
             if function.pre_execution or function.max_runtime_seconds:
-                value = self._run_guarded(lease, frame.call, function, args, kwargs)
+                value = self._run_guarded(lease, frame.call, function, *arguments)
             else:
-                value = self._run(lease, frame.call, function.call, args, kwargs)
+                value = self._run(lease, frame.call, function.call, *arguments)
             if type(value) in _AWAITED:
                 value = streams.exhaust(self, lease, frame.call, value)
-            args = kwargs = buffers = None
+            arguments = None  # its arena can be used again
             pickled = pickling.dump(value)
         except BaseException as error:
-            args = kwargs = buffers = value = None
+            arguments = value = None
             self._fail(lease, frame.call, function.name, started_at, error)
             return
-        outcome = Outcome(
-            frame.call, function.name, started_at, time.time(), True, pickled.stream, tuple(pickled.buffers)
-        )
         value = None
-        self._answer(lease, outcome)
+        self._answer(
+            lease,
+            Outcome(
+                frame.call, function.name, started_at, time.time(), True, pickled.stream, pickled.buffers
+            ),
+        )
 
     def _run(
         self,
@@ -195,30 +197,37 @@ class Calls:
         )
 
     def _answer(self, lease: Lease, outcome: Outcome) -> None:
+        """Answer first, do the books while the answer is on its way."""
         printed = self._flush_output(lease, outcome.call)
-        self._attendant.call_ended(lease)
+        if lease.orphaned or not self._send_outcome(lease, outcome):
+            self._attendant.orphan_ended(lease, outcome)
+        if lease.reported or lease.stopping:
+            self._attendant.call_ended(lease)
         lease.record(outcome, printed=printed)
-        if not lease.orphaned:
-            lease.unacknowledged.append(outcome)
-            flags = 0 if outcome.ok else frames.FAILED
-            if outcome.cause is Cause.CANCELLED:
-                flags |= frames.CANCELLED
-            parts = outcome.stream
-            try:
-                if not outcome.buffers and len(parts) == 1 and len(parts[0]) < SMALL:
-                    header = HEADER.pack(len(parts[0]), frames.RESULT, flags, 0, 0, outcome.call, 0)
-                    lease.stream.send_now(header + parts[0])
-                else:
-                    lease.stream.send(
-                        lease.stream.frame(
-                            frames.RESULT, parts, _raw(outcome.buffers), flags=flags, call=outcome.call
-                        )
+        lease.enter_folder()
+
+    def _send_outcome(self, lease: Lease, outcome: Outcome) -> bool:
+        """Send an outcome to the client, and keep it until it is acknowledged; False when the client is gone."""
+        flags = 0 if outcome.ok else frames.FAILED
+        if outcome.cause is Cause.CANCELLED:
+            flags |= frames.CANCELLED
+        parts = outcome.stream
+        lease.unacknowledged.append(outcome)
+        try:
+            if not outcome.buffers and len(parts) == 1 and len(parts[0]) < SMALL:
+                header = HEADER.pack(len(parts[0]), frames.RESULT, flags, 0, 0, outcome.call, 0)
+                lease.stream.send_now(header + parts[0])
+            else:
+                lease.stream.send(
+                    lease.stream.frame(
+                        frames.RESULT, parts, _raw(outcome.buffers), flags=flags, call=outcome.call
                     )
-                return
-            except OSError:
-                lease.unacknowledged.pop()
-                self._attendant.orphan(lease)
-        self._attendant.orphan_ended(lease, outcome)
+                )
+        except OSError:
+            lease.unacknowledged.pop()
+            self._attendant.orphan(lease)
+            return False
+        return True
 
     def _on_batch(self, lease: Lease, frame: Frame) -> None:
         """Run a list of calls of one function; send what is ready every few milliseconds."""
@@ -307,6 +316,7 @@ class Calls:
         told = json.loads(bytes(frame.payload))
         if "working_folder" in told:
             lease.working_folder = told["working_folder"] if os.path.isdir(told["working_folder"]) else ""
+            lease.enter_folder()
         if "log_level" in told:
             context.set_log_level(told["log_level"])
         for number, row in told.get("functions", {}).items():
@@ -319,7 +329,10 @@ class Calls:
     def _flush_output(self, lease: Lease, call: int) -> bool:
         output = self._output
         output.flush()
-        if not output.pending():
+        with output.lock:
+            # What the attendant has drained may not have been sent yet.
+            waits = self._attendant.backlogged or output.pending()
+        if not waits:
             return self._attendant.printed(lease)
         self._attendant.forward_output(lease, call, wait=True)
         return True

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Outcome:
     ended_at: float
     ok: bool
     stream: list[Any]  # the pickle in chunks, or the failure's JSON
-    buffers: tuple[Any, ...] = ()
+    buffers: Sequence[Any] = ()
     cause: Cause = Cause.NONE
     summary: str = ""
 

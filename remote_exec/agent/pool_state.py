@@ -1,0 +1,132 @@
+"""What the pools' state machine knows: pools, their workers, who waits. Changed by `pools` alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ..model.job import Phase
+from ..model.pool import PoolInfo, PoolSpec, WorkerInfo, WorkerState
+
+UNKNOWN = "unknown"  # the local code of an adopted worker: no lease fits it again
+
+
+class PoolState(str, Enum):
+    """How far a pool is on its way to forking workers, and from there to its end."""
+
+    BUILDING = "building"  # its environment is
+    STARTING = "starting"  # its fork server is
+    ADOPTING = "adopting"  # its fork server is a former agent's, and has not spoken yet
+    READY = "ready"
+    STOPPING = "stopping"  # its fork server has been told to end; until then no other may take its place
+
+
+@dataclass
+class Waiting:
+    """A lease that has been asked for and not granted."""
+
+    lease: str
+    client: int
+    bundle: str
+    preload: tuple[str, ...]
+    keep_alive_seconds: float
+    since: float
+    told: str = ""
+
+
+@dataclass
+class Worker:
+    """One worker of a pool."""
+
+    id: int
+    state: WorkerState
+    since: float  # when it took this state
+    pid: int = 0
+    bundle: str | None = None  # None: no local code has been loaded yet
+    lease: str = ""
+    recalled: bool = False  # its client has been asked for it
+    reuses: int = 0
+    keep_alive_seconds: float = 0.0
+    gpus: tuple[int, ...] | None = ()  # indexes; None: some that are not known
+    fresh: bool = False  # started as an interpreter of its own, not forked
+    spoke: bool = False  # it has been ready once
+
+    @property
+    def idle(self) -> bool:
+        """Whether a lease could have it."""
+        return self.state is WorkerState.AVAILABLE
+
+    @property
+    def adopted(self) -> bool:
+        """Whether a former agent made it: it is never leased again."""
+        return self.bundle == UNKNOWN
+
+    @property
+    def coming(self) -> bool:
+        """Whether it will be there for someone who waits."""
+        return self.state is WorkerState.STARTING and not self.adopted
+
+
+def _no_workers() -> dict[int, Worker]:
+    return {}
+
+
+def _no_queue() -> deque[Waiting]:
+    return deque()
+
+
+def _no_phases() -> list[Phase]:
+    return []
+
+
+@dataclass
+class Pool:
+    """The warm workers that share a key, and who waits for one."""
+
+    key: str
+    spec: PoolSpec
+    state: PoolState
+    since: float
+    max_workers: int = 1
+    python: str = ""
+    workers: dict[int, Worker] = field(default_factory=_no_workers)
+    queue: deque[Waiting] = field(default_factory=_no_queue)
+    preloaded: frozenset[str] = frozenset()
+    preloading: bool = False
+    fresh: bool = False  # forks of this pool's fork server are not sound
+    losses: int = 0  # fork servers lost since a worker was last ready
+    note: str = ""
+    empty_since: float = 0.0
+    keep_alive_seconds: float = 0.0
+    phases: list[Phase] = field(default_factory=_no_phases)
+
+    @property
+    def unused(self) -> bool:
+        """Whether nothing but its fork server is there, and nobody wants more."""
+        return not self.workers and not self.queue and self.state is PoolState.READY
+
+    def info(self, now: float) -> PoolInfo:
+        """Return what lists show."""
+        return PoolInfo(
+            key=self.key,
+            environment=self.spec.environment.kind.value,
+            python=self.python,
+            keep_alive_seconds=self.keep_alive_seconds,
+            max_workers=self.max_workers,
+            queued=len(self.queue),
+            shape=self.spec.shape,
+            workers=tuple(_worker_info(worker, now) for worker in self.workers.values()),
+            note=self.note,
+        )
+
+
+def _worker_info(worker: Worker, now: float) -> WorkerInfo:
+    return WorkerInfo(
+        id=worker.id,
+        pid=worker.pid,
+        state=worker.state,
+        reuses=worker.reuses,
+        idle_seconds=now - worker.since,
+        bundle=worker.bundle or "",
+    )

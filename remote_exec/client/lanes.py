@@ -1,0 +1,200 @@
+"""What is sent where: the queue of one pool's calls and the channels to its workers.
+
+All of it is under the dispatcher's lock; nothing here waits for an answer. A call goes to an idle worker, else
+behind others if they and it are short, else into the queue; a worker that answers is sent as many queued calls as
+it has room for, in one piece. Another worker is asked for when calls wait that are worth one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..model.errors import HostUnavailable
+from .calls import SHORT_SECONDS, Call
+from .channel import Channel
+
+if TYPE_CHECKING:
+    from .session import Session
+
+DEPTH = 64  # short calls in flight on one channel
+WINDOW_BYTES = 96 << 10  # of small calls in flight on one channel: less than what a socket holds
+PREFETCHED_SECONDS = 0.02  # calls up to this long may wait behind one other on their worker
+
+
+class Lanes:
+    """See the module's docstring.
+
+    Args:
+        session: gives a connected session, again when the last one was lost.
+        request: what to ask a lease with, but for the lease's own id.
+        max_workers: how many channels at the most.
+        opening: makes the call that each worker runs before all others.
+        single: only one channel is ever opened.
+        on_recall: called when the agent wants a worker back.
+    """
+
+    def __init__(
+        self,
+        session: Callable[[], Session],
+        request: dict[str, Any],
+        *,
+        max_workers: int,
+        opening: Callable[[], Call] | None,
+        single: bool,
+        on_recall: Callable[[], None],
+    ) -> None:
+        self.queue: deque[Call] = deque()
+        self.channels: list[Channel] = []
+        self.max_workers = max_workers
+        self._session = session
+        self._request = request
+        self._opening = opening
+        self._single = single
+        self._opened = 0
+        # A worker that holds state of ours is not given back before its time.
+        self._on_recall = on_recall if opening is None and not single else None
+
+    def take(self, call: Call) -> None:
+        """Send a call if there is a worker with room, else queue it.
+
+        Raises:
+            HostUnavailable: no agent could be reached; the call is not queued.
+        """
+        if not self.queue and (channel := self._with_room(call)) is not None:
+            self.send(channel, call)
+            return
+        self.queue.append(call)
+        try:
+            self.grow()
+        except HostUnavailable:
+            with contextlib.suppress(ValueError):
+                self.queue.remove(call)
+            raise
+
+    def send(self, channel: Channel, call: Call) -> None:
+        """Send a call now."""
+        if not call.begin():
+            return
+        call.sent_at = time.monotonic()
+        try:
+            pieces = channel.prepare(call)
+            if pieces:
+                channel.stream.send_now(b"".join(pieces) if len(pieces) > 1 else pieces[0])
+        except OSError:
+            pass  # whoever reads finds the end of the stream, and settles what was in flight
+
+    def refill(self, channel: Channel) -> None:
+        """Send queued calls in one piece, as many as this channel has room for."""
+        pieces: list[bytes] = []
+        now = time.monotonic()
+        while self.queue and not (channel.closed or channel.recalled) and self._room(channel, self.queue[0]):
+            call = self.queue.popleft()
+            if not call.begin():
+                continue
+            call.sent_at = now
+            try:
+                pieces += channel.prepare(call)
+            except OSError:
+                return
+        if pieces:
+            with contextlib.suppress(OSError):
+                channel.stream.send_now(b"".join(pieces))
+        if self.queue:
+            with contextlib.suppress(HostUnavailable):
+                self.grow()
+
+    def grow(self) -> None:
+        """Ask for another worker if calls wait that are worth one.
+
+        Raises:
+            HostUnavailable: no agent could be reached.
+        """
+        waiting = len(self.queue)
+        coming = sum(1 for channel in self.channels if channel.granted is None)
+        if not waiting or coming >= waiting or len(self.channels) >= self.max_workers:
+            return
+        if self._single and self._opened:
+            return
+        seconds = self.queue[0].captured.seconds * self.queue[0].items
+        if self.channels and 0.0 < seconds < SHORT_SECONDS and waiting < DEPTH:
+            return
+        channel = Channel(self._session(), on_recall=self._on_recall)
+        self.channels.append(channel)
+        try:
+            channel.open(self._request)
+        except HostUnavailable:
+            self.channels.remove(channel)
+            channel.abandon()
+            raise
+        self._opened += 1
+        if self._opening is not None:
+            self.send(channel, self._opening())
+        self.refill(channel)
+
+    def busy(self) -> list[Channel]:
+        """The channels with something in flight."""
+        return [channel for channel in self.channels if channel.in_flight]
+
+    def in_flight(self) -> list[Call]:
+        """All calls that have been sent and not answered."""
+        return [call for channel in self.channels for call in channel.in_flight.values()]
+
+    def oldest(self) -> Call | None:
+        """The call that has waited for longest."""
+        return next(iter(self.in_flight()), self.queue[0] if self.queue else None)
+
+    def session_of(self, channel: Channel) -> Session:
+        """The session by which a channel's agent is reached: an agent that died has a successor."""
+        return channel.session if not channel.session.lost else self._session()
+
+    def take_idle(self, idle_seconds: float) -> list[Channel]:
+        """Remove and return channels that have had nothing in flight for a while, and those that are recalled."""
+        now = time.monotonic()
+        gone = [
+            channel
+            for channel in self.channels
+            if not channel.in_flight
+            and (channel.recalled or (not self.queue and now - channel.idle_since > idle_seconds))
+        ]
+        self.channels = [channel for channel in self.channels if channel not in gone]
+        return gone
+
+    def _with_room(self, call: Call) -> Channel | None:
+        best: Channel | None = None
+        for channel in self.channels:
+            if channel.recalled:
+                continue
+            if not channel.in_flight:
+                return channel
+            if (
+                channel.granted
+                and self._room(channel, call)
+                and (best is None or _load(channel) < _load(best))
+            ):
+                best = channel
+        if best is not None and len(self.channels) < self.max_workers and _load(best) >= DEPTH // 2:
+            return None
+        return best
+
+    def _room(self, channel: Channel, call: Call) -> bool:
+        """Whether a call may be sent behind others: if it is short and small, and so are they.
+
+        What is sent while the worker runs something must fit into the socket: while we wait for it to read, it may
+        wait for us to do so.
+        """
+        load = len(channel.in_flight)
+        if not load:
+            return True
+        if channel.bytes_in_flight + channel.cost(call) > WINDOW_BYTES:
+            return False
+        seconds = call.captured.seconds * call.items
+        depth = DEPTH if seconds < SHORT_SECONDS else 2 if seconds < PREFETCHED_SECONDS else 1
+        return seconds > 0.0 and load < depth
+
+
+def _load(channel: Channel) -> int:
+    return len(channel.in_flight)
