@@ -48,11 +48,15 @@ class RemoteFuture(Future[T], Generic[T]):
             TimeoutError: the call has not ended in time; it goes on.
             CancelledError: it was cancelled.
         """
+        if self._dispatcher is None:
+            return super().result(timeout)
         self._wait(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the call and return what it raised, or None."""
+        if self._dispatcher is None:
+            return super().exception(timeout)
         self._wait(timeout)
         return super().exception(0)
 

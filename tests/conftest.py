@@ -142,6 +142,8 @@ def _processes_naming(root: Path) -> dict[int, str]:
             continue
         with contextlib.suppress(OSError):
             command = Path("/proc", entry, "cmdline").read_bytes()
+            if b"resource_tracker" in command:  # multiprocessing's, which ends with this process
+                continue
             if command and needle in command + b"\0" + Path("/proc", entry, "environ").read_bytes():
                 found[int(entry)] = command.replace(b"\0", b" ").decode(errors="replace")[:200]
     return found

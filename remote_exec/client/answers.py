@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -34,19 +35,32 @@ class Answers:
     def __init__(self, lock: threading.Lock, reporter: Reporter) -> None:
         self._lock = lock
         self._reporter = reporter
-        self._ready: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._running = 0
 
     def add(self, complete: Callable[..., object], *arguments: Any) -> None:
         """Have something called when no lock is held."""
         self._ready.append((complete, arguments))
 
+    @property
+    def undelivered(self) -> int:
+        """How many outcomes have come and are not delivered yet."""
+        return len(self._ready) + self._running
+
     def run(self) -> None:
-        """Deliver all that has been collected."""
+        """Deliver all that has been collected; what one raises leaves the others for the next time."""
         while self._ready:
             with self._lock:
-                ready, self._ready = self._ready, []
-            for complete, arguments in ready:
+                if not self._ready:
+                    return
+                self._running += 1
+                complete, arguments = self._ready.popleft()
+            try:
                 complete(*arguments)
+            finally:
+                complete = arguments = None  # type: ignore[assignment]
+                with self._lock:
+                    self._running -= 1
 
     def take(self, channel: Channel, frame: Frame) -> None:
         """Take in one frame.
@@ -63,7 +77,7 @@ class Answers:
             self._outcome(channel, call, frame)
         elif kind == frames.BATCH_RESULT:
             call = channel.in_flight[frame.call]
-            value = pickling.load(*channel.stream.parts(frame))
+            value = self._values(channel, call, frame)
             last = bool(frame.flags & frames.LAST)
             if last:
                 del channel.in_flight[frame.call]
@@ -79,6 +93,16 @@ class Answers:
             self.add(self._reporter.event, channel.in_flight.get(frame.call), bytes(frame.payload))
         else:
             raise ProtocolError(f"a worker sent a frame of kind {kind}")
+
+    def _values(self, channel: Channel, call: Call, frame: Frame) -> Any:
+        """Load the answers of a batch; if they cannot be, that is the outcome of all that are not answered yet."""
+        try:
+            return pickling.load(*channel.stream.parts(frame))
+        except BaseException as error:  # as for one call: a class that is missing here, an exit on loading
+            call.on_values = None
+            if not call.future.done():
+                self.add(call.spend().set_exception, error)
+            return None
 
     def _outcome(self, channel: Channel, call: Call, frame: Frame) -> None:
         stream, buffers = channel.stream.parts(frame)

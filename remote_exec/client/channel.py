@@ -73,6 +73,11 @@ class Channel:
                 end.close()
             self._far_ends = []
 
+    @property
+    def gone(self) -> bool:
+        """Whether its worker is known to be gone; what is sent now would be lost with it."""
+        return self.lost is not None or self.refused is not None
+
     # --- the session's thread ---------------------------------------------------------------------------------
 
     def on_lease(self, message: object) -> None:
@@ -95,10 +100,13 @@ class Channel:
             self._hang_up()
 
     def on_session_lost(self) -> None:
-        """The agent is gone. A lease that was granted goes on; one that was not never will be."""
+        """The agent is gone. If it had given the far end to a worker, the lease goes on; else the stream ends."""
         self._word.set()
-        if self.granted is None:
-            self._hang_up()
+
+    @property
+    def never_granted(self) -> bool:
+        """Whether its agent died before any worker got its stream: nothing that was sent on it has run."""
+        return self.granted is None and self.lost is None and self.refused is None and self.session.lost
 
     def _hang_up(self) -> None:
         # Wakes the thread that waits for this stream's next byte.

@@ -42,6 +42,8 @@ RECHECK_SECONDS = 0.05  # a waiting thread that does not lead looks again
 TICK_SECONDS = 0.1
 DEATHS_BEFORE_BEGUN = 3  # workers that may die before they begin a call, until it is given up
 
+EVERY = 1 << 62  # the number of a call, or an item, beyond all others
+
 _UNANSWERED = object()
 
 
@@ -79,6 +81,7 @@ class Dispatcher:
         self._lock = threading.Lock()
         self._lead = threading.Lock()
         self._answers = Answers(self._lock, reporter)
+        self._settling = 0  # calls whose worker is gone, until it is known what becomes of them
         self._leader_in_background = False
         self._followers: deque[RemoteFuture[Any]] = deque()
         self._wake_read, self._wake_write = os.pipe()
@@ -294,7 +297,11 @@ class Dispatcher:
     def pending(self) -> int:
         """How many calls have not ended."""
         with self._lock:
-            return len(self._lanes.queue) + len(self._lanes.in_flight())
+            return self._pending()
+
+    def _pending(self) -> int:
+        sent = len(self._lanes.queue) + len(self._lanes.in_flight())
+        return sent + self._settling + self._answers.undelivered
 
     # --- waiting ----------------------------------------------------------------------------------------------
 
@@ -373,6 +380,7 @@ class Dispatcher:
             channels = {
                 channel.stream.fileno(): channel for channel in self._lanes.channels if not channel.closed
             }
+            channels.pop(-1, None)  # closed by another thread in this moment
             for fd in channels:
                 poller.register(fd, select.POLLIN)
             poller.register(self._wake_read, select.POLLIN)
@@ -416,9 +424,13 @@ class Dispatcher:
             channel.closed = True
             calls = list(channel.in_flight.values())
             channel.in_flight.clear()
-        if calls:
-            error = channel.why_ended(calls[0])
-            self._settle(channel, calls, error)
+            self._settling += len(calls)
+        try:
+            if calls:
+                self._settle(channel, calls, channel.why_ended(calls[0]))
+        finally:
+            with self._lock:
+                self._settling -= len(calls)
         channel.abandon()
         if self._single:
             self.fail(
@@ -433,23 +445,19 @@ class Dispatcher:
 
     def _settle(self, channel: Channel, calls: list[Call], error: Exception) -> None:
         lost = channel.lost
-        begun = lost.begun if lost is not None else (1 << 62)
+        begun = lost.begun if lost is not None else 0 if channel.never_granted else EVERY
         again: list[Call] = []
         for call in calls:
             if not begun:
-                call.deaths += 1  # the worker did not live to begin anything: not for ever
-            if (
-                lost is not None
-                and call.number > begun
-                and call.pickled.stream
-                and call.deaths < DEATHS_BEFORE_BEGUN
-            ):
+                call.deaths += 1  # no worker has lived to begin anything: not for ever
+            if call.number > begun and call.pickled.stream and call.deaths < DEATHS_BEFORE_BEGUN:
                 call.channel, call.number = None, 0
                 again.append(call)
             elif lost is not None and lost.certificate.cause.value == "cancelled":
                 cancelled(call.spend())
             elif call.on_values is not None and call.kind == frames.BATCH:
-                call.on_values(-1, (error, lost.item if lost is not None else 0))
+                # Where it is not known which item was the last, each may have run, and none may run again.
+                call.on_values(-1, (error, lost.item if lost is not None and begun == call.number else EVERY))
             else:
                 call.spend().set_exception(error if call is calls[0] else channel.why_ended(call))
             if call not in again:
@@ -477,7 +485,7 @@ class Dispatcher:
                 quiet_since = now
                 if now - self._read_at > LEADERLESS_SECONDS and self._lead.acquire(blocking=False):
                     self._lead_in_background()
-            elif self._closing:
+            elif self._closing and not self.pending:
                 self.close()
             elif now - quiet_since > 0.5:
                 self._busy.clear()

@@ -166,7 +166,7 @@ class Lanes:
     def _with_room(self, call: Call) -> Channel | None:
         best: Channel | None = None
         for channel in self.channels:
-            if channel.recalled:
+            if channel.recalled or channel.gone:
                 continue
             if not channel.in_flight:
                 return channel

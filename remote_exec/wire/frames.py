@@ -104,15 +104,21 @@ def pack(
     if total <= CHUNK:
         return [HEADER.pack(total, kind, flags, buffers, function, call, ack), *payload]
     frames: list[Buffer] = []
-    left = total
+    chunk: list[Buffer] = []
+    left, room = total, min(total, CHUNK)
     for part in payload:
         view = memoryview(part)
-        for start in range(0, len(view), CHUNK):
-            piece = view[start : start + CHUNK]
-            left -= len(piece)
-            more = MORE if left else 0
-            frames.append(HEADER.pack(len(piece), kind, flags | more, buffers, function, call, ack))
-            frames.append(piece)
+        while len(view):
+            piece, view = view[:room], view[room:]
+            chunk.append(piece)
+            room -= len(piece)
+            if not room:
+                size = min(left, CHUNK)
+                left -= size
+                more = MORE if left else 0
+                frames.append(HEADER.pack(size, kind, flags | more, buffers, function, call, ack))
+                frames += chunk
+                chunk, room = [], min(left, CHUNK)
     return frames
 
 

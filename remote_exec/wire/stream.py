@@ -6,6 +6,7 @@ and which is also the one that asks for `parts`. Knows nothing of calls.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
@@ -19,6 +20,7 @@ from .frames import Frame, FrameReader
 
 Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 - evaluated when imported, on 3.10 too
 
+ALONE = 1 << 17  # bytes: what is longer is not worth a copy to save a system call
 MANY = 0xFFFF  # what the header's `buffers` holds when there are so many or more: then the payload begins with it
 
 
@@ -171,6 +173,8 @@ class CallStream:
         if not self.send_lock.acquire(blocking=False):
             return False
         try:
+            if not self.closed and not _has_room(self.sock):
+                return False
             sent = self.sock.send(data, socket.MSG_DONTWAIT)
             if sent < len(data):
                 self.sock.sendall(memoryview(data)[sent:])
@@ -239,9 +243,27 @@ class CallStream:
         return pieces
 
     def _send_all(self, pieces: list[Buffer]) -> None:
-        total = sum(len(piece) for piece in pieces)
-        if total <= frames.CHUNK:
-            self.sock.sendall(b"".join(pieces))
-            return
+        """Send long pieces as they are, and short ones together."""
+        together: list[Buffer] = []
+        size = 0
         for piece in pieces:
-            self.sock.sendall(piece)
+            if len(piece) >= ALONE:
+                if together:
+                    self.sock.sendall(b"".join(together))
+                    together, size = [], 0
+                self.sock.sendall(piece)
+                continue
+            together.append(piece)
+            size += len(piece)
+            if size >= ALONE:
+                self.sock.sendall(b"".join(together))
+                together, size = [], 0
+        if together:
+            self.sock.sendall(b"".join(together))
+
+
+def _has_room(sock: socket.socket) -> bool:
+    """Whether a small message would be taken whole, and not a part of it."""
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    return bool(poller.poll(0))

@@ -19,10 +19,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-DEBIAN = Path(__import__("os").environ.get("SUITE_FILE", "/usr/lib/python3.11/test/test_concurrent_futures.py"))
+DEBIAN = Path(
+    __import__("os").environ.get("SUITE_FILE", "/usr/lib/python3.11/test/test_concurrent_futures.py")
+)
 PARTS = ("util", "executor", "test_process_pool", "test_shutdown", "test_wait", "test_as_completed",
          "test_init", "test_deadlock", "test_future")  # fmt: skip
-MISSING = "the standard library's test_concurrent_futures is not here: install Debian's libpython3.11-testsuite"
+MISSING = (
+    "the standard library's test_concurrent_futures is not here: install Debian's libpython3.11-testsuite"
+)
 
 
 class Suite:
@@ -35,7 +39,9 @@ class Suite:
         folder: what must be on the path to import it; empty for the interpreter's own.
     """
 
-    def __init__(self, modules: list[ModuleType], *, version: tuple[int, ...], name: str, folder: str = "") -> None:
+    def __init__(
+        self, modules: list[ModuleType], *, version: tuple[int, ...], name: str, folder: str = ""
+    ) -> None:
         self.modules, self.version, self.name, self.folder = modules, version, name, folder
 
     def find(self, name: str) -> Any:
@@ -75,7 +81,9 @@ def find_suite() -> Suite:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         shutil.copy(DEBIAN, folder)
         sys.path.append(folder)
-        return Suite([importlib.import_module(DEBIAN.stem)], version=(3, 11, 2), name=DEBIAN.stem, folder=folder)
+        return Suite(
+            [importlib.import_module(DEBIAN.stem)], version=(3, 11, 2), name=DEBIAN.stem, folder=folder
+        )
     if os.environ.get("CI"):
         raise FileNotFoundError(MISSING)
     raise unittest.SkipTest(MISSING)
