@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -102,7 +102,7 @@ def resolve_instance_types(value: str | Iterable[str], config: Config) -> tuple[
 _Signature = tuple[int, int, int] | None
 
 
-@dataclass
+@record(frozen=False)
 class _Loaded:
     checked_at: float  # monotonic
     variables: Mapping[object, object]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import operator
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
@@ -107,10 +109,20 @@ class RemoteExecutor(Executor):
         self._known: dict[Callable[..., Any], _Known] = {}
         self._seen: WeakSet[Callable[..., Any]] = WeakSet()
         self._key = ""
-        self._dispatcher: Dispatcher | None = None
-        self._replaced: list[Dispatcher] = []
+        self._dispatchers: list[Dispatcher] = []  # the last one takes calls, those before it end theirs
+        self._maps: WeakSet[Batches] = WeakSet()
         self._broken: BrokenExecutor | None = None
         self._shut_down = False
+        _executors.add(self)
+        weakref.finalize(self, _let_go, self._dispatchers).atexit = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Shut down; after Ctrl-C, stop what runs instead of waiting for it."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._stop()
+        self.shutdown()
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[R]:
         """Start a call and return its future. What cannot be sent is the future's outcome.
@@ -168,6 +180,7 @@ class RemoteExecutor(Executor):
             self._check()
             dispatcher, sent = self._place(fn, named, name=_name_of(fn), keep=self._is_kept(fn))
             batches = Batches(dispatcher, sent, arguments, make_future=RemoteFuture, ahead=None)
+            self._maps.add(batches)
         return batches.results(lambda: deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -179,19 +192,25 @@ class RemoteExecutor(Executor):
         """
         with self._lock:
             self._shut_down = True
-            dispatchers = [*self._replaced, *([self._dispatcher] if self._dispatcher is not None else [])]
+            maps, dispatchers = list(self._maps), list(self._dispatchers)
+        for batches in maps:
+            batches.send_no_more() if cancel_futures else batches.send_rest()
         for dispatcher in dispatchers:
             if cancel_futures:
                 dispatcher.cancel_queued()
-            if not wait:
-                dispatcher.close_when_done()
-        if wait:
-            for dispatcher in dispatchers:
-                while dispatcher.pending:
-                    time.sleep(NAP_SECONDS)
-                connections.drop(dispatcher)
-            self._replaced, self._dispatcher, self._key = [], None, ""
-            self._known.clear()
+            dispatcher.close_when_done()
+        for dispatcher in dispatchers if wait else ():
+            while dispatcher.pending:
+                time.sleep(NAP_SECONDS)
+            connections.drop(dispatcher)
+
+    def _stop(self) -> None:
+        """Cancel what waits and what runs."""
+        self._shut_down = True
+        for batches in list(self._maps):
+            batches.cancel()
+        for dispatcher in list(self._dispatchers):
+            dispatcher.cancel_all()
 
     # --- what a call needs -------------------------------------------------------------------------------------
 
@@ -229,8 +248,7 @@ class RemoteExecutor(Executor):
             assert known.found is not None  # noqa: S101
             assert known.place is not None  # noqa: S101
             sent = known.sent[name] = sent_of(name, known.found, known.place)
-        assert self._dispatcher is not None  # noqa: S101
-        return self._dispatcher, sent
+        return self._dispatchers[-1], sent
 
     def _capture(self, fn: Callable[..., Any], *, keep: bool) -> _Known:
         known = _Known(FunctionCapture(fn, name=_name_of(fn), options=self._options, modules=self._modules))
@@ -266,19 +284,20 @@ class RemoteExecutor(Executor):
 
     def _open(self, place: Place) -> None:
         """Let later calls go to new workers."""
-        if self._dispatcher is not None:
-            self._replaced = [one for one in self._replaced if not one.closed]
-            self._replaced.append(self._dispatcher)
-            self._dispatcher.close_when_done()
+        for batches in list(self._maps):
+            batches.send_rest()
+        for dispatcher in self._dispatchers:
+            dispatcher.close_when_done()
         for known in self._known.values():
             known.place = None
-        self._dispatcher = connections.private(
+        fresh = connections.private(
             place.layout,
             place.request | {"max_workers": place.max_workers},  # the pool is this executor's alone
             max_workers=place.max_workers,
             idle_seconds=float("inf"),
             opening=self._opening() if self._initializer is not None else None,
         )
+        self._dispatchers[:] = [*(one for one in self._dispatchers if not one.closed), fresh]
 
     def _opening(self) -> Callable[[], Call]:
         """Return what makes the call of the initializer that each worker runs before all others."""
@@ -289,10 +308,17 @@ class RemoteExecutor(Executor):
         place = find_place(found, self._options, private=self._private)
         sent = sent_of("initializer", found, place)
         arguments = pickling.dump_arguments(self._initargs, {})
+        opened = weakref.WeakMethod(
+            self._opened
+        )  # workers do not keep an executor alive that nobody else does
+
+        def on_done(future: Future[Any]) -> None:
+            if (method := opened()) is not None:
+                method(future)
 
         def make() -> Call:
             future: RemoteFuture[Any] = RemoteFuture()
-            future.add_done_callback(self._opened)
+            future.add_done_callback(on_done)
             return Call(sent, arguments, future)
 
         return make
@@ -305,8 +331,32 @@ class RemoteExecutor(Executor):
         broken = BrokenExecutor(f"the initializer failed: {type(error).__name__}: {error}")
         broken.__cause__ = error
         self._broken = broken
-        for dispatcher in [*self._replaced, *([self._dispatcher] if self._dispatcher is not None else [])]:
+        for dispatcher in list(self._dispatchers):
             dispatcher.fail(broken)
+
+    def _after_fork(self) -> None:
+        """In a child: its calls go to workers of its own."""
+        self._lock = threading.RLock()
+        self._key = ""
+        self._dispatchers.clear()
+        self._known.clear()
+        self._maps = WeakSet()
+
+
+_executors: WeakSet[RemoteExecutor] = WeakSet()
+
+
+def _in_child() -> None:
+    for executor in list(_executors):
+        executor._after_fork()
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+def _let_go(dispatchers: list[Dispatcher]) -> None:
+    for dispatcher in dispatchers:
+        dispatcher.let_go()
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

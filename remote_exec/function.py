@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 from .capture.function import Captured as Found
 from .capture.function import FunctionCapture, log_level
-from .client.batches import Batches
 from .client.calls import Call, Captured
 from .client.connections import connections
-from .client.generators import RemoteIterator
 from .client.target import Place, Target, find_target, same_variables, told_of
 from .future import RemoteFuture
 from .model.errors import ConfigurationError
 from .model.ids import new_id
+from .model.layout import Layout
 from .options import Options
 from .options.option_set import Origin
 from .serial import pickling
@@ -139,6 +138,8 @@ class RemoteFunction(Generic[P, R]):
             return self._results.map(
                 arguments, ordered=ordered, return_exceptions=return_exceptions, timeout=timeout
             )
+        from .client.batches import Batches
+
         batches = Batches(
             target.dispatcher,
             sent,
@@ -207,6 +208,8 @@ class RemoteFunction(Generic[P, R]):
 
     def _current(self) -> tuple[Target, Captured]:
         """Return where calls go and what is sent of the function, both as of now."""
+        if self._found is None:
+            connections.prepare(Layout.of(os.environ))
         found = self._capture.current()
         target, sent = self._target, self._sent
         if (
@@ -239,6 +242,8 @@ class RemoteFunction(Generic[P, R]):
         self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> object:
         if self._kind is _GENERATOR:
+            from .client.generators import RemoteIterator
+
             return RemoteIterator(target.dispatcher, self._new_call(target, sent, args, kwargs))
         if self._results is not None:
             return self._results.run(args, kwargs)

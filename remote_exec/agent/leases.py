@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ..model.record import record
 from ..wire import protocol
 from .link import Link
 from .reactor import Timer
 
 
-@dataclass
+@record(frozen=False)
 class Client:
     """One connected client process."""
 
@@ -24,7 +25,7 @@ class Client:
     bundles: set[str] = field(default_factory=set)  # that it has offered, and may ask workers for
 
 
-@dataclass
+@record(frozen=False)
 class LeaseEntry:
     """A lease that has been asked for, and who has it."""
 

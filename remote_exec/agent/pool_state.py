@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from ..model.job import Phase
 from ..model.pool import PoolInfo, PoolSpec, WorkerInfo, WorkerState
+from ..model.record import record
 
 UNKNOWN = "unknown"  # the local code of an adopted worker: no lease fits it again
 
@@ -22,7 +23,7 @@ class PoolState(str, Enum):
     STOPPING = "stopping"  # its fork server has been told to end; until then no other may take its place
 
 
-@dataclass
+@record(frozen=False)
 class Waiting:
     """A lease that has been asked for and not granted."""
 
@@ -35,7 +36,7 @@ class Waiting:
     told: str = ""
 
 
-@dataclass
+@record(frozen=False)
 class Worker:
     """One worker of a pool."""
 
@@ -80,7 +81,7 @@ def _no_phases() -> list[Phase]:
     return []
 
 
-@dataclass
+@record(frozen=False)
 class Pool:
     """The warm workers that share a key, and who waits for one."""
 

@@ -8,9 +8,10 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ..model.record import record
 from ..wire import protocol
 from ..wire.control import peer_uid
 from .link import Link
@@ -24,7 +25,7 @@ BOOT = (
 )
 
 
-@dataclass
+@record(frozen=False)
 class ForkServerLink:
     """A fork server, as the agent knows it."""
 

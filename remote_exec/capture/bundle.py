@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 
@@ -143,7 +143,7 @@ def bundle_workdir(
     return plan.capture(limit_bytes=limit_bytes)
 
 
-@dataclass
+@record(frozen=False)
 class _Plan:
     """One capture in the making: import roots first, then files, then digests."""
 

@@ -8,16 +8,18 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..model.layout import Layout
 from ..model.record import record
 from ..options import Options
 from ..serial import pickling
 from ..serial.pickling import Pickled
-from .bundle import Capture, bundle_modules, bundle_workdir
-from .freshness import Snapshot
-from .modules import Reach, reach
+
+if TYPE_CHECKING:
+    from .bundle import Capture
+    from .freshness import Snapshot
+    from .modules import Reach
 
 
 @record
@@ -75,6 +77,9 @@ class FunctionCapture:
         return self._capture()
 
     def _capture(self) -> Captured:
+        from .freshness import Snapshot
+        from .modules import reach
+
         snapshot = Snapshot.of(self._function)
         last = self._last
         pickled = pickling.dump(self._function, name=self._name)
@@ -94,6 +99,8 @@ class FunctionCapture:
         return self._last
 
     def _bundle(self, found: Reach) -> Capture:
+        from .bundle import bundle_modules, bundle_workdir
+
         options = self._options
         cache = Layout.of(os.environ).home / "cache" / "index-v1"
         if options.include_local_workdir:

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..model.record import record
+
 if TYPE_CHECKING:
     from ..model.bundle import BundleFile
 
@@ -95,7 +97,7 @@ class FolderEntry:
         )
 
 
-@dataclass(kw_only=True)
+@record(frozen=False, kw_only=True)
 class Index:
     """The folders below one folder, by their path relative to it ("" is the folder itself)."""
 

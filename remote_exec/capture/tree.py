@@ -12,6 +12,7 @@ import stat
 import time
 from dataclasses import dataclass, field
 
+from ..model.record import record
 from .filters import ENVIRONMENT_MARKERS, FileFilter, Ignores, default_reason, ignores_above
 from .index import FileEntry, FolderEntry, Index, Stamp, is_settled, stamp_of
 
@@ -29,7 +30,7 @@ class Part:
     files: dict[str, FileEntry]
 
 
-@dataclass(kw_only=True)
+@record(frozen=False, kw_only=True)
 class Tree:
     """What a walk found, the folders in an order that depends on their names alone."""
 

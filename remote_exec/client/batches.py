@@ -8,12 +8,14 @@ runs. When a batch has ended, the next is sent by whoever reads, so that work go
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
+from ..model.errors import HostUnavailable
 from ..serial import pickling
 from ..serial.pickling import Pickled
 from ..wire import frames
@@ -81,6 +83,8 @@ class Batches:
         self._taken = 0
         self._length = 1
         self._exhausted = False
+        self._at_once = False
+        self._cut = False
         self._again: list[tuple[int, list[tuple[Any, ...]]]] = []
         self._failed: BaseException | None = None
         self._fill()
@@ -112,7 +116,21 @@ class Batches:
             self._again.clear()
             calls = list(self._under_way)
         for call in calls:
-            self._dispatcher.cancel(call)
+            with contextlib.suppress(HostUnavailable):
+                self._dispatcher.cancel(call)
+
+    def send_no_more(self) -> None:
+        """Leave it at what has been sent; the next item that was not is cancelled."""
+        with self._lock:
+            if not self._exhausted or self._again:
+                self._exhausted = True
+                self._again.clear()
+                self._cut = True
+
+    def send_rest(self) -> None:
+        """Hand over all that has not been sent: there will be nobody to take more."""
+        self._at_once = True
+        self._fill()
 
     def _next(self, timeout_at: Callable[[], float | None]) -> tuple[bool, Any] | None:
         while True:
@@ -125,6 +143,8 @@ class Batches:
                 return found
             with self._lock:
                 if self._exhausted and not self._under_way and not self._again and not self._results:
+                    if self._cut:
+                        raise CancelledError
                     return None
                 call = next(iter(self._under_way), None)
             if call is None:
@@ -154,7 +174,7 @@ class Batches:
     def _fill(self) -> None:
         """Keep every worker's hands full."""
         with self._lock:
-            while len(self._under_way) < PER_WORKER * self._dispatcher.max_workers:
+            while self._at_once or len(self._under_way) < PER_WORKER * self._dispatcher.max_workers:
                 if self._again:
                     first, items = self._again.pop(0)
                 elif self._exhausted or (self._ahead is not None and self._sent - self._taken >= self._ahead):
@@ -187,7 +207,13 @@ class Batches:
         call.on_values = lambda index, answers: self._answered(batch, index, answers)
         future._call, future._dispatcher = call, self._dispatcher
         future.add_done_callback(lambda _: self._ended(batch, future))
-        self._dispatcher.submit(call)
+        try:
+            self._dispatcher.submit(call)
+        except BaseException as error:
+            self._failed, self._exhausted = error, True
+            self._again.clear()
+            del self._under_way[call]
+            raise
 
     # --- answers, from whichever thread reads -------------------------------------------------------------------
 

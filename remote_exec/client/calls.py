@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from ..model.record import record
 from ..serial.pickling import Pickled
 from ..wire import frames
 
@@ -21,7 +22,7 @@ _tokens = itertools.count(1)
 SHORT_SECONDS = 0.001  # calls that take less are pipelined
 
 
-@dataclass
+@record(frozen=False)
 class Captured:
     """A function, pickled with its world; the same token means the same bytes.
 

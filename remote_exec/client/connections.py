@@ -7,6 +7,7 @@ by Ctrl-C, they are cancelled. A forked child lets go of its parent's connection
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -29,6 +30,15 @@ class Connections:
         self._lock = threading.RLock()
         self._sessions: dict[Layout, Session] = {}
         self._dispatchers: dict[tuple[Layout, str], Dispatcher] = {}
+
+    def prepare(self, layout: Layout) -> None:
+        """Begin to reach the agent, in a thread, if there is no session yet: starting one takes a while."""
+        if layout not in self._sessions:
+            threading.Thread(target=self._prepare, args=(layout,), daemon=True).start()
+
+    def _prepare(self, layout: Layout) -> None:
+        with contextlib.suppress(Exception):  # it is said to whoever asks for the session
+            self.session(layout)
 
     def session(self, layout: Layout | None = None) -> Session:
         """Return a session with the agent of this layout, connected anew if the last one was lost.
@@ -62,6 +72,7 @@ class Connections:
         """Return a dispatcher that nobody else gets; `drop` it when it is done with."""
         made = Dispatcher(lambda: self.session(layout), request, reporter=self.reporter, **settings)
         with self._lock:
+            self._dispatchers = {key: one for key, one in self._dispatchers.items() if not one.closed}
             self._dispatchers[layout, f"private-{id(made)}"] = made
         return made
 

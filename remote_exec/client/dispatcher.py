@@ -17,6 +17,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -87,6 +88,7 @@ class Dispatcher:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
+        weakref.finalize(self, _close_all, self._wake_read, self._wake_write).atexit = False
         self._busy = threading.Event()
         self._read_at = 0.0
         self._closed = False
@@ -477,7 +479,10 @@ class Dispatcher:
         quiet_since = time.monotonic()
         while not self._closed:
             if not self._busy.wait(IDLE_SECONDS / 4):
-                self._release_idle()
+                if self._closing and not self.pending:
+                    self.close()
+                else:
+                    self._release_idle()
                 continue
             time.sleep(LEADERLESS_SECONDS)
             now = time.monotonic()
@@ -507,14 +512,18 @@ class Dispatcher:
         with self._lock:
             self._give_back(self._lanes.take_idle(self._idle_seconds))
 
+    def cancel_all(self) -> None:
+        """Cancel what waits and what runs."""
+        with self._lock:
+            calls = [*self._lanes.queue, *self._lanes.in_flight()]
+        for call in calls:
+            with contextlib.suppress(HostUnavailable):
+                self.cancel(call)
+
     def close(self, *, cancel: bool = False) -> None:
         """Give all workers back; with `cancel`, stop what runs first."""
         if cancel:
-            with self._lock:
-                calls = [*self._lanes.queue, *self._lanes.in_flight()]
-            for call in calls:
-                with contextlib.suppress(HostUnavailable):
-                    self.cancel(call)
+            self.cancel_all()
         self._closed = True
         self._busy.set()
         with self._lock:
@@ -528,9 +537,18 @@ class Dispatcher:
         self._start_thread()
         self._busy.set()
 
+    def let_go(self) -> None:
+        """As `close_when_done`, in a few seconds: for finalizers, which may run while this thread holds any lock."""
+        self._closing = True
+
     def abandon(self) -> None:
         """In a forked child: forget everything without a word to the parent's workers."""
         self._closed = True
         for channel in self._lanes.channels:
             channel.abandon()
         self._lanes.channels.clear()
+
+
+def _close_all(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..worker.streams import WINDOW
+from ..wire.frames import GENERATOR_WINDOW
 from .calls import Call
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-GIVE_BACK = WINDOW // 2  # values taken before the generator is told that it may go on
+GIVE_BACK = GENERATOR_WINDOW // 2  # values taken before the generator is told that it may go on
 
 
 class RemoteIterator(Iterator[T], Generic[T]):

@@ -20,7 +20,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..capture.function import Captured as Found
@@ -29,6 +28,7 @@ from ..capture.identity import digest_of
 from ..future import RemoteFuture
 from ..model.environment import EnvironmentKind
 from ..model.errors import RemoteExecError
+from ..model.record import record
 from ..serial import pickling
 from .calls import Call, Captured
 from .connections import connections
@@ -53,7 +53,7 @@ class CachedFuture(RemoteFuture[Any]):
         super().set_result(result)
 
 
-@dataclass
+@record(frozen=False)
 class ResultCache:
     """The results of one captured function at one place. Use `result_cache`.
 

@@ -6,10 +6,7 @@ A runtime that is laid out is never changed: another version is another digest, 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -38,6 +35,8 @@ def files() -> Iterator[tuple[str, Path]]:
 @cache
 def digest() -> str:
     """Return 32 hexadecimal digits over all that is carried."""
+    import hashlib
+
     whole = hashlib.sha256()
     for name, path in files():
         content = path.read_bytes()
@@ -65,6 +64,8 @@ def unpack(folder: Path) -> Path:
     if place.is_dir():
         return place
     import compileall
+    import shutil
+    import tempfile
 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _remove_stale(folder)
@@ -87,6 +88,8 @@ def unpack(folder: Path) -> Path:
 
 
 def _remove_stale(folder: Path) -> None:
+    import shutil
+
     for work in folder.glob(".unpacking-*"):
         with contextlib.suppress(OSError):
             if time.time() - work.stat().st_mtime > STALE_SECONDS:

@@ -1,4 +1,4 @@
-"""Frozen dataclasses that cost next to nothing at import.
+"""Dataclasses that cost next to nothing at import.
 
 `dataclasses.dataclass(frozen=True)` compiles six methods for each class: a millisecond each, paid at every start of
 a client, an agent and a fork server for some hundred classes. A record is a dataclass (`fields`, `replace`,
@@ -28,26 +28,23 @@ T = TypeVar("T")
 @overload
 def record(cls: type[T], /) -> type[T]: ...
 @overload
-def record(*, kw_only: bool = ..., repr: bool = ...) -> Callable[[type[T]], type[T]]: ...
+def record(*, kw_only: bool = ..., repr: bool = ..., frozen: bool = ...) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
-def record(cls: Any = None, /, *, kw_only: bool = False, repr: bool = True) -> Any:  # noqa: A002
-    """Class decorator: make a frozen dataclass.
+def record(cls: Any = None, /, *, kw_only: bool = False, repr: bool = True, frozen: bool = True) -> Any:  # noqa: A002
+    """Class decorator: make a dataclass, frozen unless told otherwise.
 
     Args:
         cls: the class, when the decorator is bare.
         kw_only: its fields are given by name only.
         repr: give it a repr; else the class has its own.
+        frozen: its fields cannot be assigned; else it has no hash.
     """
 
     def make(plain: type[T]) -> type[T]:
         made = dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(plain)
-        methods: dict[str, Any] = {
-            "__init__": _init,
-            "__setattr__": _refuse,
-            "__delattr__": _refuse,
-            "__eq__": _equal,
-            "__hash__": _hash,
-        }
+        methods: dict[str, Any] = {"__init__": _init, "__eq__": _equal, "__hash__": None}
+        if frozen:
+            methods |= {"__setattr__": _refuse, "__delattr__": _refuse, "__hash__": _hash}
         if repr:
             methods["__repr__"] = _repr
         for name, method in methods.items():

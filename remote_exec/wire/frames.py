@@ -56,6 +56,7 @@ STDERR = 8
 CANCELLED = 16
 LAST = 32  # a BATCH_RESULT that completes its batch; a RESULT that ends a generator
 
+GENERATOR_WINDOW = 64  # values of a generator that may be under way before its consumer asks for more
 CHUNK = 1 << 20  # bytes of payload in one frame
 MAX_MESSAGE = 1 << 40  # bytes of payload in one message; memory is taken as they come, not as announced
 

@@ -24,9 +24,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from ..model.record import record
 from ..wire import protocol
 from ..wire.control import ControlStream, peer_uid
 from . import main as worker_main
@@ -40,7 +40,7 @@ LAST_LINES = 100  # a fault handler's stack is long; the agent tells the functio
 NEVER_PRELOADED = frozenset({"jax", "tensorflow", "cupy", "cudf", "rmm", "ray", "pyspark", "grpc", "obstore"})
 
 
-@dataclass
+@record(frozen=False)
 class Child:
     """A worker, as its fork server knows it."""
 

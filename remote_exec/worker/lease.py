@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.job import Cause, JobRecord, JobState
+from ..model.record import record
 from ..wire.protocol import Attach
 from ..wire.stream import CallStream
 
 RECORDED_ALONE_SECONDS = 0.05  # a silent success shorter than this is summed up with its like
 
 
-@dataclass
+@record(frozen=False)
 class Function:
     """What a DEFINE frame made: the function, or why it could not be loaded."""
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..serial import pickling
 from ..wire import frames
+from ..wire.frames import GENERATOR_WINDOW
 from .lease import Lease
 
 if TYPE_CHECKING:
     from .calls import Calls
-
-WINDOW = 64  # values that may be under way before the consumer asks for more
 
 
 def exhaust(calls: Calls, lease: Lease, call: int, value: Any) -> Any:
@@ -33,7 +32,7 @@ def exhaust(calls: Calls, lease: Lease, call: int, value: Any) -> Any:
 
 
 def _stream(calls: Calls, lease: Lease, call: int, generator: Generator[Any, Any, Any]) -> Any:
-    credit = WINDOW
+    credit = GENERATOR_WINDOW
     while True:
         try:
             value = next(generator)
