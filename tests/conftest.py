@@ -185,7 +185,7 @@ def _children() -> set[str]:
         with contextlib.suppress(OSError):  # the thread has ended
             for pid in Path("/proc/self/task", task, "children").read_text().split():
                 command = _command_of(pid)
-                if command is None or "remote_exec_runtime.agent.main" in command:
+                if command is None or "remote_exec_runtime.agent.early" in command:
                     continue
                 if "resource_tracker" in command:  # multiprocessing's and loky's; they end with this process
                     continue

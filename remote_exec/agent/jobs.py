@@ -29,7 +29,6 @@ from ..model.job import (
     Phase,
 )
 from ..model.pool import PoolSpec
-from ..serial import failures, failures_json, pickling
 from ..wire import frames, protocol
 from ..wire.messages import from_plain
 from ..wire.stream import CallStream
@@ -155,6 +154,8 @@ class Job:
                 if frame is None:
                     return None
                 if frame.kind == frames.RESULT:
+                    from ..serial import pickling
+
                     whole = pickling.join(*stream.parts(frame))
                     kept = whole if len(whole) <= INLINE_BYTES else self.agent.blobs.put(whole)
                     return not frame.flags & frames.FAILED, kept, frame.flags
@@ -177,6 +178,8 @@ class Job:
             self._finish(JobState.SUCCEEDED, Cause.NONE, Outcome(kind=OutcomeKind.OK, parts=(kept,)), "")
             return
         text = (kept if isinstance(kept, bytes) else self.agent.blobs.read(kept)).decode()
+        from ..serial import failures_json
+
         failure = failures_json.from_json(text)
         cancelled = bool(flags & frames.CANCELLED)
         cause = Cause.CANCELLED if cancelled else _cause_of(failure.qualname)
@@ -384,6 +387,9 @@ def _recover_call(agent: Agent, record: JobRecord, adopted_leases: set[str]) -> 
 
 
 def _failure_text(error: RemoteExecError) -> str:
+    # Imported when needed: an agent's start is what a first call waits for.
+    from ..serial import failures, failures_json, pickling
+
     return failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
 
 

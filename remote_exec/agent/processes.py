@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any
@@ -14,15 +14,11 @@ from typing import Any
 from ..model.record import record
 from ..wire import protocol
 from ..wire.control import peer_uid
+from .early import Spare, spawn_fork_server
 from .link import Link
 from .reactor import Reactor
 
 _log = logging.getLogger(__name__)
-
-BOOT = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
-    "from remote_exec_runtime.worker.forkserver import main; main(sys.argv[2], 3)"
-)
 
 
 @record(frozen=False)
@@ -51,12 +47,14 @@ class Processes:
         sockets: str,
         on_message: Told,
         on_lost: Callable[[str, str], None],
+        spare: Spare | None,
     ) -> None:
         self._reactor = reactor
         self._runtime = runtime
         self._sockets = sockets
         self._on_message = on_message
         self._on_lost = on_lost
+        self._spare = spare
         self.fork_servers: dict[str, ForkServerLink] = {}
 
     def start(self, pool: str, python: str, variables: Mapping[str, str], log: int) -> ForkServerLink:
@@ -65,20 +63,17 @@ class Processes:
         Raises:
             OSError: its Python could not be run.
         """
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.python == python and spare.variables == variables:
+            return self._link(pool, spare.control, spare.pid, spare.path)
+        if spare is not None:
+            spare.control.close()
+            os.kill(spare.pid, signal.SIGKILL)
         ours, theirs = socket.socketpair()
         path = os.path.join(self._sockets, f"f-{pool}")
         try:
-            pid = os.posix_spawn(
-                python,
-                [python, "-c", BOOT, self._runtime, path],
-                dict(variables),
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, log, 1),
-                    (os.POSIX_SPAWN_DUP2, log, 2),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
-                ],
-                setsid=sys.platform == "linux",
+            pid = spawn_fork_server(
+                python, self._runtime, path, dict(variables), control=theirs.fileno(), log=log
             )
         except OSError:
             ours.close()

@@ -14,8 +14,9 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..model.environment import EnvironmentKind
 from ..model.errors import RemoteExecError, RuntimeEnvironmentError
@@ -29,8 +30,7 @@ from .adoption import adopt, adopted_lease, note_fork_server
 from .bundles import materialise, place_of
 from .cache import BlobMissing, BlobStore
 from .deaths import certify, oom_kills
-from .environments import EnvironmentStore
-from .housekeeping import Housekeeping
+from .early import Spare, add_persistent_cache
 from .jobs import Job
 from .journal import Journal
 from .leases import Client, LeaseEntry
@@ -40,9 +40,14 @@ from .processes import Processes
 from .reactor import Reactor, Timer
 from .settings import Settings
 
+if TYPE_CHECKING:
+    from .environments import EnvironmentStore
+    from .housekeeping import Housekeeping
+
 _log = logging.getLogger(__name__)
 
 ADOPTION_SECONDS = 1.5
+HOUSEKEEPING_SECONDS = 1.0  # from the start: the first call goes before
 INTERRUPT_SECONDS = 1.0  # from the interrupt to SIGTERM
 TERMINATE_SECONDS = 0.7  # from SIGTERM to SIGKILL
 LOG_LIMIT_BYTES = 64 << 20
@@ -51,7 +56,16 @@ LOG_LIMIT_BYTES = 64 << 20
 class Agent:
     """See the module's docstring."""
 
-    def __init__(self, layout: Layout, reactor: Reactor, *, runtime: str, digest: str, version: str) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        reactor: Reactor,
+        *,
+        runtime: str,
+        digest: str,
+        version: str,
+        spare: Spare | None,
+    ) -> None:
         from .devices import resources
 
         self.layout = layout
@@ -77,17 +91,17 @@ class Agent:
             sockets=str(layout.sockets),
             on_message=self._heard,
             on_lost=self._fork_server_lost,
+            spare=spare,
         )
         self.jobs: dict[str, Job] = {}
         self.job_waiters: dict[str, list[Callable[[], None]]] = {}
-        self.environments = EnvironmentStore(layout.environments, None, self.blobs.path)
         self.settings = Settings().told({}, os.environ)
-        self.housekeeping = Housekeeping(self)
         self._uv: Path | None = None
         self._next_client = 1
         self._timer: Timer | None = None
         self._idle_timer: Timer | None = None
         self._superseded = False
+        self._housekeeps = False
         self._oom_kills = oom_kills()
         self._log_fd = os.open(layout.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._do: dict[type, Callable[[Any], None]] = {
@@ -107,6 +121,22 @@ class Agent:
             events.TellLost: self._tell_lost,
         }
 
+    # What a first call does not need is imported when it is: an agent's start is what that call waits for.
+
+    @cached_property
+    def environments(self) -> EnvironmentStore:
+        """The environments of this host."""
+        from .environments import EnvironmentStore
+
+        return EnvironmentStore(self.layout.environments, None, self.blobs.path)
+
+    @cached_property
+    def housekeeping(self) -> Housekeeping:
+        """What keeps caches and journal within their bounds."""
+        from .housekeeping import Housekeeping
+
+        return Housekeeping(self)
+
     # --- the shell around the state machine -------------------------------------------------------------------
 
     def happen(self, event: events.Event) -> None:
@@ -123,7 +153,8 @@ class Agent:
         if due is not None:
             delay = max(0.01, due - time.monotonic())
             self._timer = self.reactor.after(delay, lambda: self.happen(events.TimePassed(time.monotonic())))
-        self.housekeeping.watch()
+        if self._housekeeps:
+            self.housekeeping.watch()
         self._watch_idleness()
 
     def _watch_idleness(self) -> None:
@@ -141,11 +172,16 @@ class Agent:
 
     def recover(self) -> None:
         """Take over what a former agent left: fork servers that live on, jobs that have not ended."""
-        self.housekeeping.start()
+        self.reactor.after(HOUSEKEEPING_SECONDS, self._keep_house)
         adopted = adopt(self)
         # Workers say within moments which leases they serve; then it is clear which jobs run on.
         self.reactor.after(ADOPTION_SECONDS if adopted else 0.0, lambda: jobs.recover(self, set(self.leases)))
         self._watch_idleness()
+
+    def _keep_house(self) -> None:
+        self._housekeeps = True
+        self.housekeeping.start()
+        self.housekeeping.watch()
 
     def drop_waiting(self, lease: str) -> None:
         """Withdraw a lease of the agent's own that has not been granted."""
@@ -199,7 +235,7 @@ class Agent:
     def _start_fork_server(self, instruction: events.StartForkServer) -> None:
         spec = instruction.spec
         variables = {**os.environ, **spec.variables} if spec.inherit else dict(spec.variables)
-        variables.setdefault("REMOTE_EXEC_PERSISTENT_CACHE", str(self.layout.persistent_cache))
+        add_persistent_cache(variables, str(self.layout.home))
         try:
             server = self.processes.start(instruction.pool, instruction.python, variables, self._log_fd)
             note_fork_server(self, server, spec, instruction.python)
@@ -348,7 +384,6 @@ class Agent:
         busy = len(self.clients) > 1 or bool(self.leases or self.jobs)
         accepted = hello.protocol == protocol.PROTOCOL and not (newer and not busy)
         client.greeted = accepted
-        gives_way = newer and not busy
         client.link.send(
             protocol.Welcome(protocol.PROTOCOL, self.version, self.digest, os.getpid(), accepted)
         )

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..model.errors import HostUnavailable
@@ -14,8 +14,8 @@ from ..model.layout import Layout
 from ..wire.control import peer_uid
 
 BOOT = (
-    "import sys; sys.path.append(sys.argv[1]); from remote_exec_runtime.agent.main import main; "
-    "sys.exit(main(*sys.argv[1:]))"
+    "import sys; sys.path.append(sys.argv[1]); from remote_exec_runtime.agent.early import begin; "
+    "sys.exit(begin(*sys.argv[1:]))"
 )
 CONNECT_SECONDS = 20.0
 NAP_SECONDS = 0.01
@@ -42,17 +42,30 @@ def connect(layout: Layout) -> socket.socket | None:
     return sock
 
 
-def launch(layout: Layout, runtime: Path, *, version: str) -> socket.socket:
-    """Start an agent and return its first connection. Started twice at once, one wins, and the other's ends."""
+def launch(layout: Layout, runtime: Path, *, version: str, variables: Mapping[str, str]) -> socket.socket:
+    """Start an agent and return its first connection. Started twice at once, one wins, and the other's ends.
+
+    `variables` are those of this process's own pools: it is for one of them that the agent starts a fork server.
+    """
     layout.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     ours, theirs = socket.socketpair()
     log = os.open(layout.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     # The base interpreter outlives the virtual environment, and starts without it.
     python = getattr(sys, "_base_executable", None) or sys.executable
+    dropped = ",".join(os.environ.keys() - variables.keys())
+    told = (
+        str(runtime),
+        runtime.name,
+        version,
+        str(layout.home),
+        str(layout.sockets),
+        sys.executable,
+        dropped,
+    )
     try:
         os.posix_spawn(
             python,
-            [python, "-I", "-S", "-c", BOOT, str(runtime), runtime.name, version],
+            [python, "-I", "-S", "-c", BOOT, *told],
             dict(os.environ),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -72,7 +85,12 @@ def launch(layout: Layout, runtime: Path, *, version: str) -> socket.socket:
 
 
 def reach(
-    layout: Layout, unpack: Callable[[], Path], greet: Callable[[socket.socket], bool], *, version: str
+    layout: Layout,
+    unpack: Callable[[], Path],
+    greet: Callable[[socket.socket], bool],
+    *,
+    version: str,
+    variables: Mapping[str, str],
 ) -> socket.socket:
     """Return a greeted connection to an agent, started if there is none.
 
@@ -81,6 +99,7 @@ def reach(
         unpack: lays the runtime out and returns where.
         greet: says hello; False when that agent ended or gives way, so that another is to be sought.
         version: of this client.
+        variables: as for `launch`.
 
     Raises:
         HostUnavailable: none could be reached in time.
@@ -89,7 +108,7 @@ def reach(
     while True:
         sock = connect(layout)
         if sock is None:
-            sock = launch(layout, unpack(), version=version)
+            sock = launch(layout, unpack(), version=version, variables=variables)
         if greet(sock):
             return sock
         sock.close()

@@ -22,6 +22,7 @@ from ..options import Options
 from ..wire import protocol
 from ..wire.control import ControlStream
 from . import runtime
+from .variables import meaningful
 
 PIECE = 8 << 20
 GREET_SECONDS = 15.0
@@ -276,7 +277,13 @@ def open_session(layout: Layout) -> Session:
         sock.settimeout(None)
         return True
 
-    sock = local.reach(layout, lambda: runtime.unpack(layout.runtimes), greet, version=__version__)
+    sock = local.reach(
+        layout,
+        lambda: runtime.unpack(layout.runtimes),
+        greet,
+        version=__version__,
+        variables=meaningful(os.environ),
+    )
     return Session(sock, welcomes[-1])
 
 

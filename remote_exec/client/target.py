@@ -20,18 +20,8 @@ from ..model.record import record
 from ..options import Options, check_readers, check_together
 from .connections import connections
 from .dispatcher import Dispatcher
+from .variables import meaningful
 
-# What differs from shell to shell and means nothing to a function: it must not part pools.
-VOLATILE = frozenset(
-    {
-        "_", "COLUMNS", "COLORTERM", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "GPG_AGENT_INFO", "INVOCATION_ID",
-        "JOURNAL_STREAM", "JPY_PARENT_PID", "JPY_SESSION_NAME", "LINES", "LS_COLORS", "OLDPWD", "PROMPT", "PS1",
-        "PWD", "PYTEST_CURRENT_TEST", "SHLVL", "SSH_AUTH_SOCK", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "STY",
-        "TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID", "TMUX", "TMUX_PANE", "WINDOWID",
-        "XAUTHORITY", "XDG_SESSION_ID",
-    }
-)  # fmt: skip
-VOLATILE_PREFIXES = ("VSCODE_", "PYDEVD_", "REMOTE_EXEC_AGENT_")
 OF_ANOTHER_ENVIRONMENT = frozenset(
     {"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX"}
 )
@@ -139,9 +129,7 @@ def choose(config: Config, given: Options) -> tuple[InstanceType, Options]:
 
 def variables_of(options: Options, environment: EnvironmentSpec) -> dict[str, str]:
     """Return the worker's environment variables: this process's, without what means nothing there, and its own."""
-    variables = {
-        k: v for k, v in os.environ.items() if k not in VOLATILE and not k.startswith(VOLATILE_PREFIXES)
-    }
+    variables = meaningful(os.environ)
     if environment.kind is not EnvironmentKind.INTERPRETER:
         for name in OF_ANOTHER_ENVIRONMENT:
             variables.pop(name, None)

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from typing import Any, Union
 
 from ..model.errors import ProtocolError
+from . import descriptors
 
 Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 - evaluated when imported, on 3.10 too
 
@@ -39,7 +40,6 @@ ROOMY = 4  # an array that lives on pins its whole arena: none is reused for les
 
 _HEAD = struct.Struct("<IIQ")  # arena id, number of parts, capacity
 _ID = struct.Struct("<I")
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 SUPPORTED = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
 
 
@@ -185,6 +185,10 @@ class ReceivingArenas:
         for number in ids:
             self._mapped.pop(number, None)
 
+    def close(self) -> None:
+        """Let go of all mappings; arrays that live there keep their memory."""
+        self._mapped.clear()
+
     def take_released(self) -> list[int]:
         """Return the arenas released since the last call, for a RELEASE frame."""
         ids: list[int] = []
@@ -202,9 +206,8 @@ class ReceivingArenas:
 
     def _map_next(self) -> None:
         # An arena's descriptor is sent before the first message that names it: there is nothing to wait for.
-        flags = socket.MSG_DONTWAIT | _CLOSE_ON_EXEC
         try:
-            data, fds, _, _ = socket.recv_fds(self._fd_socket, _ID.size, 1, flags)
+            data, fds, _ = descriptors.receive(self._fd_socket, _ID.size, 1, socket.MSG_DONTWAIT)
         except OSError:
             raise ProtocolError("an arena was named that has not been sent") from None
         try:

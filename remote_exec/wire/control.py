@@ -13,11 +13,11 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from ..model.errors import ProtocolError
+from . import descriptors
 from .messages import MessageReader, encode
 
 MAX_QUEUED = 256 << 20  # bytes; a peer that reads nothing for so long is cut off
 MAX_FDS = 16  # of one message
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Received(NamedTuple):
@@ -114,12 +114,9 @@ class ControlStream:
             OSError: the stream has broken.
             BlockingIOError: nothing was there, on a non-blocking socket.
         """
-        data, fds, flags, _ = socket.recv_fds(self.sock, 1 << 16, MAX_FDS, _CLOSE_ON_EXEC)
+        data, fds, lost = descriptors.receive(self.sock, 1 << 16, MAX_FDS)
         self.fds.extend(fds)
-        if not _CLOSE_ON_EXEC:
-            for fd in fds:
-                os.set_inheritable(fd, False)
-        if flags & socket.MSG_CTRUNC:
+        if lost:
             raise ProtocolError(
                 "descriptors were lost: more came than a message may carry, or than can be open"
             )

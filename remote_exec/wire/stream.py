@@ -233,6 +233,8 @@ class CallStream:
             self._fd_socket.close()
         if self._sending is not None:
             self._sending.close()
+        if self._receiving is not None:
+            self._receiving.close()
 
     def _notices(self) -> list[Buffer]:
         pieces: list[Buffer] = []

@@ -29,7 +29,7 @@ def home(session_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         if where == layout:
             connections.drop(dispatcher)
     for pid, command in processes_of(home).items():
-        if "agent.main" in command:
+        if "agent.early" in command or "agent.main" in command:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
     try:

