@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from .version import VERSION
+
+__version__ = VERSION
 
 if TYPE_CHECKING:
+    from .checkpoint import CheckpointLocation
     from .client.jobs import get_future, list_futures
+    from .decorator import remote
     from .executor import RemoteExecutor
-    from .function import RemoteFunction, remote
+    from .function import RemoteFunction
     from .future import RemoteFuture
     from .options import CustomFileFilter
     from .remote_class import RemoteClass
@@ -41,8 +45,8 @@ _HOMES = {
     "get_future": "client.jobs",
     "list_futures": "client.jobs",
     "progress": "worker.progress",
-    "remote": "function",
-    "_restore_function": "function",
+    "remote": "decorator",
+    "_restore_function": "decorator",
     "RemoteFuture": "future",
 }
 

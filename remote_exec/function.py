@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import update_wrapper
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from .capture.function import Captured as Found
 from .capture.function import FunctionCapture, log_level
@@ -17,7 +17,6 @@ from .client.calls import Call, Captured
 from .client.connections import connections
 from .client.target import Place, Target, find_target, same_variables, told_of
 from .future import RemoteFuture
-from .model.errors import ConfigurationError
 from .model.ids import new_id
 from .model.layout import Layout
 from .options import Options
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from .client.jobs import JobFuture
     from .client.result_cache import ResultCache
     from .options import OptionKeywords
-    from .remote_class import RemoteClass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -280,56 +278,3 @@ def sent_of(name: str, found: Found, place: Place) -> Captured:
     return Captured(
         name=name, pickled=found.pickled, told=told_of(name, place.options), log_level=log_level()
     )
-
-
-@overload
-def remote(target: type[T], /) -> RemoteClass[T]: ...  # type: ignore[overload-overlap]
-@overload
-def remote(target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
-@overload
-def remote(target: None = None, /, **keywords: Unpack[OptionKeywords]) -> _Decorator: ...
-def remote(target: Any = None, /, **keywords: Any) -> Any:
-    """Decorate a function so that its calls run in a worker, or a class so that its instances live in one.
-
-    Bare, or with options. Every option is described in the reference; the commonest are `instance_type`,
-    `dependencies`, `keep_alive_period_in_seconds`, `max_runtime_in_seconds` and `environment_variables`.
-
-    Raises:
-        ConfigurationError: there is no such option, or its value is wrong.
-
-    Example:
-        >>> @remote(keep_alive_period_in_seconds=600)
-        ... def square(x: int) -> int:
-        ...     return x * x
-        >>> square(3)
-        9
-    """
-    decorate = _Decorator(Options.from_keywords(Origin.DECORATOR, **keywords))
-    return decorate if target is None else decorate(target)
-
-
-class _Decorator:
-    """What `remote` with options returns."""
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-
-    @overload
-    def __call__(self, target: type[T], /) -> RemoteClass[T]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, R]: ...
-    def __call__(self, target: Any, /) -> Any:
-        if isinstance(target, type):
-            from .remote_class import RemoteClass
-
-            return RemoteClass(target, self._options)
-        if not callable(target):
-            raise ConfigurationError(
-                f"remote decorates a function or a class, not {type(target).__name__}",
-                hint="write @remote, or @remote(option=value)",
-            )
-        return RemoteFunction(target, self._options)
-
-
-def _restore_function(function: Callable[..., Any], keywords: dict[str, Any]) -> RemoteFunction[..., Any]:
-    return RemoteFunction(function, Options.from_keywords(Origin.DECORATOR, **keywords))

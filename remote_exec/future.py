@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import CancelledError, Future, TimeoutError
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -128,4 +128,4 @@ class RemoteFuture(Future[T], Generic[T]):
 SPENT: RemoteFuture[Any] = RemoteFuture()  # stands for the future of a call that has ended
 SPENT.set_result(None)
 
-__all__ = ["CancelledError", "RemoteFuture", "TimeoutError"]
+__all__ = ["SPENT", "RemoteFuture"]

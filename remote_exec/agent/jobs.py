@@ -288,7 +288,8 @@ def submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable
     if most is not None and queued >= most:
         reply(
             "ResourceLimitExceeded",
-            f"{queued} jobs are queued on this host, and the option quotas allows {most}; name={record.name!r} was not taken",
+            f"{queued} jobs are queued on this host, and the option quotas allows {most}; "
+            f"name={record.name!r} was not taken",
         )
         return
     _keep_private(agent, record.name, arguments["variables"])

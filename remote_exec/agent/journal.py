@@ -229,9 +229,9 @@ class Journal:
             ValueError: a record has not ended.
         """
         rows = [job_row(record) for record in records]
-        for record in records:
-            if not record.state.final or record.ended_at is None:
-                raise ValueError(f"call {record.name!r} is {record.state.value}; record it when it has ended")
+        for call in records:
+            if not call.state.final or call.ended_at is None:
+                raise ValueError(f"call {call.name!r} is {call.state.value}; record it when it has ended")
 
         def apply(connection: Connection) -> None:
             ((last_id,),) = connection.execute(_Q["last_id"]).fetchall()

@@ -9,6 +9,7 @@ runs. When a batch has ended, the next is sent by whoever reads, so that work go
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -151,7 +152,7 @@ class Batches:
                 self._fill()
                 continue
             deadline = timeout_at()
-            self._dispatcher.wait(call.future, deadline, until=lambda: self._ready(call))
+            self._dispatcher.wait(call.future, deadline, until=functools.partial(self._ready, call))
             if not self._ready(call) and deadline is not None:
                 raise TimeoutError
 

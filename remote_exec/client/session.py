@@ -12,13 +12,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from .. import __version__
 from ..backends import local
 from ..config import load_config
 from ..model import errors
 from ..model.bundle import Bundle
 from ..model.layout import Layout
 from ..options import Options
+from ..version import VERSION
 from ..wire import protocol
 from ..wire.control import ControlStream
 from . import runtime
@@ -256,7 +256,7 @@ def open_session(layout: Layout) -> Session:
         stream = ControlStream(sock)
         hello = protocol.Hello(
             protocol.PROTOCOL,
-            __version__,
+            VERSION,
             runtime.digest(),
             ".".join(map(str, sys.version_info[:3])),
             os.getpid(),
@@ -281,7 +281,7 @@ def open_session(layout: Layout) -> Session:
         layout,
         lambda: runtime.unpack(layout.runtimes),
         greet,
-        version=__version__,
+        version=VERSION,
         variables=meaningful(os.environ),
     )
     return Session(sock, welcomes[-1])

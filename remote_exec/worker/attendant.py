@@ -311,9 +311,8 @@ class Attendant(threading.Thread):
                 self._interrupt(self._lease, message.call, message.reason)
         elif isinstance(message, protocol.DumpStack):
             self._tell(protocol.Stack(message.id, self._stack()))
-        elif isinstance(message, protocol.StopWorker):
-            if self._lease is None:
-                self.leases.put(None)
+        elif isinstance(message, protocol.StopWorker) and self._lease is None:
+            self.leases.put(None)
 
     def _interrupt(self, lease: Lease, call: int, reason: str) -> None:
         lease.interrupted[call] = reason

@@ -317,8 +317,8 @@ def _measure(segment: _Segment) -> tuple[int, int]:
     end, payload, position = segment.start, 0, -1
     while position:
         position = 0
-        for position, record in _parse(segment.read(end, READ_BYTES)):  # noqa: B007 - the last one counts
-            payload += len(record.data)
+        for position, piece in _parse(segment.read(end, READ_BYTES)):  # noqa: B007 - the last one counts
+            payload += len(piece.data)
         end += position
     return end, payload
 
@@ -327,11 +327,11 @@ def _lines(records: Iterable[LogRecord]) -> list[str]:
     """The lines of all streams in the order in which they ended; unfinished ones last."""
     lines: list[bytes] = []
     rests: dict[Stream, bytes] = {}
-    for record in records:
-        *whole, rest = (rests.pop(record.stream, b"") + record.data).split(b"\n")
+    for piece in records:
+        *whole, rest = (rests.pop(piece.stream, b"") + piece.data).split(b"\n")
         lines += whole
         if rest:
-            rests[record.stream] = rest
+            rests[piece.stream] = rest
     return [line.decode("utf-8", "replace") for line in (*lines, *rests.values())]
 
 

@@ -1,4 +1,4 @@
-"""One lease as its worker sees it: the call stream, the functions defined on it, what runs now, what is not acknowledged.
+"""One lease as its worker sees it: call stream, functions, what runs now, what is not acknowledged.
 
 Main thread and attendant share it. Fields that both touch are single attributes (assignments are atomic) or are
 guarded by `lock`.
