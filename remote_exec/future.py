@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -48,15 +49,11 @@ class RemoteFuture(Future[T], Generic[T]):
             TimeoutError: the call has not ended in time; it goes on.
             CancelledError: it was cancelled.
         """
-        if self._dispatcher is None:
-            return super().result(timeout)
         self._wait(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the call and return what it raised, or None."""
-        if self._dispatcher is None:
-            return super().exception(timeout)
         self._wait(timeout)
         return super().exception(0)
 
@@ -118,10 +115,15 @@ class RemoteFuture(Future[T], Generic[T]):
         return b"".join(data for _, data in call.output).decode(errors="replace")
 
     def _wait(self, timeout: float | None) -> None:
-        if self._dispatcher is not None and not self.done():
-            deadline = None if timeout is None else time.monotonic() + timeout
-            self._dispatcher.wait(cast("RemoteFuture[Any]", self), deadline)
-        if not self.done() and timeout is not None:
+        if self.done():
+            return
+        if self._dispatcher is None:
+            with contextlib.suppress(CancelledError):
+                super().exception(timeout)
+            return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._dispatcher.wait(cast("RemoteFuture[Any]", self), deadline)
+        if not self.done():
             raise TimeoutError
 
 

@@ -278,6 +278,8 @@ class TellWaits:
 
 @record
 class RecallLease:
+    """Ask a client for its lease, since others wait; answer with `LeaseReturned` once nothing of it runs."""
+
     lease: str
 
 

@@ -107,6 +107,18 @@ class Pool:
         """Whether nothing but its fork server is there, and nobody wants more."""
         return not self.workers and not self.queue and self.state is PoolState.READY
 
+    def waits_together(self) -> tuple[str, str] | None:
+        """Return what all who wait for this pool wait for, phase and words; None: each has its own reason."""
+        if self.state is PoolState.BUILDING:
+            return "environment", "its environment is being prepared"
+        if self.state is PoolState.STOPPING:
+            return "start", "its environment's former Python is ending"
+        if self.state is not PoolState.READY:
+            return "start", "its environment's Python is starting"
+        if self.preloading:
+            return "start", "its imports are being loaded"
+        return None
+
     def info(self, now: float) -> PoolInfo:
         """Return what lists show."""
         return PoolInfo(
@@ -131,3 +143,13 @@ def _worker_info(worker: Worker, now: float) -> WorkerInfo:
         idle_seconds=now - worker.since,
         bundle=worker.bundle or "",
     )
+
+
+def place(position: int) -> str:
+    """Say a position, roughly where it is far back: else each grant would be news for all who wait.
+
+    >>> place(3), place(45), place(1234)
+    ('position 3', 'position over 40', 'position over 1200')
+    """
+    step = 1 if position <= 20 else 10 if position <= 200 else 100
+    return f"position {position}" if step == 1 else f"position over {(position - 1) // step * step}"

@@ -8,7 +8,7 @@ events replays to the same instructions.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from ..model.job import Cause, DeathCertificate, Phase
@@ -48,7 +48,7 @@ from .pool_events import (
     WorkerDeparted,
     WorkerForked,
 )
-from .pool_state import UNKNOWN, Pool, PoolState, Waiting, Worker
+from .pool_state import UNKNOWN, Pool, PoolState, Waiting, Worker, place
 
 READY_DEADLINE_SECONDS = 20.0  # a forked child that has not spoken by then is killed, its pool forks no more
 FORK_SERVER_KEEP_SECONDS = 60.0  # beyond the last worker
@@ -374,8 +374,7 @@ class Pools:
         while short > 0 and len(pool.workers) < pool.max_workers:
             gpus = self._capacity.room(pool.spec.shape, self._held())
             if gpus is None:
-                made = self._make_room(pool.spec.shape, now)
-                return [*instructions, *made, *([] if made else _recall(self.pools.values(), short))]
+                return instructions + self._make_room(pool.spec.shape, short, now)
             instructions.append(self._fork(pool, gpus, now))
             short -= 1
         # The pool is full: workers that are idle have other local code loaded than anyone here waits for.
@@ -385,8 +384,11 @@ class Pools:
             instructions.append(self._stop(pool, stale, now))
         return instructions + _recall([pool], short - leaving - len(stales))
 
-    def _make_room(self, shape: Shape, now: float) -> list[Instruction]:
-        """Have idle workers of any pool end, longest idle first, if that lets a worker of this shape in."""
+    def _make_room(self, shape: Shape, short: int, now: float) -> list[Instruction]:
+        """Have idle workers of any pool end, longest idle first, if that lets a worker of this shape in.
+
+        Else ask for leases back that hold what it needs.
+        """
         staying = [held for held in self._held() if held[1].state is not WorkerState.TERMINATING]
         going: list[tuple[Pool, Worker]] = []
         for pool, worker in self._longest_idle(self.pools.values()):
@@ -395,7 +397,7 @@ class Pools:
             staying.remove((pool.spec.shape, worker))
             going.append((pool, worker))
         if self._capacity.room(shape, staying) is None:
-            return []
+            return _recall([pool for pool in self.pools.values() if pool.spec.shape.vies_with(shape)], short)
         instructions: list[Instruction] = []
         for pool, worker in going:
             held = (pool.spec.shape, worker)
@@ -427,7 +429,7 @@ class Pools:
 
     def _tell_waits(self, pool: Pool) -> list[Instruction]:
         """Say to each lease what it waits for, if that has changed."""
-        common = _waits_together(pool)
+        common = pool.waits_together()
         starting = sum(1 for worker in pool.workers.values() if worker.coming)
         full = len(pool.workers) >= pool.max_workers
         instructions: list[Instruction] = []
@@ -438,9 +440,9 @@ class Pools:
                 phase, why = "start", "a worker is starting"
             elif full:
                 who = f"all {pool.max_workers} workers of its pool are in use"
-                phase, why = "queue", f"{who}; {_place(position)}"
+                phase, why = "queue", f"{who}; {place(position)}"
             else:
-                phase, why = "queue", f"the host's cpus, memory or gpus are in use; {_place(position)}"
+                phase, why = "queue", f"the host's cpus, memory or gpus are in use; {place(position)}"
             if waiting.told != why:
                 waiting.told = why
                 instructions.append(TellWaits(waiting.lease, phase, why))
@@ -456,7 +458,7 @@ def _fitting(idle: list[Worker], waiting: Waiting) -> Worker | None:
     return None
 
 
-def _recall(pools: Iterable[Pool], count: int) -> list[Instruction]:
+def _recall(pools: Collection[Pool], count: int) -> list[Instruction]:
     """Ask for leases back, longest held first: a client gives one back as soon as nothing of it runs."""
     asked = sum(1 for pool in pools for worker in pool.workers.values() if worker.lease and worker.recalled)
     held = [w for pool in pools for w in pool.workers.values() if w.lease and not w.recalled]
@@ -488,22 +490,3 @@ def _refuse(
     hint: str = "",
 ) -> list[Instruction]:
     return [RefuseLease(waiting.lease, error, text, output, hint) for waiting in queue]
-
-
-def _waits_together(pool: Pool) -> tuple[str, str] | None:
-    """Return what all who wait for a pool wait for: phase, and words."""
-    if pool.state is PoolState.BUILDING:
-        return "environment", "its environment is being prepared"
-    if pool.state is PoolState.STOPPING:
-        return "start", "its environment's former Python is ending"
-    if pool.state is not PoolState.READY:
-        return "start", "its environment's Python is starting"
-    if pool.preloading:
-        return "start", "its imports are being loaded"
-    return None
-
-
-def _place(position: int) -> str:
-    """Say a position, roughly where it is far back: else each grant would be news for all who wait."""
-    step = 1 if position <= 20 else 10 if position <= 200 else 100
-    return f"position {position}" if step == 1 else f"position over {(position - 1) // step * step}"

@@ -180,6 +180,8 @@ class Session:
         except (OSError, errors.ProtocolError):
             pass
         self._lose()
+        with self._lock:
+            self._stream.close()
 
     def _dispatch(self, message: Any, body: bytes) -> None:
         if isinstance(message, protocol.Reply):

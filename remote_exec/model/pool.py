@@ -29,6 +29,14 @@ class Shape:
     gpus: int = 0
     gpu_type: str = ""
 
+    def vies_with(self, other: Shape) -> bool:
+        """Whether both claim some of the same kind of thing."""
+        return bool(
+            (self.cpus and other.cpus)
+            or (self.memory_bytes and other.memory_bytes)
+            or (self.gpus and other.gpus)
+        )
+
 
 @record(kw_only=True)
 class PoolSpec:

@@ -16,7 +16,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from remote_exec.model.errors import ProtocolError
 from remote_exec.wire import arenas, frames
-from remote_exec.wire.arenas import LENT_LIMIT, THRESHOLD, ReceivingArenas, SendingArenas, pack_ids, unpack_ids
+from remote_exec.wire.arenas import (
+    LENT_LIMIT,
+    THRESHOLD,
+    ReceivingArenas,
+    SendingArenas,
+    pack_ids,
+    unpack_ids,
+)
 from remote_exec.wire.stream import CallStream
 
 np = pytest.importorskip("numpy")
@@ -101,7 +108,8 @@ def test_idle_arenas_are_bounded_and_given_up(pair: Pair) -> None:
     held = [receiving.unpack(sending.pack([bytes(BIG)]) or b"") for _ in range(4)]
     held.clear()
     sending.released(receiving.take_released())
-    assert len(given_up := sending.take_dropped()) == 2
+    given_up = sending.take_dropped()
+    assert len(given_up) == 2
     assert sending.take_dropped() == []
     assert set(receiving._mapped) == {1, 2, 3, 4}
     receiving.drop([*given_up, 77])

@@ -104,7 +104,7 @@ def test_received_descriptors_are_not_inherited(pair: Pair) -> None:
 def test_a_peer_that_never_reads_is_cut_off(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     left, _ = pair
     monkeypatch.setattr(control, "MAX_QUEUED", 1 << 20)
-    with pytest.raises(ConnectionError, match="does not read"):
+    with pytest.raises(ConnectionError, match="does not read"):  # noqa: PT012 - which of them is not known
         for _ in range(100):
             left.send(protocol.StopWorker(), bytes(100_000))
 
@@ -131,7 +131,7 @@ def test_the_end_of_a_stream_comes_after_what_was_sent(pair: Pair) -> None:
     left.close()
     assert right.receive() == [(protocol.LeaseEnded("a"), b"")]
     assert right.receive() is None
-    with pytest.raises(OSError, match=r"."):
+    with pytest.raises(OSError, match=r"."):  # noqa: PT012 - which of them is not known
         for _ in range(3):
             right.send(protocol.LeaseEnded("a"))
 
@@ -147,7 +147,7 @@ def test_a_message_without_its_descriptors_is_a_protocol_error(pair: Pair, count
 
 def test_descriptors_that_nobody_asked_for_are_a_protocol_error(pair: Pair) -> None:
     left, right = pair
-    with pytest.raises(ProtocolError, match="descriptors"):
+    with pytest.raises(ProtocolError, match="descriptors"):  # noqa: PT012 - which of them is not known
         for _ in range(100):
             left.send(protocol.StopWorker(), fds=(0,) * MAX_FDS)
             right.receive()
@@ -180,7 +180,9 @@ def test_the_kernel_vouches_for_the_peer(tmp_path: os.PathLike[str]) -> None:
         path = f"\0remote-exec-test-{os.getpid()}"
         listener.bind(path)
         listener.listen()
-        connect = f"import os, socket; os.setuid(12345); socket.socket(socket.AF_UNIX).connect({path!r}); input()"
+        connect = (
+            f"import os, socket; os.setuid(12345); socket.socket(socket.AF_UNIX).connect({path!r}); input()"
+        )
         with subprocess.Popen([sys.executable, "-c", connect], stdin=subprocess.PIPE) as process:
             listener.settimeout(20)
             accepted, _ = listener.accept()

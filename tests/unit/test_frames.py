@@ -30,9 +30,7 @@ class Sent(NamedTuple):
     def packed(self) -> bytes:
         kind, parts, flags, buffers, function, call, ack = self
         return b"".join(
-            frames.pack(
-                kind, parts, flags=flags, buffers=buffers, function=function, call=call, ack=ack
-            )
+            frames.pack(kind, parts, flags=flags, buffers=buffers, function=function, call=call, ack=ack)
         )
 
     @property
@@ -171,7 +169,10 @@ def test_a_reader_keeps_no_more_than_a_chunk_however_much_passes_through() -> No
 
 def test_a_payload_stays_valid_until_the_next_call() -> None:
     reader = FrameReader()
-    data = Sent(frames.CALL, (b"one",), 0, 0, 0, 1, 0).packed + Sent(frames.CALL, (b"two",), 0, 0, 0, 2, 0).packed
+    data = (
+        Sent(frames.CALL, (b"one",), 0, 0, 0, 1, 0).packed
+        + Sent(frames.CALL, (b"two",), 0, 0, 0, 2, 0).packed
+    )
     reader.space()[: len(data)] = data
     reader.filled(len(data))
     first = reader.next()

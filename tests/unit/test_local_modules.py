@@ -145,7 +145,7 @@ def test_a_function_of_a_local_module_brings_that_module(tmp_path: Path) -> None
         },
     )
     assert set(found["local"]) == {"mine", "mine.train", "mine.losses"}
-    assert found["third_party"] == {"numpy": ["numpy", "numpy.linalg"]} or "numpy" not in sys.modules
+    assert "numpy.linalg" in found["third_party"]["numpy"]
 
 
 def test_a_module_run_with_m_reaches_its_own_package_by_relative_imports(tmp_path: Path) -> None:

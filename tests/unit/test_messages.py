@@ -17,11 +17,22 @@ from hypothesis import strategies as st
 from remote_exec.model.errors import ProtocolError
 from remote_exec.model.pool import PoolSpec
 from remote_exec.wire import messages, protocol
-from remote_exec.wire.messages import LENGTHS, MAX_BODY, MAX_JSON, MessageReader, decode, encode, from_plain, to_plain
+from remote_exec.wire.messages import (
+    LENGTHS,
+    MAX_BODY,
+    MAX_JSON,
+    MessageReader,
+    decode,
+    encode,
+    from_plain,
+    to_plain,
+)
 
 MESSAGES: list[type[Any]] = [
-    value for value in vars(protocol).values() if dataclasses.is_dataclass(value) and value.__module__ == protocol.__name__
-]  # fmt: skip
+    value
+    for value in vars(protocol).values()
+    if dataclasses.is_dataclass(value) and value.__module__ == protocol.__name__
+]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -83,7 +94,9 @@ def test_pieces_do_not_matter(sent: list[tuple[Any, bytes]], step: int) -> None:
 
 @given(ANY_MESSAGE, st.data())
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-def test_a_message_with_something_wrong_in_it_is_refused_or_still_well_typed(value: Any, data: st.DataObject) -> None:
+def test_a_message_with_something_wrong_in_it_is_refused_or_still_well_typed(
+    value: Any, data: st.DataObject
+) -> None:
     """Put any JSON anywhere into a message: it is a `ProtocolError`, or a message that can be sent on."""
     name, plain = type(value).__name__, to_plain(value)
     place: Any = [name, plain]
@@ -181,7 +194,7 @@ def test_lengths_over_the_bounds_are_refused_before_anything_is_kept(lengths: tu
 def test_a_message_that_no_peer_would_take_is_refused_where_it_is_made() -> None:
     with pytest.raises(ProtocolError, match="PutBlob of 67,108,865 bytes is too long"):
         encode(protocol.PutBlob(1, "sha256:", True), bytes(MAX_BODY + 1))
-    with pytest.raises(ProtocolError, match="Stack of .* bytes is too long"):
+    with pytest.raises(ProtocolError, match=r"Stack of .* bytes is too long"):
         encode(protocol.Stack(1, "x" * MAX_JSON))
 
 

@@ -342,7 +342,9 @@ def test_an_environment_that_fails_refuses_all_who_wait() -> None:
     story, asked = Story(), spec()
     story.request("a", asked)
     story.request("b", asked)
-    told = story.happen(EnvironmentFailed, asked.key, "RuntimeEnvironmentError", "no such package", "output", "hint")
+    told = story.happen(
+        EnvironmentFailed, asked.key, "RuntimeEnvironmentError", "no such package", "output", "hint"
+    )
     assert told == [
         RefuseLease(lease, "RuntimeEnvironmentError", "no such package", "output", "hint") for lease in "ab"
     ]
@@ -467,7 +469,10 @@ def test_gpus_are_given_out_once_by_type_and_come_back() -> None:
         forks += [one for one in story.request(lease, asked, max_workers=9) if isinstance(one, ForkWorker)]
     story.happen(EnvironmentReady, asked.key, "/python")
     forks += [one for one in story.happen(ForkServerStarted, asked.key) if isinstance(one, ForkWorker)]
-    assert [fork.variables for fork in forks] == [{"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "2"}]
+    assert [fork.variables for fork in forks] == [
+        {"CUDA_VISIBLE_DEVICES": "1"},
+        {"CUDA_VISIBLE_DEVICES": "2"},
+    ]
     fork = only(ForkWorker, story.happen(WorkerDeparted, asked.key, forks[0].worker, DIED))
     assert fork.variables == {"CUDA_VISIBLE_DEVICES": "1"}
     none = spec("no gpu")
@@ -560,7 +565,9 @@ def test_an_adopted_pool_is_used_again_and_its_busy_workers_go_on() -> None:
     assert fork.worker == 8, "numbers are not used again"
     assert story.happen(WorkerBecameReady, asked.key, 7, "old") == []
     assert only(AttachWorker, story.happen(WorkerBecameReady, asked.key, 8)).lease == "new"
-    assert story.give_back(7, "old", asked) == [StopWorker(asked.key, 7)], "its code is unknown: of no use to anyone"
+    assert story.give_back(7, "old", asked) == [StopWorker(asked.key, 7)], (
+        "its code is unknown: of no use to anyone"
+    )
 
 
 def test_an_adopted_worker_may_be_silent_for_as_long_as_its_call_holds_it() -> None:
@@ -856,7 +863,9 @@ class AnythingHappens(RuleBasedStateMachine):
     def user_releases(self, data: st.DataObject) -> None:
         self.happen(ReleaseAsked(self.now, data.draw(st.sampled_from(["", *sorted(self.specs)]))))
 
-    @rule(quotas=st.sampled_from([NO_QUOTAS, Quotas(cpus=2, gpus=1), Quotas(cpus=1), Quotas(memory_bytes=600)]))
+    @rule(
+        quotas=st.sampled_from([NO_QUOTAS, Quotas(cpus=2, gpus=1), Quotas(cpus=1), Quotas(memory_bytes=600)])
+    )
     def quotas_change(self, quotas: Quotas) -> None:
         self.happen(QuotasSet(self.now, quotas))
 

@@ -159,10 +159,14 @@ def test_a_strangers_message_is_a_protocol_error_or_bytes(
 
 
 def cut(count: int, *sizes: int) -> bytes:
-    return HEADER.pack(8 * len(sizes), frames.CALL, 0, count, 0, 1, 0) + struct.pack(f"<{len(sizes)}Q", *sizes)
+    return HEADER.pack(8 * len(sizes), frames.CALL, 0, count, 0, 1, 0) + struct.pack(
+        f"<{len(sizes)}Q", *sizes
+    )
 
 
-@pytest.mark.parametrize("data", [cut(1), cut(1, 0), cut(1, 0, 1), cut(1, 1 << 63, 1 << 63), cut(MANY), cut(MANY, 1 << 62)])
+@pytest.mark.parametrize(
+    "data", [cut(1), cut(1, 0), cut(1, 0, 1), cut(1, 1 << 63, 1 << 63), cut(MANY), cut(MANY, 1 << 62)]
+)
 def test_lengths_that_do_not_add_up(pair: Pair, data: bytes) -> None:
     left, right = pair
     left.send_now(data)

@@ -5,8 +5,10 @@ of a stream that carries frames: one byte at a time, cut in the middle of a fram
 
 Example::
 
-    def make_pair() -> tuple[socket.socket, socket.socket]:
-        ...  # two connected, blocking stream sockets, or what looks like them
+    def make_pair() -> tuple[
+        socket.socket, socket.socket
+    ]: ...  # two connected, blocking stream sockets, or what looks like them
+
 
     def test_my_transport() -> None:
         check_transport(make_pair)
@@ -218,7 +220,7 @@ def closing_while_another_reads(left: CallStream, right: CallStream) -> None:
 def sending_to_who_is_gone(left: CallStream, right: CallStream) -> None:
     """It is an `OSError` sooner or later, and never a signal or a wait."""
     right.close()
-    with pytest.raises(OSError, match=r"."):
+    with pytest.raises(OSError, match=r"."):  # noqa: PT012 - which of them is not known
         for _ in range(1000):
             left.send_now(small(9))
 
