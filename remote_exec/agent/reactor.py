@@ -120,7 +120,7 @@ class Reactor:
         while not self._stopped:
             for key, _ in self._selector.select(self._timeout()):
                 callback = self._callbacks.get(key.fd)
-                if callback is not None and callback is key.data:  # else it was changed in this very turn
+                if callback is not None and callback == key.data:  # else it was changed in this very turn
                     self._guard(callback)
             now = time.monotonic()
             while self._timers and self._timers[0][0] <= now:

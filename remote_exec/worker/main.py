@@ -18,6 +18,7 @@ from dataclasses import astuple
 from types import FrameType
 
 from ..model.record import record
+from . import facade
 from .attendant import Attendant
 from .calls import Calls
 from .output import Output, install
@@ -78,8 +79,6 @@ def begin(told: str) -> None:
 
 def work(ends: Ends) -> None:
     """Serve leases until told to stop; ends the process."""
-    from . import facade
-
     output = Output(ends.stdout_read, ends.stderr_read)
     install(ends.stdout, ends.stderr)
     faulthandler.enable()

@@ -39,7 +39,7 @@ def test_a_public_thing_calls_itself_public_and_is_documented(name: str) -> None
 
 def test_what_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        remote_exec.nothing  # noqa: B018
+        remote_exec.nothing
     assert not hasattr(remote_exec, "_nothing")
 
 

@@ -155,7 +155,7 @@ def test_every_module_of_it_imports_without_site_packages(unpacked: Path, python
     code = (
         "import importlib, sys; sys.path.insert(0, sys.argv[1])\n"
         "for name in sys.argv[2:]: importlib.import_module(name)\n"
-        f"alien = [m for m in sys.modules if m.partition('.')[0] in ('remote_exec', 'cloudpickle')]\n"
+        "alien = [m for m in sys.modules if m.partition('.')[0] in ('remote_exec', 'cloudpickle')]\n"
         "print(alien)"
     )
     told = subprocess.run(
