@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from .function import RemoteFunction
 from .model.errors import ConfigurationError
@@ -44,7 +44,7 @@ def remote(target: Any = None, /, **keywords: Any) -> Any:
         9
     """
     decorate = _Decorator(Options.from_keywords(Origin.DECORATOR, **keywords))
-    return decorate if target is None else decorate(target)
+    return decorate if target is None else decorate(cast("Callable[..., Any]", target))
 
 
 class _Decorator:
@@ -61,7 +61,8 @@ class _Decorator:
         if isinstance(target, type):
             from .remote_class import RemoteClass
 
-            return RemoteClass(target, self._options)
+            cls: type[Any] = target
+            return RemoteClass(cls, self._options)
         if not callable(target):
             raise ConfigurationError(
                 f"remote decorates a function or a class, not {type(target).__name__}",
@@ -70,5 +71,7 @@ class _Decorator:
         return RemoteFunction(target, self._options)
 
 
-def _restore_function(function: Callable[..., Any], keywords: dict[str, Any]) -> RemoteFunction[..., Any]:
+def _restore_function(  # pyright: ignore[reportUnusedFunction]  # by its name, from pickles
+    function: Callable[..., Any], keywords: dict[str, Any]
+) -> RemoteFunction[..., Any]:
     return RemoteFunction(function, Options.from_keywords(Origin.DECORATOR, **keywords))

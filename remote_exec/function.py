@@ -242,7 +242,10 @@ class RemoteFunction(Generic[P, R]):
         if self._kind is _GENERATOR:
             from .client.generators import RemoteIterator
 
-            return RemoteIterator(target.dispatcher, self._new_call(target, sent, args, kwargs))
+            values: RemoteIterator[Any] = RemoteIterator(
+                target.dispatcher, self._new_call(target, sent, args, kwargs)
+            )
+            return values
         if self._results is not None:
             return self._results.run(args, kwargs)
         from .client.jobs import run_job

@@ -158,5 +158,7 @@ def _server(cls: type) -> Callable[..., Any]:
     return serve
 
 
-def _restore_class(cls: type[T], keywords: dict[str, Any]) -> RemoteClass[T]:
+def _restore_class(  # pyright: ignore[reportUnusedFunction]  # by its name, from pickles
+    cls: type[T], keywords: dict[str, Any]
+) -> RemoteClass[T]:
     return RemoteClass(cls, Options.from_keywords(Origin.DECORATOR, **keywords))

@@ -75,4 +75,6 @@ def _last_lines(exited: WorkerExited, folder: Path | None) -> tuple[str, ...]:
 
 def _is_machinery(line: str) -> bool:
     """Whether it is a line of a fault handler's stack that tells of this project's own frames."""
-    return line.startswith('  File "') and ("/remote_exec_runtime/" in line or '"<string>", line 1 in' in line)
+    return line.startswith('  File "') and (
+        "/remote_exec_runtime/" in line or '"<string>", line 1 in' in line
+    )

@@ -358,7 +358,7 @@ def recover(agent: Agent, adopted_leases: set[str]) -> None:
         if record.name in agent.jobs:
             continue  # this agent's own
         text = agent.journal.spec(record.name)
-        spec = json.loads(text) if text else {}
+        spec: dict[str, Any] = json.loads(text) if text else {}
         if not spec:
             _recover_call(agent, record, adopted_leases)
             continue

@@ -21,8 +21,8 @@ class Client:
     version: str = ""
     pid: int = 0
     greeted: bool = False
-    uploads: dict[str, Any] = field(default_factory=dict)
-    bundles: set[str] = field(default_factory=set)  # that it has offered, and may ask workers for
+    uploads: dict[str, Any] = field(default_factory=dict[str, Any])
+    bundles: set[str] = field(default_factory=set[str])  # that it has offered, and may ask workers for
 
 
 @record(frozen=False)
@@ -37,5 +37,5 @@ class LeaseEntry:
     pool: str = ""
     worker: int = 0
     pid: int = 0
-    stopping: dict[int, Timer] = field(default_factory=dict)
+    stopping: dict[int, Timer] = field(default_factory=dict[int, Timer])
     killed_for: str = ""

@@ -33,7 +33,7 @@ def main(runtime: str, digest: str, version: str, spare: Spare | None) -> int:
     listener = _listen(layout)
     reactor = Reactor()
     agent = Agent(layout, reactor, runtime=runtime, digest=digest, version=version, spare=spare)
-    signal.signal(signal.SIGTERM, lambda *_: reactor.call_from_thread(agent.stop))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: reactor.call_from_thread(agent.stop))
     reactor.watch(listener.fileno(), lambda: agent.accept(listener))
     with contextlib.suppress(OSError):
         agent.add_client(socket.socket(fileno=3))

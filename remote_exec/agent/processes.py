@@ -29,8 +29,8 @@ class ForkServerLink:
     link: Link
     pid: int
     socket_path: str
-    workers: dict[int, Link] = field(default_factory=dict)
-    pids: dict[int, int] = field(default_factory=dict)
+    workers: dict[int, Link] = field(default_factory=dict[int, Link])
+    pids: dict[int, int] = field(default_factory=dict[int, int])
 
 
 Told = Callable[[str, int, Any, bytes], None]  # pool, worker (0: the fork server itself), message, body

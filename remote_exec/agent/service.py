@@ -337,6 +337,7 @@ class Agent:
     def add_client(self, sock: socket.socket) -> None:
         """Begin to serve a client over a connected socket."""
         number, self._next_client = self._next_client, self._next_client + 1
+        client: Client
         link = Link(
             self.reactor,
             sock,

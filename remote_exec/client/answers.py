@@ -153,7 +153,7 @@ def cancelled(future: RemoteFuture[Any]) -> None:
     with future._condition:
         if future._state in ("PENDING", "RUNNING"):
             future._state = "PENDING"
-    Future.cancel(future)
+    Future[Any].cancel(future)
     with contextlib.suppress(Exception):
         future.set_running_or_notify_cancel()
 

@@ -81,7 +81,7 @@ class Call:
         self.pickled = pickled
         self.kind = kind
         self.dispatcher = dispatcher
-        self._future = future
+        self._future: RemoteFuture[Any] | None = future
         self.number = 0
         self.size = 0
         self.deaths = 0  # of workers that it was sent to and that died before they began anything

@@ -50,8 +50,8 @@ class Channel:
         self.last_result = 0.0
         self._word = threading.Event()
         self._defined: dict[int, int] = {}
-        self._folder = ""
-        self._log_level = -1
+        self._folder: str = ""
+        self._log_level: int = -1
         self._next_call = 1
         self._acknowledged = 0
         self._to_acknowledge = 0

@@ -12,14 +12,17 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from ..model.errors import HostUnavailable
 from ..model.layout import Layout
 from .dispatcher import Dispatcher
 from .reporter import Console, Reporter
 from .session import Session, open_session
 
 NAP_SECONDS = 0.01
+T = TypeVar("T")
 
 
 class Connections:
@@ -55,6 +58,17 @@ class Connections:
             if session is None or session.lost:
                 session = self._sessions[layout] = open_session(layout)
             return session
+
+    def with_agent(self, layout: Layout, work: Callable[[Session], T]) -> T:
+        """Do what may be done twice; do it again with the next agent if this one dies meanwhile.
+
+        Raises:
+            HostUnavailable: no agent could be reached, or two have died.
+        """
+        try:
+            return work(self.session(layout))
+        except HostUnavailable:
+            return work(self.session(layout))
 
     def dispatcher(
         self, layout: Layout, key: str, request: dict[str, Any], *, max_workers: int

@@ -88,7 +88,7 @@ class JobFuture(RemoteFuture[Any]):
             raise TimeoutError
 
     def _ask(self, what: str) -> Any:
-        return connections.session(self._layout).ask(what, {"name": self._name})
+        return connections.with_agent(self._layout, lambda session: session.ask(what, {"name": self._name}))
 
     def _watch(self) -> None:
         """Have the agent tell the outcome, once."""
@@ -96,14 +96,18 @@ class JobFuture(RemoteFuture[Any]):
             if self._asked:
                 return
             self._asked = True
-        reply = connections.session(self._layout).start("result", {"name": self._name, "wait": True})
+        question = {"name": self._name, "wait": True}
+        reply = connections.with_agent(self._layout, lambda session: session.start("result", question))
         reply.add_done_callback(lambda done: self._settle(done))
 
     def _settle(self, reply: Any) -> None:
         error = reply.exception()
         if isinstance(error, HostUnavailable):
             self._asked = False  # the agent died; the next question goes to the next agent
-            self._watch()
+            try:
+                self._watch()
+            except HostUnavailable as unavailable:
+                self.set_exception(unavailable)
             return
         if error is not None:
             self.set_exception(error)
@@ -198,7 +202,7 @@ def get_future(job_name: str) -> RemoteFuture[Any]:
         HostUnavailable: no agent could be reached.
     """
     layout = Layout.of(os.environ)
-    told = connections.session(layout).ask("job", {"name": job_name})
+    told = connections.with_agent(layout, lambda session: session.ask("job", {"name": job_name}))
     return JobFuture(job_name, layout, told["job"]["state"])
 
 
@@ -211,14 +215,16 @@ def list_futures(job_name_prefix: str = "") -> Iterator[RemoteFuture[Any]]:
     layout = Layout.of(os.environ)
     before: Any = None
     while True:
-        page = connections.session(layout).ask(
-            "jobs", {"prefix": job_name_prefix, "before": before, "limit": PAGE}
-        )
+        page = _page(layout, {"prefix": job_name_prefix, "before": before, "limit": PAGE})
         for row in page["jobs"]:
             yield JobFuture(row["name"], layout, row["state"])
         before = page["next"]
         if before is None:
             return
+
+
+def _page(layout: Layout, question: dict[str, Any]) -> Any:
+    return connections.with_agent(layout, lambda session: session.ask("jobs", question))
 
 
 __all__ = ["CancelledError", "JobFuture", "get_future", "list_futures", "submit_job"]

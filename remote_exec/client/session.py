@@ -52,6 +52,7 @@ class Session:
         self.welcome = welcome
         self.pid = os.getpid()
         self.lost = False
+        self._told_loss = False
         self._stream = ControlStream(sock)
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
@@ -162,8 +163,11 @@ class Session:
     # --- the stream -------------------------------------------------------------------------------------------
 
     def _send(self, message: object, body: bytes = b"", fds: tuple[int, ...] = ()) -> None:
+        # Whoever expects an answer has registered before: either this fails, or the loss is told to it.
         try:
             with self._lock:
+                if self.lost:
+                    raise ConnectionError("its session has ended")
                 self._stream.send(message, body, fds)
         except OSError as error:
             self._lose()
@@ -211,9 +215,10 @@ class Session:
             listener.on_lease(message)
 
     def _lose(self) -> None:
-        if self.lost:
-            return
-        self.lost = True
+        with self._lock:
+            if self._told_loss:
+                return
+            self.lost = self._told_loss = True
         gone = errors.HostUnavailable("the agent is gone", hint="call again: another will be started")
         for future, _ in list(self._replies.values()):
             if not future.done():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..capture.environment import environment_of as environment_of
 from ..capture.function import Captured, source_paths
@@ -21,6 +21,9 @@ from ..options import Options, check_readers, check_together
 from .connections import connections
 from .dispatcher import Dispatcher
 from .variables import meaningful
+
+if TYPE_CHECKING:
+    from .session import Session
 
 OF_ANOTHER_ENVIRONMENT = frozenset(
     {"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX"}
@@ -85,11 +88,14 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
     )
     bundle = captured.local_code.bundle
     if bundle.digest or wheels:
-        session = connections.session(layout)
-        if bundle.digest:
-            session.upload(bundle, source_paths(captured.local_code.sources))
-        for wheel, path in wheels.items():
-            session.upload_blob(wheel, path)
+
+        def upload(session: Session) -> None:
+            if bundle.digest:
+                session.upload(bundle, source_paths(captured.local_code.sources))
+            for wheel, path in wheels.items():
+                session.upload_blob(wheel, path)
+
+        connections.with_agent(layout, upload)
     request = {
         "pool": spec,
         "bundle": bundle.digest,

@@ -121,7 +121,7 @@ def _equal(self: Any, other: object) -> bool:
     return bool(_values(self) == _values(other))
 
 
-def _hash(self: Any) -> int:
+def _hash(self: object) -> int:
     return hash((type(self), _values(self)))
 
 

@@ -95,7 +95,11 @@ def _restore_class(cls: type, keywords: dict[str, Any]) -> type:
 def remote(function: Any = None, **keywords: Any) -> Any:
     """Decorate a function; inside a worker its calls run in place. A class stays the class that it is."""
     if function is None:
-        return lambda found: remote(found, **keywords)
+
+        def decorate(found: Any) -> Any:
+            return remote(found, **keywords)
+
+        return decorate
     return function if isinstance(function, type) else RemoteFunction(function, keywords)
 
 

@@ -18,6 +18,7 @@ import gc
 import importlib
 import mmap
 import os
+import select
 import selectors
 import signal
 import socket
@@ -36,6 +37,8 @@ from .output import drain, make_pipe
 ORPHAN_SECONDS = 60.0  # how long it waits for another agent
 LAST_BYTES = 16384
 LAST_LINES = 100  # a fault handler's stack is long; the agent tells the function's part of it
+HAS_PIDFD = hasattr(os, "pidfd_open")
+UNTOLD_SECONDS = 0.1  # without pidfds, how often it looks whether a worker has died
 # Importing these starts threads or claims devices, so that a fork of the importer is not sound.
 NEVER_PRELOADED = frozenset({"jax", "tensorflow", "cupy", "cudf", "rmm", "ray", "pyspark", "grpc", "obstore"})
 
@@ -68,11 +71,23 @@ class ForkServer:
     def run(self) -> None:
         """Serve until told to stop, or until no agent has come for a while."""
         while not self._stopping or self._children:
-            for key, _ in self._selector.select(None if self._control else 1.0):
+            for key, _ in self._selector.select(self._timeout()):
                 callback: Callable[[], None] = key.data
                 callback()
+            if not HAS_PIDFD:
+                self._look_for_dead()
             if self._control is None and not self._stopping:
                 self._end_when_forgotten()
+
+    def _timeout(self) -> float | None:
+        if not HAS_PIDFD and self._children:
+            return UNTOLD_SECONDS
+        return None if self._control else 1.0
+
+    def _look_for_dead(self) -> None:
+        for worker, child in list(self._children.items()):
+            if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                self._reap(worker)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -106,7 +121,7 @@ class ForkServer:
             try:
                 self._control.send(message)
                 while self._control.wants_write:
-                    selectors.DefaultSelector()
+                    select.select([], [self._control], [])
                     self._control.flush()
             except OSError:
                 self._lose_agent()
@@ -174,7 +189,7 @@ class ForkServer:
         for fd in (stdout_write, stderr_write, begun_fd):
             os.close(fd)
         lifeline_child.close()
-        pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+        pidfd = os.pidfd_open(pid) if HAS_PIDFD else -1
         child = Child(pid, pidfd, lifeline, stdout, stderr, begun)
         self._children[message.worker] = child
         if pidfd >= 0:
@@ -194,8 +209,9 @@ class ForkServer:
 
     def _reap(self, worker: int) -> None:
         child = self._children.pop(worker)
-        self._selector.unregister(child.pidfd)
-        os.close(child.pidfd)
+        if child.pidfd >= 0:
+            self._selector.unregister(child.pidfd)
+            os.close(child.pidfd)
         _, status, usage = os.wait4(child.pid, 0)
         self._kill_session(child.pid)
         last = drain(child.stdout)[-LAST_BYTES:] + drain(child.stderr)[-LAST_BYTES:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ def run_commands(commands: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def max_runtime(attendant: Attendant, lease: Lease, call: int, seconds: float) -> Iterator[None]:
+def max_runtime(attendant: Attendant, lease: Lease, call: int, seconds: float) -> Generator[None, None, None]:
     """Interrupt the call after `seconds` (0: never); end the process when it does not heed the interrupt.
 
     The second step is faulthandler's watchdog, a thread in C: it works while the function holds the GIL, too.

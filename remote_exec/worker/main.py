@@ -60,8 +60,8 @@ def become_worker(ends: Ends, variables: Mapping[str, str], *, fresh: bool) -> N
             told = ",".join(str(number) for number in astuple(ends))
             os.execv(sys.executable, [sys.executable, "-c", BOOT, runtime, told])  # noqa: S606
         work(ends)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(70)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..serial import pickling
 from ..wire import frames
@@ -22,11 +22,11 @@ def exhaust(calls: Calls, lease: Lease, call: int, value: Any) -> Any:
         if isinstance(value, CoroutineType):
             import asyncio
 
-            return asyncio.run(value)
+            return asyncio.run(cast("Coroutine[Any, Any, Any]", value))
         if isinstance(value, AsyncGeneratorType):
-            return _stream(calls, lease, call, _synchronous(value))
+            return _stream(calls, lease, call, _synchronous(cast("AsyncGenerator[Any, Any]", value)))
         assert isinstance(value, GeneratorType)  # noqa: S101
-        return _stream(calls, lease, call, value)
+        return _stream(calls, lease, call, cast("Generator[Any, Any, Any]", value))
     finally:
         lease.running = 0
 

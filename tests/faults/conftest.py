@@ -15,6 +15,7 @@ from own_home import processes_of, until
 from remote_exec.client.connections import connections
 from remote_exec.model.layout import Layout
 
+
 @pytest.fixture
 def home(session_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A state directory whose agent nobody else uses; when the test is over nothing lives there."""
@@ -38,4 +39,3 @@ def home(session_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         for pid in processes_of(home):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-

@@ -151,7 +151,12 @@ deaths = pytest.mark.parametrize(
 @places_over_there
 @deaths
 def test_a_crash_is_told_at_once_and_harms_no_neighbour(
-    pool: RemoteExecutor, start: Start, how: Callable[[], None], number: int | None, code: int | None, words: str
+    pool: RemoteExecutor,
+    start: Start,
+    how: Callable[[], None],
+    number: int | None,
+    code: int | None,
+    words: str,
 ) -> None:
     beside = pool.submit(wait, 0.05, "beside")
     began = time.monotonic()
@@ -229,7 +234,9 @@ def test_a_dead_worker_leaves_its_last_words(
         assert "Segmentation fault" in lines  # with the Python stack below it
 
 
-def test_a_function_that_cannot_be_loaded_alive_does_not_kill_worker_after_worker(pool: RemoteExecutor) -> None:
+def test_a_function_that_cannot_be_loaded_alive_does_not_kill_worker_after_worker(
+    pool: RemoteExecutor,
+) -> None:
     function = holding(AtUnpickle(exit_hard))
     futures = [pool.submit(function) for _ in range(3)]
     assert all(isinstance(future.exception(AT_ONCE_SECONDS), WorkerDied) for future in futures)

@@ -15,13 +15,12 @@ import shutil
 import sys
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-DEBIAN = Path(
-    __import__("os").environ.get("SUITE_FILE", "/usr/lib/python3.11/test/test_concurrent_futures.py")
-)
+DEBIAN = Path("/usr/lib/python3.11/test/test_concurrent_futures.py")
 PARTS = ("util", "executor", "test_process_pool", "test_shutdown", "test_wait", "test_as_completed",
          "test_init", "test_deadlock", "test_future")  # fmt: skip
 MISSING = (

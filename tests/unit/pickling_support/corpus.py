@@ -1,4 +1,4 @@
-# ruff: noqa: N818, PIE796, PT017, PT018, RUF012, RUF023, S318, UP042, UP045
+# ruff: noqa: N818, PIE796, PT017, PT018, RUF012, RUF023, S318, UP045
 """A script of everyday and awkward things, sent from `__main__` to a process that must find them whole.
 
 ``corpus.py RUNTIME_FOLDER [FOLDER...]`` prints one JSON object: name of each check, and "" or what went
