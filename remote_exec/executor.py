@@ -141,7 +141,8 @@ class RemoteExecutor(Executor):
             if function is not fn:
                 named |= _names(reach(fn))
             with self._lock:
-                self._check()
+                if self._shut_down or self._broken is not None:
+                    self._check()
                 dispatcher, sent = self._place(function, named, name=_name_of(fn))
                 call = Call(sent, arguments, future)
                 future._call, future._dispatcher = call, dispatcher

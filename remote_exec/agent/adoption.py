@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,8 @@ def adopt(agent: Agent) -> int:
             agent.processes.connect(record.id, record.pid, record.socket)
         except (OSError, ValueError, KeyError, ProtocolError):
             agent.journal.remove_fork_server(record.id)
+            with contextlib.suppress(OSError):
+                os.unlink(record.socket)
             continue
         agent.pools.adopt(
             record.id,

@@ -63,12 +63,11 @@ class Processes:
         Raises:
             OSError: its Python could not be run.
         """
-        spare, self._spare = self._spare, None
+        spare = self._spare
         if spare is not None and spare.python == python and spare.variables == variables:
+            self._spare = None
             return self._link(pool, spare.control, spare.pid, spare.path)
-        if spare is not None:
-            spare.control.close()
-            os.kill(spare.pid, signal.SIGKILL)
+        self.end_spare()
         ours, theirs = socket.socketpair()
         path = os.path.join(self._sockets, f"f-{pool}")
         try:
@@ -81,6 +80,15 @@ class Processes:
         finally:
             theirs.close()
         return self._link(pool, ours, pid, path)
+
+    def end_spare(self) -> None:
+        """End the spare fork server, if there is one."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.control.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(spare.pid, signal.SIGKILL)
+            _unlink(spare.path)
 
     def connect(self, pool: str, pid: int, path: str) -> ForkServerLink:
         """Take over a fork server that a former agent left.
@@ -162,7 +170,13 @@ class Processes:
             return
         for link in server.workers.values():
             link.close()
+        _unlink(server.socket_path)  # one that was killed has left it
         with contextlib.suppress(ChildProcessError, OSError):
             _, status = os.waitpid(server.pid, os.WNOHANG)
             reason = f"exit status {os.waitstatus_to_exitcode(status)}" if status else reason
         self._on_lost(pool, reason)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -102,7 +102,7 @@ class _Walk:
                 self._unread.append(module)
         elif module.origin is Origin.THIRD_PARTY:
             self.third_party.setdefault(name.partition(".")[0], set()).add(name)
-        elif module.origin is Origin.MISSING and name not in MAIN_MODULES:
+        elif module.origin is Origin.MISSING and name.strip(".") and name not in MAIN_MODULES:
             above = self.need(parent, by=by, optional=optional) if parent else None
             # an installed package may make its submodules at run time (six.moves)
             if not optional and (above is None or above.origin is Origin.LOCAL):

@@ -12,6 +12,7 @@ as long as it leads. Outcomes (`answers`) are delivered with neither held.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import socket
@@ -489,7 +490,10 @@ class Dispatcher:
             if self._lanes.busy() or self._lanes.queue:
                 quiet_since = now
                 if now - self._read_at > LEADERLESS_SECONDS and self._lead.acquire(blocking=False):
-                    self._lead_in_background()
+                    try:
+                        self._lead_in_background()
+                    except Exception:  # what one outcome raises (a closed stderr) must not end the reading
+                        logging.getLogger(__name__).exception("while reading answers")
             elif self._closing and not self.pending:
                 self.close()
             elif now - quiet_since > 0.5:

@@ -4,7 +4,7 @@
 
     RemoteExecError
     ├── ConfigurationError (ValueError)      an option or a configuration file is wrong
-    ├── SerializationError (TypeError)       something cannot leave: it names the path to it
+    ├── SerializationError (PicklingError)   something cannot leave: it names the path to it
     ├── DeserializationError                 something cannot arrive: its class is missing here
     ├── RuntimeEnvironmentError              the environment could not be built or entered
     ├── ResourceLimitExceeded                the host could never satisfy the ask, or a quota is passed
@@ -23,6 +23,7 @@ on both sides, so that one raised there is the same class here.
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ConfigurationError(RemoteExecError, ValueError):
         self.option = option
 
 
-class SerializationError(RemoteExecError, TypeError):
+class SerializationError(RemoteExecError, PicklingError, TypeError):
     """A value cannot be pickled; `path` leads to the culprit, outermost first."""
 
     def __init__(self, message: str = "", *, path: tuple[str, ...] = (), hint: str = "") -> None:

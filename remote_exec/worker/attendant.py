@@ -267,6 +267,9 @@ class Attendant(threading.Thread):
     def _hear_lifeline(self) -> None:
         data, fds, _, _ = socket.recv_fds(self._lifeline, 1, 1)
         if not data:
+            from .children import kill_children
+
+            kill_children()
             os._exit(0)  # the fork server is gone: nobody would reap this process
         if self._control is not None:
             self._control.close()

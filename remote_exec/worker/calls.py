@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BATCH_FLUSH_SECONDS = 0.02
 SMALL = 1 << 16  # bytes that are sent in one piece
 BEGUN = struct.Struct("<24sQQ")  # lease, call, item of a batch: the last that was begun
+END_BY = struct.Struct("<d")  # behind it: when a watchdog ends the process, on the monotonic clock; 0: never
 _AWAITED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
@@ -109,7 +110,7 @@ class Calls:
             pickled = pickling.dump(value)
         except BaseException as error:
             arguments = value = None
-            self._fail(lease, frame.call, function.name, started_at, error)
+            self._fail(lease, frame.call, function, started_at, error)
             return
         value = None
         self._answer(
@@ -142,30 +143,51 @@ class Calls:
         from . import guards
 
         if function.pre_execution:
-            guards.run_commands(function.pre_execution)
+            lease.running = call  # an interrupt stops them, too
+            try:
+                guards.run_commands(function.pre_execution)
+            finally:
+                lease.running = 0
         assert function.call is not None  # noqa: S101
-        with guards.max_runtime(self._attendant, lease, call, function.max_runtime_seconds):
-            return self._run(lease, call, function.call, args, kwargs)
+        seconds = function.max_runtime_seconds
+        END_BY.pack_into(self._begun, BEGUN.size, time.monotonic() + seconds if seconds else 0.0)
+        try:
+            with guards.max_runtime(self._attendant, lease, call, seconds):
+                return self._run(lease, call, function.call, args, kwargs)
+        finally:
+            END_BY.pack_into(self._begun, BEGUN.size, 0.0)
 
-    def _fail(self, lease: Lease, call: int, function: str, started_at: float, error: BaseException) -> None:
+    def _cause_of(
+        self, lease: Lease, call: int, function: Function, error: BaseException
+    ) -> tuple[BaseException, Cause]:
+        """Return what to raise at home for what was raised here, and of what kind it is."""
         reason = lease.interrupted.pop(call, "")
-        cause = Cause.USER_ERROR
+        if reason:
+            from .children import end_children
+
+            end_children(lease.started_at)
         if isinstance(error, KeyboardInterrupt) and reason == "cancelled":
-            cause = Cause.CANCELLED
-        elif isinstance(error, KeyboardInterrupt) and reason == "timed_out":
-            limit = lease.functions[1].max_runtime_seconds if 1 in lease.functions else 0.0
+            return error, Cause.CANCELLED
+        if isinstance(error, KeyboardInterrupt) and reason == "timed_out":
             timeout = MaxRuntimeExceeded(
-                f"{function} ran longer than max_runtime_in_seconds ({limit:g} s) and was stopped",
+                f"{function.name} ran longer than max_runtime_in_seconds "
+                f"({function.max_runtime_seconds:g} s) and was stopped",
                 hint="raise max_runtime_in_seconds, or let the function save checkpoints",
             )
             timeout.__traceback__ = error.__traceback__
-            error, cause = timeout, Cause.TIMED_OUT
-        elif isinstance(error, (SerializationError, DeserializationError)):
-            cause = Cause.SERIALIZATION
+            return timeout, Cause.TIMED_OUT
+        if isinstance(error, (SerializationError, DeserializationError)):
+            return error, Cause.SERIALIZATION
+        return error, Cause.USER_ERROR
+
+    def _fail(
+        self, lease: Lease, call: int, function: Function, started_at: float, error: BaseException
+    ) -> None:
+        error, cause = self._cause_of(lease, call, function, error)
         failure = failures.capture(error, dumps=pickling.dump_bytes)
         outcome = Outcome(
             call,
-            function,
+            function.name,
             started_at,
             time.time(),
             False,
@@ -231,12 +253,10 @@ class Calls:
 
     def _on_batch(self, lease: Lease, frame: Frame) -> None:
         """Run a list of calls of one function; send what is ready every few milliseconds."""
-        function = lease.functions.get(frame.function)
+        function, number = lease.functions.get(frame.function), frame.call
         if function is None or function.call is None:
-            self._refuse(lease, frame.call, function)
+            self._refuse(lease, number, function)
             return
-        stream, buffers = lease.stream.parts(frame)
-        items = pickling.load(stream, buffers)
         call, run, begun, pack_into, lease_id = (
             function.call,
             self._run,
@@ -244,58 +264,102 @@ class Calls:
             BEGUN.pack_into,
             self._lease_id,
         )
-        number = frame.call
+        started_at = time.time()
+        lease.started_at, lease.running_function = started_at, function.name
+        pack_into(begun, 0, lease_id, number, 0)
+        try:
+            items = pickling.load(*lease.stream.parts(frame))
+        except BaseException as error:
+            self._fail(lease, number, function, started_at, error)
+            return
+        guarded = bool(function.pre_execution or function.max_runtime_seconds)
         answers: list[tuple[bool, Any]] = []
-        first = 0
-        lease.started_at, lease.running_function = time.time(), function.name
+        first, cancelled = 0, False
         flush_at = time.monotonic() + BATCH_FLUSH_SECONDS
-        lease.enter_folder()
         for index, args in enumerate(items):
             pack_into(begun, 0, lease_id, number, index)
             try:
-                answers.append((True, run(lease, number, call, args, {})))
+                if guarded:
+                    value = self._run_guarded(lease, number, function, args, {})
+                else:
+                    value = run(lease, number, call, args, {})
+                if type(value) is CoroutineType:
+                    value = streams.exhaust(self, lease, number, value)
+                answers.append((True, value))
             except BaseException as error:
-                answers.append((False, self._item_failure(lease, number, function.name, error)))
-                if number in lease.interrupted:
-                    break
-            if time.monotonic() >= flush_at:
-                self._send_batch(lease, number, first, answers, last=False)
+                text, cancelled = self._item_failure(lease, number, function, error)
+                answers.append((False, text))
+            if cancelled:
+                break
+            if time.monotonic() >= flush_at and self._send_batch(lease, number, first, answers, last=False):
                 first, answers = index + 1, []
                 flush_at = time.monotonic() + BATCH_FLUSH_SECONDS
+        args = value = None
         lease.interrupted.pop(number, None)
-        self._attendant.call_ended(lease)
-        lease.record_many(function.name, len(items), lease.started_at)
-        self._send_batch(lease, number, first, answers, last=True)
+        if lease.reported or lease.stopping:
+            self._attendant.call_ended(lease)
+        if self._send_batch(lease, number, first, answers, last=True):
+            lease.record_many(function.name, len(items), started_at)
+        else:
+            self._orphan_batch(lease, number, started_at, answers, alone=len(items) == 1)
 
-    def _item_failure(self, lease: Lease, call: int, name: str, error: BaseException) -> str:
-        return failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
+    def _item_failure(
+        self, lease: Lease, call: int, function: Function, error: BaseException
+    ) -> tuple[str, bool]:
+        """Return an item's failure as text, and whether it was that its batch was cancelled."""
+        told, cause = self._cause_of(lease, call, function, error)
+        text = failures_json.to_json(failures.capture(told, dumps=pickling.dump_bytes))
+        return text, cause is Cause.CANCELLED
 
     def _send_batch(
         self, lease: Lease, call: int, first: int, answers: list[tuple[bool, Any]], *, last: bool
-    ) -> None:
+    ) -> bool:
+        """Send answers; False when the client is gone."""
         self._flush_output(lease, call)
+        if lease.orphaned:
+            return False
         try:
             pickled = pickling.dump(answers)
         except SerializationError:
-            pickled = pickling.dump([self._picklable(lease, call, answer) for answer in answers])
+            pickled = pickling.dump([self._picklable(answer) for answer in answers])
         flags = frames.LAST if last else 0
-        lease.stream.send(
-            lease.stream.frame(
-                frames.BATCH_RESULT,
-                pickled.stream,
-                _raw(pickled.buffers),
-                flags=flags,
-                function=first,
-                call=call,
-            )
+        message = lease.stream.frame(
+            frames.BATCH_RESULT, pickled.stream, _raw(pickled.buffers), flags=flags, function=first, call=call
         )
+        try:
+            lease.stream.send(message)
+        except OSError:
+            self._attendant.orphan(lease)
+            return False
+        return True
 
-    def _picklable(self, lease: Lease, call: int, answer: tuple[bool, Any]) -> tuple[bool, Any]:
+    def _picklable(self, answer: tuple[bool, Any]) -> tuple[bool, Any]:
         try:
             pickling.dump(answer)
         except SerializationError as error:
-            return (False, self._item_failure(lease, call, "", error))
+            return (False, failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes)))
         return answer
+
+    def _orphan_batch(
+        self, lease: Lease, call: int, started_at: float, answers: list[tuple[bool, Any]], *, alone: bool
+    ) -> None:
+        """Leave with the agent what nobody took of a batch: the value of an item that was alone, else a list."""
+        answers = [self._picklable(answer) for answer in answers]
+        failure = next((text for ok, text in answers if not ok), "")
+        values = [value for _, value in answers]
+        pickled = pickling.dump(values[0] if alone else values)
+        outcome = Outcome(
+            call,
+            lease.running_function,
+            started_at,
+            time.time(),
+            not failure,
+            [failure.encode()] if failure else pickled.stream,
+            () if failure else pickled.buffers,
+            cause=Cause.USER_ERROR if failure else Cause.NONE,
+            summary="an item of a map whose client is gone has failed" if failure else "",
+        )
+        self._attendant.orphan_ended(lease, outcome)
 
     def _on_define(self, lease: Lease, frame: Frame) -> None:
         function = lease.functions.setdefault(frame.function, Function())

@@ -3,7 +3,7 @@
 What happens at a fork, step by step:
 
 * fork server: makes the worker's pipes, its lifeline (a socket pair whose end means the fork server's end), and the
-  16 shared bytes in which the worker notes what it has begun; forks.
+  few shared bytes in which the worker notes what it has begun; forks.
 * child: leaves for a session of its own, takes its pipes as descriptors 1 and 2, closes every descriptor that it was
   not meant to have, reseeds what is random, and becomes a worker (`worker.main`).
 * fork server: closes the child's ends, hands the agent's control stream down the lifeline, tells the agent the pid.
@@ -31,7 +31,8 @@ from ..model.record import record
 from ..wire import protocol
 from ..wire.control import ControlStream, peer_uid
 from . import main as worker_main
-from .calls import BEGUN
+from .calls import BEGUN, END_BY
+from .guards import TIMED_OUT_EXIT, WATCHDOG_EXIT
 from .output import drain, make_pipe
 
 ORPHAN_SECONDS = 60.0  # how long it waits for another agent
@@ -65,6 +66,7 @@ class ForkServer:
         self._control: ControlStream | None = None
         self._children: dict[int, Child] = {}
         self._orphan_since = 0.0
+        self._used = False
         self._stopping = False
         self._adopt(control)
 
@@ -127,7 +129,8 @@ class ForkServer:
                 self._lose_agent()
 
     def _hear(self) -> None:
-        assert self._control is not None  # noqa: S101
+        if self._control is None:  # lost by another callback of this round
+            return
         try:
             received = self._control.receive()
         except BlockingIOError:
@@ -136,11 +139,13 @@ class ForkServer:
             received = None
         if received is None:
             self._lose_agent()
+            self._stopping = self._stopping or not self._used  # a spare: no other agent knows of it
             return
         for one in received:
             self._obey(one.message)
 
     def _obey(self, message: Any) -> None:
+        self._used = True
         if isinstance(message, protocol.Fork):
             self._fork(message)
         elif isinstance(message, protocol.Preload):
@@ -216,11 +221,14 @@ class ForkServer:
         self._kill_session(child.pid)
         last = drain(child.stdout)[-LAST_BYTES:] + drain(child.stderr)[-LAST_BYTES:]
         lease, begun, item = BEGUN.unpack_from(child.begun)
+        (end_by,) = END_BY.unpack_from(child.begun, BEGUN.size)
         child.begun.close()
         child.lifeline.close()
         os.close(child.stdout)
         os.close(child.stderr)
         code = os.waitstatus_to_exitcode(status)
+        if code == WATCHDOG_EXIT and 0.0 < end_by <= time.monotonic():
+            code = TIMED_OUT_EXIT
         scale = 1 if sys.platform == "darwin" else 1024
         self._tell(
             protocol.WorkerExited(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .attendant import Attendant
 
 GRACE_SECONDS = 2.0  # from the interrupt to the end of the process
-TIMED_OUT_EXIT = 124  # as timeout(1) has it
+WATCHDOG_EXIT = 1  # faulthandler's own
+TIMED_OUT_EXIT = 124  # what is told instead, as timeout(1) has it
 
 
 def run_commands(commands: tuple[str, ...]) -> None:

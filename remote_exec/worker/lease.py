@@ -6,6 +6,7 @@ guarded by `lock`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -138,8 +139,17 @@ class Lease:
 
     def enter_folder(self) -> None:
         """Be where the caller was at the call."""
-        if self.working_folder and os.getcwd() != self.working_folder:
-            os.chdir(self.working_folder)
+        if self.working_folder:
+            with contextlib.suppress(OSError):  # it may be gone, and so may the one we are in
+                if _here() != self.working_folder:
+                    os.chdir(self.working_folder)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def call_name(function: str, lease: str, call: int) -> str:

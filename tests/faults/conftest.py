@@ -1,41 +1,64 @@
-"""A home of its own, with an agent that a test may kill, for each test that asks for one."""
+"""Homes of their own, with agents that a test may kill."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from own_home import processes_of, until
+from own_home import agents_of, processes_of, until
 
 from remote_exec.client.connections import connections
 from remote_exec.model.layout import Layout
 
 
-@pytest.fixture
-def home(session_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A state directory whose agent nobody else uses; when the test is over nothing lives there."""
+@contextmanager
+def own_home(session_home: Path) -> Iterator[Path]:
+    """A state directory whose agent no other test uses; when it is left, nothing lives there."""
     home = Path(tempfile.mkdtemp(prefix="h-", dir=session_home)) / "state"
-    monkeypatch.setenv("REMOTE_EXEC_HOME", str(home))
-    layout = Layout.of(os.environ)
-    yield home
-    session = connections._sessions.pop(layout, None)
-    if session is not None:
-        session.close()
-    for (where, _), dispatcher in list(connections._dispatchers.items()):
-        if where == layout:
-            connections.drop(dispatcher)
-    for pid, command in processes_of(home).items():
-        if "agent.early" in command or "agent.main" in command:
-            with contextlib.suppress(ProcessLookupError):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REMOTE_EXEC_HOME", str(home))
+        layout = Layout.of(os.environ)
+        try:
+            yield home
+            for (where, _), dispatcher in list(connections._dispatchers.items()):
+                if where == layout:
+                    connections.drop(dispatcher)
+            session = connections._sessions.pop(layout, None)
+            if session is not None:
+                session.close()
+            for pid in agents_of(home):
                 os.kill(pid, signal.SIGTERM)
-    try:
-        until(lambda: not processes_of(home))
-    finally:
-        for pid in processes_of(home):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            until(lambda: not processes_of(home))
+        finally:
+            for pid in processes_of(home):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            shutil.rmtree(layout.sockets, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def shared_home(session_home: Path) -> Iterator[Path]:
+    """One for a module."""
+    with own_home(session_home) as home:
+        yield home
+
+
+@pytest.fixture
+def home(shared_home: Path) -> Iterator[Path]:
+    """The module's home; an agent serves it when the test has ended."""
+    yield shared_home
+    connections.with_agent(Layout.of(os.environ), lambda session: session.ask("host"))
+
+
+@pytest.fixture
+def fresh_home(session_home: Path) -> Iterator[Path]:
+    """One where no agent has been."""
+    with own_home(session_home) as home:
+        yield home

@@ -37,6 +37,11 @@ def processes_of(home: Path) -> dict[int, str]:
     return found
 
 
+def agents_of(home: Path) -> list[int]:
+    """Return the process ids of the agents that serve this home: one, or none."""
+    return [pid for pid, command in processes_of(home).items() if "remote_exec_runtime.agent." in command]
+
+
 def agent_pid() -> int:
     """Return the process id of the agent that this process is connected to."""
     return connections.session().welcome.pid

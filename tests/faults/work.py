@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -93,3 +94,36 @@ def die_at_first(path: str) -> int:
     if tries < 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return tries
+
+
+def repeated(size: int, times: int) -> bytes:
+    """A big result that can be told from any other."""
+    return bytes(index % 256 for index in range(size)) * times
+
+
+def count_slowly(path: str) -> Iterator[int]:
+    """A generator that tells when it is closed."""
+    item = 0
+    try:
+        while True:
+            note(path, item)
+            yield item
+            item += 1
+            time.sleep(0.02)
+    finally:
+        note(path, "closed")
+
+
+_kept: list[subprocess.Popen[bytes]] = []
+
+
+def keep_a_child() -> int:
+    """A child that belongs to the module, not to the call; return its process id."""
+    if not _kept:
+        _kept.append(subprocess.Popen(["sleep", "63"]))
+    return _kept[0].pid
+
+
+def note_and_fail(path: str) -> None:
+    note(path, os.getpid())
+    raise ValueError("an error of the user")

@@ -158,7 +158,7 @@ def test_a_cold_request_goes_through_every_phase() -> None:
 
 def test_a_warm_request_is_granted_at_once() -> None:
     story, asked = Story(), spec()
-    worker = story.granted("a", asked, preload=("numpy",)) if False else story.granted("a", asked)
+    worker = story.granted("a", asked)
     assert story.give_back(worker, "a", asked) == []
     (attach,) = story.request("b", asked)
     assert isinstance(attach, AttachWorker)
@@ -612,6 +612,7 @@ SPECS = [
     spec("never", gpus=2, gpu_type="t4"),
 ]
 BUNDLES = ["", "one", "two"]
+MOSTLY = st.sampled_from([True, True, True, True, False])  # else few stories get far
 
 
 class AnythingHappens(RuleBasedStateMachine):
@@ -637,6 +638,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.code: dict[int, str] = {}
         self.waiting: dict[str, tuple[int, str]] = {}  # lease -> client, bundle
         self.recalled: set[str] = set()
+        self.quotas = NO_QUOTAS
         self.next_lease = 1
         self.used: set[int] = set()
 
@@ -758,7 +760,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.happen(LeaseRequested(self.now, lease, client, of, bundle, preload, keep, most))
 
     @precondition(lambda self: self.building)
-    @rule(data=st.data(), ok=st.booleans())
+    @rule(data=st.data(), ok=MOSTLY)
     def environment(self, data: st.DataObject, ok: bool) -> None:
         self.end_building(data.draw(st.sampled_from(sorted(self.building))), ok=ok)
 
@@ -770,7 +772,7 @@ class AnythingHappens(RuleBasedStateMachine):
             self.happen(EnvironmentFailed(self.now, pool, "RuntimeEnvironmentError", "no"))
 
     @precondition(lambda self: self.starting)
-    @rule(data=st.data(), ok=st.booleans())
+    @rule(data=st.data(), ok=MOSTLY)
     def fork_server(self, data: st.DataObject, ok: bool) -> None:
         self.end_starting(data.draw(st.sampled_from(sorted(self.starting))), ok=ok)
 
@@ -867,6 +869,7 @@ class AnythingHappens(RuleBasedStateMachine):
         quotas=st.sampled_from([NO_QUOTAS, Quotas(cpus=2, gpus=1), Quotas(cpus=1), Quotas(memory_bytes=600)])
     )
     def quotas_change(self, quotas: Quotas) -> None:
+        self.quotas = quotas
         self.happen(QuotasSet(self.now, quotas))
 
     # beliefs
@@ -895,7 +898,8 @@ class AnythingHappens(RuleBasedStateMachine):
 
     def everyone_is_answered(self) -> None:
         """Once everything goes well, each who waits is granted or refused."""
-        self.happen(QuotasSet(self.now, NO_QUOTAS))
+        if self.quotas != NO_QUOTAS:
+            self.happen(QuotasSet(self.now, NO_QUOTAS))
         for _ in range(60 + 6 * len(self.waiting)):
             if not self.waiting:
                 break
@@ -921,5 +925,5 @@ class AnythingHappens(RuleBasedStateMachine):
             assert again.handle(event) == told
 
 
-AnythingHappens.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+AnythingHappens.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
 TestAnythingHappens = AnythingHappens.TestCase

@@ -1,0 +1,404 @@
+"""SIGKILL for worker, fork server, agent and client, at every moment: nothing lost, nothing run twice, no hang.
+
+What a function does is counted in a file that it appends to; whoever is killed is killed by its process id.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import pytest
+import work
+from own_home import agent_pid, agents_of, lives, processes_of, until
+
+from remote_exec import RemoteExecutor, get_future, list_futures, remote
+from remote_exec.client.connections import connections
+from remote_exec.errors import MaxRuntimeExceeded, WorkerDied
+from remote_exec.model.layout import Layout
+from remote_exec.wire import protocol
+from remote_exec.wire.control import ControlStream
+
+AT_ONCE_SECONDS = 3.0
+ITEMS = 2000
+BIG = 48 << 20
+VICTIMS = ("worker", "fork server", "agent")
+each_victim = pytest.mark.parametrize("victim", VICTIMS)
+
+
+@pytest.fixture
+def pool(home: Path) -> Iterator[RemoteExecutor]:
+    with RemoteExecutor(max_parallel_jobs=2) as executor:
+        executor.submit(work.pids).result(20)
+        yield executor
+
+
+@pytest.fixture
+def noted(tmp_path: Path) -> Path:
+    path = tmp_path / "noted"
+    path.touch()
+    return path
+
+
+def parent(pid: int) -> int:
+    return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def kill(victim: str, worker: int) -> None:
+    pid = {"worker": lambda: worker, "fork server": lambda: parent(worker), "agent": agent_pid}[victim]()
+    os.kill(pid, signal.SIGKILL)
+
+
+def running(noted: Path) -> int:
+    """Wait until a function has written down its worker's process id, and return it."""
+    return int(until(lambda: noted.read_text().split())[0])
+
+
+def well(pool: RemoteExecutor) -> bool:
+    """Whether the pool works; a call that was sent before a loss was known may be lost with it."""
+    try:
+        return pool.submit(work.size_of, "12").result(AT_ONCE_SECONDS) == 2
+    except WorkerDied:
+        return pool.submit(work.size_of, "12").result(AT_ONCE_SECONDS) == 2
+
+
+# --- worker, fork server, agent -----------------------------------------------------------------------------
+
+
+@each_victim
+def test_an_idle_one_that_is_killed_is_replaced(pool: RemoteExecutor, victim: str) -> None:
+    kill(victim, pool.submit(work.pids).result(AT_ONCE_SECONDS)[0])
+    assert well(pool)
+
+
+@each_victim
+def test_a_running_call_ends_with_its_worker_and_outlives_its_agent(
+    pool: RemoteExecutor, noted: Path, victim: str
+) -> None:
+    future = pool.submit(work.hold, str(noted), 0.3)
+    worker = running(noted)
+    kill(victim, worker)
+    error = future.exception(AT_ONCE_SECONDS)
+    if victim == "agent":
+        assert future.result() == "held"
+    else:
+        assert isinstance(error, WorkerDied)
+        assert ("SIGKILL" if victim == "worker" else "the fork server died") in str(error)
+        assert not lives(worker) or until(lambda: not lives(worker)) is True
+    assert len(noted.read_text().split()) == 1
+    assert well(pool)
+
+
+@each_victim
+def test_a_durable_job_ends_with_its_worker_and_outlives_its_agent(
+    pool: RemoteExecutor, noted: Path, victim: str
+) -> None:
+    future = remote(work.hold).options(name=f"durable-{victim.split()[0]}").submit(str(noted), 0.4)
+    kill(victim, running(noted))
+    if victim == "agent":
+        assert future.result(AT_ONCE_SECONDS) == "held"
+        assert future.status == "succeeded"
+    else:
+        with pytest.raises(WorkerDied):
+            future.result(AT_ONCE_SECONDS)
+        assert future.status == "failed"
+    assert len(noted.read_text().split()) == 1
+
+
+@pytest.mark.parametrize("direction", ["argument", "result"])
+@each_victim
+def test_a_big_transfer_that_is_cut_off_fails_or_arrives_whole(
+    pool: RemoteExecutor, victim: str, direction: str
+) -> None:
+    data = os.urandom(1 << 10) * (BIG >> 10)
+    for delay in (0.0, 0.02, 0.05):
+        worker = pool.submit(work.pids).result(AT_ONCE_SECONDS)[0]
+        killer = threading.Timer(delay, kill, (victim, worker))
+        killer.start()
+        try:
+            if direction == "argument":
+                assert pool.submit(work.size_of, data).result(10) == BIG
+            else:
+                assert pool.submit(work.repeated, 1 << 10, BIG >> 10).result(10) == bytes(range(256)) * 4 * (
+                    BIG >> 10
+                )
+        except WorkerDied:
+            assert victim != "agent"
+        killer.join()
+        assert well(pool)
+
+
+@each_victim
+def test_a_map_of_two_thousand_items_loses_nothing_and_runs_nothing_twice(
+    home: Path, noted: Path, victim: str
+) -> None:
+    function = remote(work.noted).options(max_parallel_jobs=2)
+    worker = remote(work.pids).options(max_parallel_jobs=2)()[0]
+
+    def kill_in_the_midst() -> None:
+        until(lambda: noted.read_text().count("\n") > ITEMS // 8)
+        kill(victim, worker)
+
+    killer = threading.Thread(target=kill_in_the_midst)
+    killer.start()
+    answers = list(function.starmap([(str(noted), item) for item in range(ITEMS)], return_exceptions=True))
+    killer.join()
+    died = {item for item, answer in enumerate(answers) if isinstance(answer, WorkerDied)}
+    runs = Counter(map(int, noted.read_text().split()))
+    assert len(answers) == ITEMS
+    assert all(answer == item * item for item, answer in enumerate(answers) if item not in died)
+    assert not [item for item, times in runs.items() if times > 1], "an item ran twice"
+    assert set(range(ITEMS)) - set(runs) <= died, "an item neither ran nor failed"
+    assert not died if victim == "agent" else len(died) < ITEMS // 4
+
+
+# --- the client -----------------------------------------------------------------------------------------------
+
+CLIENTS = {
+    "attached": "future = remote(work.hold).submit(path, 0.6); future.result()",
+    "blocking": "remote(work.hold)(path, 0.6)",
+    "durable": "remote(work.hold).options(name='hold-durable').submit(path, 0.6).result()",
+    "slow map": "list(remote(work.hold).map([path], [0.6]))",
+}
+
+
+def client(code: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start another process that uses the same agent."""
+    script = f"import sys; import work; from remote_exec import remote; path = sys.argv[1]; {code}"
+    environ = {**os.environ, "PYTHONPATH": os.path.dirname(work.__file__)}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], env=environ, stderr=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_what_a_killed_client_has_started_is_found_by_another(home: Path, noted: Path, kind: str) -> None:
+    before = {found.job for found in list_futures("hold")}
+    with client(CLIENTS[kind], str(noted)) as process:
+        running(noted)
+        process.kill()
+    job = until(lambda: next((found for found in list_futures("hold") if found.job not in before), None))
+    assert get_future(job.job).result(AT_ONCE_SECONDS) == "held"
+    assert len(noted.read_text().split()) == 1
+    assert until(lambda: not leases_in_use())
+
+
+def test_a_map_whose_client_is_killed_ends(home: Path, noted: Path) -> None:
+    code = "list(remote(work.noted).starmap([(path, item) for item in range(100_000)]))"
+    with client(code, str(noted)) as process:
+        until(lambda: noted.read_text().count("\n") > 500)
+        process.kill()
+    assert until(lambda: not leases_in_use())
+    count = noted.read_text().count("\n")
+    assert all(future.status == "succeeded" for future in list_futures("noted"))
+    assert noted.read_text().count("\n") == count
+    assert max(Counter(noted.read_text().split()).values()) == 1
+
+
+def test_a_killed_client_leaves_no_generator_running(home: Path, noted: Path) -> None:
+    with client("[0 for _ in remote(work.count_slowly)(path)]", str(noted)) as process:
+        until(lambda: noted.read_text().count("\n") > 2)
+        process.kill()
+    assert until(lambda: "closed" in noted.read_text())
+    assert until(lambda: not leases_in_use())
+
+
+def leases_in_use() -> list[str]:
+    pools = connections.session().ask("host")["pools"]
+    return [w["state"] for found in pools for w in found["workers"] if w["state"] == "InUse"]
+
+
+def test_workers_end_when_neither_agent_nor_client_is_left(fresh_home: Path, noted: Path) -> None:
+    with client("remote(work.with_children)(path)", str(noted)) as process:
+        worker, *children = map(int, until(lambda: noted.read_text().split()))
+        server = parent(worker)
+        os.kill(agent_pid(), signal.SIGKILL)
+        process.kill()
+    os.kill(server, signal.SIGKILL)
+    until(lambda: not any(map(lives, [worker, *children])))
+    until(lambda: not processes_of(fresh_home))
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_fork_server_that_no_agent_comes_for_ends(home: Path, used: bool) -> None:
+    wait = 0.2 if used else 60.0  # one that no agent has used ends with its agent
+    code = (
+        f"import remote_exec.worker.forkserver as f; f.ORPHAN_SECONDS = {wait}; "
+        "import socket, sys; f.main(sys.argv[1], int(sys.argv[2]))"
+    )
+    ours, theirs = socket.socketpair()
+    path = os.path.join(os.environ["XDG_RUNTIME_DIR"], "f-orphan")
+    with subprocess.Popen(
+        [sys.executable, "-c", code, path, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+    ) as process:
+        theirs.close()
+        stream = ControlStream(ours)
+        assert stream.receive()
+        if used:
+            stream.send(protocol.Preload(()))
+            assert stream.receive()
+        stream.close()
+        assert process.wait(AT_ONCE_SECONDS) == 0
+    assert not os.path.exists(path)
+
+
+# --- cancelling what does not heed ------------------------------------------------------------------------------
+
+DEAF = {
+    "sleeps": work.sleep,
+    "swallows the interrupt": work.swallow,
+    "ignores SIGTERM": work.ignore_all,
+    "holds the GIL": work.hold_the_gil,
+    "is stopped": work.sleep,
+}
+
+
+@pytest.mark.parametrize("how", DEAF)
+def test_cancel_ends_a_function_within_two_seconds_and_harms_no_neighbour(
+    pool: RemoteExecutor, noted: Path, tmp_path: Path, how: str
+) -> None:
+    neighbour_noted = tmp_path / "neighbour"
+    neighbour_noted.touch()
+    future = pool.submit(DEAF[how], str(noted))
+    worker = running(noted)
+    neighbour = pool.submit(work.hold, str(neighbour_noted), 0.2)
+    running(neighbour_noted)
+    if how == "is stopped":
+        os.kill(worker, signal.SIGSTOP)
+    began = time.monotonic()
+    assert future.cancel(wait=True)
+    assert time.monotonic() - began < 2.5
+    assert future.cancelled()
+    with pytest.raises(CancelledError):
+        future.result(0)
+    assert lives(worker) == (how == "sleeps")
+    assert neighbour.result(AT_ONCE_SECONDS) == "held"
+    assert well(pool)
+
+
+@pytest.mark.parametrize("death", ["cancel", "kill"])
+def test_child_processes_end_with_their_function(pool: RemoteExecutor, noted: Path, death: str) -> None:
+    future = pool.submit(work.with_children, str(noted))
+    worker, *children = map(int, until(lambda: noted.read_text().split()))
+    assert all(map(lives, children))
+    if death == "cancel":
+        future.cancel(wait=True)
+    else:
+        os.kill(worker, signal.SIGKILL)
+        assert isinstance(future.exception(AT_ONCE_SECONDS), WorkerDied)
+        until(lambda: not any(map(lives, children)), 1.0)
+    assert not any(map(lives, children))
+
+
+def test_what_a_module_keeps_running_outlives_a_later_call_that_is_cancelled(home: Path, noted: Path) -> None:
+    with RemoteExecutor(max_parallel_jobs=1) as pool:
+        helper = pool.submit(work.keep_a_child).result(10)
+        time.sleep(0.05)
+        future = pool.submit(work.sleep, str(noted))
+        running(noted)
+        future.cancel(wait=True)
+        assert lives(helper)
+        assert pool.submit(work.keep_a_child).result(AT_ONCE_SECONDS) == helper
+
+
+@pytest.mark.parametrize("how", ["sleeps", "swallows the interrupt", "holds the GIL"])
+def test_max_runtime_is_kept(home: Path, noted: Path, how: str) -> None:
+    function = remote(DEAF[how]).options(max_runtime_in_seconds=1)
+    assert remote(work.size_of)("warm") == 4
+    began = time.monotonic()
+    with pytest.raises(MaxRuntimeExceeded, match="max_runtime_in_seconds"):
+        function(str(noted))
+    assert time.monotonic() - began < 1 + 2.5
+    assert lives(running(noted)) == (how == "sleeps")
+
+
+def test_max_runtime_holds_for_each_item_of_a_map_and_for_a_job(home: Path, noted: Path) -> None:
+    function = remote(work.hold).options(max_runtime_in_seconds=1)
+    slow, quick = function.map([str(noted)] * 2, [60, 0], return_exceptions=True)
+    assert isinstance(slow, MaxRuntimeExceeded)
+    assert quick == "held"
+    with pytest.raises(MaxRuntimeExceeded):
+        function.options(name="slow").submit(str(noted), 60).result(10)
+
+
+# --- retries ----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_whose_worker_dies_is_tried_again_and_its_attempts_tell_why(home: Path, noted: Path) -> None:
+    future = remote(work.die_at_first).options(max_retry_attempts=2).submit(str(noted))
+    assert future.result(10) == 2
+    told = connections.session().ask("job", {"name": future.job})["attempts"]
+    assert [(attempt["state"], attempt["cause"]) for attempt in told] == [
+        ("failed", "signal"),
+        ("succeeded", "none"),
+    ]
+    assert told[0]["certificate"]["signal"] == signal.SIGKILL
+    assert told[0]["certificate"]["pid"] == int(noted.read_text().split()[0])
+
+
+def test_an_error_of_the_user_is_not_tried_again(home: Path, noted: Path) -> None:
+    future = remote(work.note_and_fail).options(max_retry_attempts=2).submit(str(noted))
+    with pytest.raises(ValueError, match="of the user"):
+        future.result(10)
+    assert noted.read_text().count("\n") == 1
+
+
+# --- the agent's start ------------------------------------------------------------------------------------------
+
+
+def test_an_agent_started_by_six_processes_at_once_is_one(fresh_home: Path, noted: Path) -> None:
+    code = "from remote_exec.client.connections import connections; assert remote(pow)(2, 5) == 32; "
+    code += "work.note(path, connections.session().welcome.pid)"
+    processes = [client(code, str(noted)) for _ in range(6)]
+    assert [process.wait(30) for process in processes] == [0] * 6
+    assert len(noted.read_text().split()) == 6
+    assert len(set(noted.read_text().split())) == 1
+    assert len(agents_of(fresh_home)) == 1
+
+
+def test_a_stale_socket_is_cleaned_up(fresh_home: Path) -> None:
+    layout = Layout.of(os.environ)
+    layout.sockets.mkdir(mode=0o700, parents=True)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(layout.agent_socket))
+    assert remote(work.size_of)("abc") == 3
+
+
+def test_a_folder_of_sockets_that_others_can_enter_is_closed_to_them(fresh_home: Path) -> None:
+    layout = Layout.of(os.environ)
+    layout.sockets.mkdir(parents=True)
+    layout.sockets.chmod(0o777)
+    assert remote(work.size_of)("abc") == 3
+    assert layout.sockets.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 4096, b"\0" * 4096, os.urandom(1 << 16)]
+)
+def test_a_stranger_at_the_agents_socket_harms_nobody(
+    pool: RemoteExecutor, noted: Path, garbage: bytes
+) -> None:
+    future = pool.submit(work.hold, str(noted), 0.1)
+    agent = agent_pid()
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(str(Layout.of(os.environ).agent_socket))
+        stranger.settimeout(AT_ONCE_SECONDS)
+        try:
+            stranger.sendall(garbage)
+            stranger.shutdown(socket.SHUT_WR)
+            while stranger.recv(1 << 16):
+                pass
+        except ConnectionError:
+            pass
+    assert future.result(AT_ONCE_SECONDS) == "held"
+    assert well(pool)
+    assert lives(agent)
