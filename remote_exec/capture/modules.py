@@ -102,7 +102,7 @@ class _Walk:
                 self._unread.append(module)
         elif module.origin is Origin.THIRD_PARTY:
             self.third_party.setdefault(name.partition(".")[0], set()).add(name)
-        elif module.origin is Origin.MISSING and name.strip(".") and name not in MAIN_MODULES:
+        elif module.origin is Origin.MISSING and name not in MAIN_MODULES:
             above = self.need(parent, by=by, optional=optional) if parent else None
             # an installed package may make its submodules at run time (six.moves)
             if not optional and (above is None or above.origin is Origin.LOCAL):
@@ -113,9 +113,7 @@ class _Walk:
         """Note what one import statement needs."""
         name = item.absolute(package)
         if not name:
-            if name is None and not item.optional:
-                self.missing.setdefault("." * item.level + item.module, by)
-            return
+            return  # relative to no package that is known: the module itself could be imported here
         module = self.need(name, by=by, optional=item.optional)
         if not module.is_package:
             return
