@@ -148,7 +148,7 @@ def alive_in(agent: Agent) -> Alive:
     used |= {job.spec["bundle"] for job in agent.jobs.values()}
     used |= {digest for client in agent.clients.values() for digest in client.bundles}
     return Alive(
-        names=frozenset({*agent.leases, *agent.running, *agent.jobs, *agent.job_waiters}),
+        names=frozenset({*agent.leases, *agent.running.records, *agent.jobs, *agent.job_waiters}),
         bundles=frozenset(used - {""}),
         environments=frozenset(pool.spec.environment.digest for pool in pools),
     )

@@ -90,7 +90,9 @@ def _jobs(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
     if before is None and JobState.RUNNING in states:
         # a job's own call is listed as the job
         known = {row["name"] for row in rows} | {job.lease for job in agent.jobs.values()}
-        live = [r for r in agent.running.values() if r.name.startswith(prefix) and r.name not in known]
+        live = [
+            r for r in agent.running.records.values() if r.name.startswith(prefix) and r.name not in known
+        ]
         rows = [to_plain(record) for record in sorted(live, key=lambda r: r.created_at, reverse=True)] + rows
     return {"jobs": rows, "next": list(page.next) if page.next is not None else None}
 
@@ -141,7 +143,7 @@ def _logs(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
 
     def turn() -> None:
         nonlocal offset
-        current = agent.journal.get(record.name) or agent.running.get(record.name)
+        current = agent.journal.get(record.name) or agent.running.records.get(record.name)
         final = current is None or current.state.final
         rows, offset = read_log(agent, record.name, offset)
         last = not follow or final
@@ -187,15 +189,15 @@ def _cancel(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
     if job is not None:
         job.cancel()
         return {"cancelled": True}
-    if record.name in agent.running_leases:
-        agent.cancel(*agent.running_leases[record.name])
+    if record.name in agent.running.leases:
+        agent.cancel(*agent.running.leases[record.name])
         return {"cancelled": True}
     return {"cancelled": False}
 
 
 def _stack(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
     record = _find(agent, arguments["name"])
-    lease = agent.running_leases.get(record.name, ("", 0))[0]
+    lease = agent.running.leases.get(record.name, ("", 0))[0]
     job = agent.jobs.get(record.name)
     entry = agent.leases.get(lease or (job.lease if job is not None else ""))
     if entry is None or not entry.worker:
@@ -287,7 +289,7 @@ def _stop(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
 
 
 def _find(agent: Agent, name: str) -> JobRecord:
-    record = agent.journal.get(name) or agent.running.get(name)
+    record = agent.journal.get(name) or agent.running.records.get(name)
     if record is None:
         raise JobNotFound(f"there is no job named {name!r} on this host, or its retention has ended")
     return record

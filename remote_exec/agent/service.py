@@ -7,7 +7,6 @@ runs in a thread and comes back as an event. Decisions about pools are `pools`';
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -19,18 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..model.environment import EnvironmentKind
-from ..model.errors import RemoteExecError, RuntimeEnvironmentError
-from ..model.job import JobRecord, JobState
+from ..model.errors import RuntimeEnvironmentError
 from ..model.layout import Layout
 from ..wire import protocol
 from ..wire.control import peer_uid
-from . import jobs
+from . import jobs, uploads
 from . import pool_events as events
 from .adoption import adopt, adopted_lease, note_fork_server
-from .bundles import materialise, place_of
-from .cache import BlobMissing, BlobStore
+from .bundles import place_of
+from .cache import BlobStore
 from .deaths import certify, oom_kills
 from .early import Spare, add_persistent_cache
+from .greeting import greet
 from .jobs import Job
 from .journal import Journal
 from .leases import Client, LeaseEntry
@@ -38,6 +37,7 @@ from .link import Link, close_fds
 from .pools import Pools
 from .processes import Processes
 from .reactor import Reactor, Timer
+from .running import RunningCalls
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ class Agent:
         self.blobs = BlobStore(layout.blobs)
         self.clients: dict[int, Client] = {}
         self.leases: dict[str, LeaseEntry] = {}
-        self.running: dict[str, JobRecord] = {}  # calls that have run for a while, by name
-        self.running_leases: dict[str, tuple[str, int]] = {}
+        self.running = RunningCalls(self)
         self.stacks: dict[int, Callable[[str], None]] = {}
         self.processes = Processes(
             reactor,
@@ -100,7 +99,7 @@ class Agent:
         self._next_client = 1
         self._timer: Timer | None = None
         self._idle_timer: Timer | None = None
-        self._superseded = False
+        self.superseded = False
         self._housekeeps = False
         self._oom_kills = oom_kills()
         self._log_fd = os.open(layout.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -155,20 +154,17 @@ class Agent:
             self._timer = self.reactor.after(delay, lambda: self.happen(events.TimePassed(time.monotonic())))
         if self._housekeeps:
             self.housekeeping.watch()
-        self._watch_idleness()
+        self.settle()
 
-    def _watch_idleness(self) -> None:
+    def settle(self) -> None:
+        """End some time after there is nothing left to stay for."""
         busy = bool(self.clients or self.leases or self.pools.pools or self.jobs)
         if busy and self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
         if not busy and self._idle_timer is None:
-            wait = 0.0 if self._superseded else self.settings.idle_seconds
+            wait = 0.0 if self.superseded else self.settings.idle_seconds
             self._idle_timer = self.reactor.after(wait, self.reactor.stop)
-
-    def settle(self) -> None:
-        """See whether there is anything left to stay for."""
-        self._watch_idleness()
 
     def recover(self) -> None:
         """Take over what a former agent left: fork servers that live on, jobs that have not ended."""
@@ -176,7 +172,7 @@ class Agent:
         adopted = adopt(self)
         # Workers say within moments which leases they serve; then it is clear which jobs run on.
         self.reactor.after(ADOPTION_SECONDS if adopted else 0.0, lambda: jobs.recover(self, set(self.leases)))
-        self._watch_idleness()
+        self.settle()
 
     def _keep_house(self) -> None:
         self._housekeeps = True
@@ -300,9 +296,7 @@ class Agent:
             entry.id,
             protocol.WorkerLost(entry.id, instruction.begun, instruction.item, instruction.certificate),
         )
-        for name, (lease, _) in list(self.running_leases.items()):
-            if lease == entry.id:
-                self._end_running(name)
+        self.running.forget_lease(entry.id)
         self._forget_lease(entry)
 
     def _tell_lease(self, lease: str, message: object) -> None:
@@ -345,7 +339,7 @@ class Agent:
             on_end=lambda reason: self._client_left(client),
         )
         client = self.clients[number] = Client(number, link)
-        self._watch_idleness()
+        self.settle()
 
     def _client_left(self, client: Client) -> None:
         self.clients.pop(client.id, None)
@@ -358,7 +352,7 @@ class Agent:
 
     def _on_client(self, client: Client, message: Any, body: bytes) -> None:
         if isinstance(message, protocol.Hello):
-            self._greet(client, message)
+            greet(self, client, message)
         elif not client.greeted:
             client.link.end("a client spoke before it greeted")
         elif isinstance(message, protocol.RequestLease):
@@ -370,40 +364,11 @@ class Agent:
 
             answer(self, client, message, body)
         elif isinstance(message, protocol.OfferBundle):
-            self._offer_bundle(client, message)
+            uploads.offer_bundle(self, client, message)
         elif isinstance(message, protocol.PutBlob):
-            self._put_blob(client, message, body)
+            uploads.put_blob(self, client, message, body)
         else:
             client.link.end(f"a client sent a {type(message).__name__}")
-
-    def _greet(self, client: Client, hello: protocol.Hello) -> None:
-        """An older client leaves a newer agent alone; a newer one has an idle older agent give way."""
-        client.version, client.pid = hello.version, hello.pid
-        newer = _version(hello.version) > _version(self.version) or (
-            hello.version == self.version and hello.runtime != self.digest
-        )
-        busy = len(self.clients) > 1 or bool(self.leases or self.jobs)
-        accepted = hello.protocol == protocol.PROTOCOL and not (newer and not busy)
-        client.greeted = accepted
-        client.link.send(
-            protocol.Welcome(protocol.PROTOCOL, self.version, self.digest, os.getpid(), accepted)
-        )
-        if accepted:
-            self._take_settings(hello.settings)
-        else:
-            _log.info("giving way to version %s", hello.version)
-            self._superseded = True
-            self.reactor.after(0.05, self.stop)
-
-    def _take_settings(self, told: dict[str, Any]) -> None:
-        """Let a client's configuration hold from now on, if it says anything about the agent."""
-        before = self.settings
-        try:
-            self.settings = before.told(told, os.environ)
-        except (TypeError, ValueError) as error:
-            _log.warning("a client's settings are not understood: %s", error)
-        if self.settings.quotas != before.quotas:
-            self.happen(events.QuotasSet(time.monotonic(), self.settings.quotas))
 
     def request_lease(
         self,
@@ -447,43 +412,11 @@ class Agent:
 
         entry.stopping[call] = self.reactor.after(INTERRUPT_SECONDS, terminate)
 
-    # --- bundles ----------------------------------------------------------------------------------------------
-
-    def _offer_bundle(self, client: Client, offer: protocol.OfferBundle) -> None:
-        bundle = offer.bundle
-        client.bundles.add(bundle.digest)
-        missing = self.blobs.missing({file.digest for file in bundle.files})
-        if missing:
-            client.link.send(protocol.Reply(offer.id, {"missing": list(missing)}))
-            return
-
-        def done(_: Any, error: BaseException | None) -> None:
-            if isinstance(error, BlobMissing):
-                client.link.send(protocol.Reply(offer.id, {"missing": list(error.digests)}))
-                return
-            text = "" if error is None else str(error)
-            name = "" if error is None else type(error).__name__
-            client.link.send(protocol.Reply(offer.id, {"missing": []}, name, text))
-
-        self.reactor.in_thread(lambda: materialise(bundle, self.blobs, self.layout.bundles), done)
-
-    def _put_blob(self, client: Client, put: protocol.PutBlob, body: bytes) -> None:
-        try:
-            upload = client.uploads.get(put.digest)
-            if upload is None:
-                upload = self.blobs.put_stream(put.digest)
-                if upload.offset:  # a former agent's; this client sends from the beginning
-                    upload.abort()
-                    upload = self.blobs.put_stream(put.digest)
-                client.uploads[put.digest] = upload
-            upload.write(body)
-            if put.last:
-                del client.uploads[put.digest]
-                upload.commit()
-                client.link.send(protocol.Reply(put.id))
-        except (RemoteExecError, OSError) as error:
-            client.uploads.pop(put.digest, None)
-            client.link.send(protocol.Reply(put.id, None, type(error).__name__, str(error)))
+    def _call_stopped(self, message: protocol.CallStopped) -> None:
+        entry = self.leases.get(message.lease)
+        timer = entry.stopping.pop(message.call, None) if entry is not None else None
+        if timer is not None:
+            timer.cancel()
 
     # --- fork servers and workers -------------------------------------------------------------------------------
 
@@ -509,11 +442,11 @@ class Agent:
             case protocol.WorkerExited():
                 self._worker_exited(pool, message)
             case protocol.CallRunning() | protocol.CallOrphaned():
-                self._call_running(message)
+                self.running.began(message)
             case protocol.CallsEnded():
-                self._calls_ended(message.records)
+                self.running.ended(message.records)
             case protocol.OrphanEnded():
-                self._orphan_ended(message, body)
+                self.running.orphan_ended(message, body)
             case protocol.CallStopped():
                 self._call_stopped(message)
             case protocol.Stack():
@@ -535,9 +468,7 @@ class Agent:
     def _lease_ended(self, pool: str, worker: int, lease: str) -> None:
         entry = self.leases.get(lease)
         if entry is not None:
-            for name, (owner, _) in list(self.running_leases.items()):
-                if owner == lease:
-                    self._end_running(name)
+            self.running.forget_lease(lease)
             if entry.on_event is not None:
                 entry.on_event(protocol.LeaseEnded(lease))
             self._forget_lease(entry)
@@ -566,46 +497,3 @@ class Agent:
                 message.item if own else 0,
             )
         )
-
-    # --- calls ------------------------------------------------------------------------------------------------
-
-    def _call_running(self, message: protocol.CallRunning | protocol.CallOrphaned) -> None:
-        record = JobRecord(
-            name=message.name,
-            kind="call",
-            function=message.function,
-            state=JobState.RUNNING,
-            created_at=message.started_at,
-            started_at=message.started_at,
-        )
-        self.running[message.name] = record
-        self.running_leases[message.name] = (message.lease, message.call)
-        if isinstance(message, protocol.CallOrphaned):
-            jobs.promote(self, record)
-
-    def _calls_ended(self, records: tuple[JobRecord, ...]) -> None:
-        for record in records:
-            self._end_running(record.name)
-        self.journal.record_calls(records)
-
-    def _end_running(self, name: str) -> None:
-        self.running.pop(name, None)
-        self.running_leases.pop(name, None)
-
-    def _orphan_ended(self, message: protocol.OrphanEnded, body: bytes) -> None:
-        self._end_running(message.record.name)
-        jobs.finish_orphan(self, message, body)
-
-    def _call_stopped(self, message: protocol.CallStopped) -> None:
-        entry = self.leases.get(message.lease)
-        timer = entry.stopping.pop(message.call, None) if entry is not None else None
-        if timer is not None:
-            timer.cancel()
-
-
-def _version(text: str) -> tuple[int, ...]:
-    numbers: list[int] = []
-    for part in text.split("."):
-        with contextlib.suppress(ValueError):
-            numbers.append(int(part))
-    return tuple(numbers)

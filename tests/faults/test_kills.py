@@ -184,22 +184,24 @@ def client(code: str, *arguments: str) -> subprocess.Popen[bytes]:
 def test_what_a_killed_client_has_started_is_found_by_another(home: Path, noted: Path, kind: str) -> None:
     before = {found.job for found in list_futures("hold")}
     with client(CLIENTS[kind], str(noted)) as process:
-        running(noted)
+        worker = running(noted)
         process.kill()
     job = until(lambda: next((found for found in list_futures("hold") if found.job not in before), None))
     assert get_future(job.job).result(AT_ONCE_SECONDS) == "held"
     assert len(noted.read_text().split()) == 1
-    assert until(lambda: not leases_in_use())
+    until(lambda: not is_leased(worker), AT_ONCE_SECONDS)
 
 
 def test_a_map_whose_client_is_killed_ends(home: Path, noted: Path) -> None:
+    before = {found.job for found in list_futures("noted")}
     code = "list(remote(work.noted).starmap([(path, item) for item in range(100_000)]))"
     with client(code, str(noted)) as process:
         until(lambda: noted.read_text().count("\n") > 500)
         process.kill()
-    assert until(lambda: not leases_in_use())
+    found = until(lambda: [future for future in list_futures("noted") if future.job not in before])
+    assert all(future.exception(AT_ONCE_SECONDS) is None for future in found)
     count = noted.read_text().count("\n")
-    assert all(future.status == "succeeded" for future in list_futures("noted"))
+    time.sleep(0.05)
     assert noted.read_text().count("\n") == count
     assert max(Counter(noted.read_text().split()).values()) == 1
 
@@ -208,13 +210,12 @@ def test_a_killed_client_leaves_no_generator_running(home: Path, noted: Path) ->
     with client("[0 for _ in remote(work.count_slowly)(path)]", str(noted)) as process:
         until(lambda: noted.read_text().count("\n") > 2)
         process.kill()
-    assert until(lambda: "closed" in noted.read_text())
-    assert until(lambda: not leases_in_use())
+    until(lambda: "closed" in noted.read_text(), AT_ONCE_SECONDS)
 
 
-def leases_in_use() -> list[str]:
+def is_leased(worker: int) -> bool:
     pools = connections.session().ask("host")["pools"]
-    return [w["state"] for found in pools for w in found["workers"] if w["state"] == "InUse"]
+    return any(w["pid"] == worker and w["state"] == "InUse" for found in pools for w in found["workers"])
 
 
 def test_workers_end_when_neither_agent_nor_client_is_left(fresh_home: Path, noted: Path) -> None:
