@@ -379,6 +379,9 @@ class Agent:
         on_event: Callable[[object], None] | None = None,
     ) -> None:
         """Ask the pools for a worker on behalf of a client, or of a job."""
+        if request.lease in self.leases:
+            close_fds(fds)  # ids are unique: whoever repeats one is not our client
+            return
         if request.uv:
             self._uv = Path(request.uv)
         self.leases[request.lease] = LeaseEntry(request.lease, client, fds, request, on_event)

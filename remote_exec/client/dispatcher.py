@@ -5,7 +5,7 @@ it reads all channels, completes whatever comes, and leaves when its own future 
 call and its answer cross no other thread. When something is in flight and nobody has read for a few milliseconds,
 the background thread leads, until somebody waits: logs must flow and unread sockets fill up.
 
-Two locks. `_lock` guards queue and channels (`lanes`), and is held for moments. `_lead` is held by the leader for
+Two locks. `_lock` guards queue and channels (`lanes`), and is held for moments. The leader holds the `lead` for
 as long as it leads. Outcomes (`answers`) are delivered with neither held.
 """
 
@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import select
 import socket
 import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
@@ -32,6 +29,7 @@ from .answers import Answers, account, cancelled
 from .calls import Call
 from .channel import Channel
 from .lanes import Lanes
+from .lead import Lead
 
 if TYPE_CHECKING:
     from ..future import RemoteFuture
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 
 LEADERLESS_SECONDS = 0.003
 IDLE_SECONDS = 10.0  # how long a lease is kept with nothing in flight
-RECHECK_SECONDS = 0.05  # a waiting thread that does not lead looks again
 TICK_SECONDS = 0.1
 DEATHS_BEFORE_BEGUN = 3  # workers that may die before they begin a call, until it is given up
 
@@ -81,15 +78,9 @@ class Dispatcher:
         self._single = single
         self._broken: Exception | None = None
         self._lock = threading.Lock()
-        self._lead = threading.Lock()
+        self._lead = Lead()
         self._answers = Answers(self._lock, reporter)
         self._settling = 0  # calls whose worker is gone, until it is known what becomes of them
-        self._leader_in_background = False
-        self._followers: deque[RemoteFuture[Any]] = deque()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
-        weakref.finalize(self, _close_all, self._wake_read, self._wake_write).atexit = False
         self._busy = threading.Event()
         self._read_at = 0.0
         self._closed = False
@@ -127,14 +118,13 @@ class Dispatcher:
             self._start_thread()
         future = None if call.bare else call.future
         try:
-            if future is None and call.channel is not None and self._lead.acquire(blocking=False):
+            if future is None and call.channel is not None and self._lead.take():
                 try:
                     value, future = self._exchange(call.channel, call)
                 finally:
-                    self._lead.release()
+                    self._lead.leave()
                     self._answers.run()
-                    if self._followers:
-                        self._pass_lead()
+                    self._lead.pass_on()
                 if future is None:
                     return value
             future = future or call.future
@@ -260,23 +250,7 @@ class Dispatcher:
     def why(self, call: Call) -> str:
         """Say in words what a call waits for."""
         with self._lock:
-            if call in self._lanes.queue:
-                position = self._lanes.queue.index(call) + 1
-                waits = [
-                    c.waits.why for c in self._lanes.channels if c.granted is None and c.waits is not None
-                ]
-                return f"position {position} in this process's queue" + (f"; {waits[0]}" if waits else "")
-            channel = call.channel
-            if channel is None:
-                return "it is being sent"
-            if channel.granted is None:
-                return channel.waits.why if channel.waits is not None else "it waits for a worker"
-            first = next(iter(channel.in_flight), call.number)
-            return (
-                "it runs"
-                if first == call.number
-                else f"{call.number - first} calls run before it on its worker"
-            )
+            return self._lanes.why(call)
 
     def credit(self, call: Call, count: int) -> None:
         """Let a generator call yield more values."""
@@ -316,45 +290,15 @@ class Dispatcher:
         while not done():
             if deadline is not None and time.monotonic() >= deadline:
                 return
-            if self._lead.acquire(blocking=False):
+            if self._lead.take():
                 try:
                     self._read_until(done, deadline)
                 finally:
-                    self._lead.release()
+                    self._lead.leave()
                     self._answers.run()
-                    self._pass_lead()
-            elif self._leader_in_background:
-                self._wake()
-                if self._lead.acquire(timeout=0.05):
-                    self._lead.release()
+                    self._lead.pass_on()
             else:
-                self._follow(future, deadline)
-
-    def _follow(self, future: RemoteFuture[Any], deadline: float | None) -> None:
-        condition = future._condition
-        with condition:
-            if future.done():
-                return
-            self._followers.append(future)
-            remaining = (
-                RECHECK_SECONDS if deadline is None else min(RECHECK_SECONDS, deadline - time.monotonic())
-            )
-            condition.wait(max(0.0, remaining))
-        with contextlib.suppress(ValueError):
-            self._followers.remove(future)
-
-    def _pass_lead(self) -> None:
-        while self._followers:
-            with contextlib.suppress(IndexError):
-                follower = self._followers.popleft()
-                if not follower.done():
-                    with follower._condition:
-                        follower._condition.notify_all()
-                    return
-
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"w")
+                self._lead.wait(future, deadline)
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -386,13 +330,12 @@ class Dispatcher:
             channels.pop(-1, None)  # closed by another thread in this moment
             for fd in channels:
                 poller.register(fd, select.POLLIN)
-            poller.register(self._wake_read, select.POLLIN)
+            poller.register(self._lead, select.POLLIN)
             limit = TICK_SECONDS if deadline is None else min(TICK_SECONDS, deadline - now)
             for fd, _ in poller.poll(max(1, int(limit * 1000))):
-                if fd == self._wake_read:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._wake_read, 4096)
-                    return not self._leader_in_background
+                if fd == self._lead.fileno():
+                    self._lead.heard()
+                    return not self._lead.in_background
                 with contextlib.suppress(BlockingIOError):
                     self._read(channels[fd], socket.MSG_DONTWAIT)
             self._reporter.tick(self._lanes.oldest())
@@ -489,7 +432,7 @@ class Dispatcher:
             now = time.monotonic()
             if self._lanes.busy() or self._lanes.queue:
                 quiet_since = now
-                if now - self._read_at > LEADERLESS_SECONDS and self._lead.acquire(blocking=False):
+                if now - self._read_at > LEADERLESS_SECONDS and self._lead.take():
                     try:
                         self._lead_in_background()
                     except Exception:  # what one outcome raises (a closed stderr) must not end the reading
@@ -503,14 +446,14 @@ class Dispatcher:
                         channel.flush_acknowledgement()
 
     def _lead_in_background(self) -> None:
-        self._leader_in_background = True
+        self._lead.in_background = True
         try:
             self._poll(time.monotonic() + 1.0, lambda: not self._lanes.busy())
         finally:
-            self._leader_in_background = False
-            self._lead.release()
+            self._lead.in_background = False
+            self._lead.leave()
             self._answers.run()
-            self._pass_lead()
+            self._lead.pass_on()
 
     def _release_idle(self) -> None:
         with self._lock:
@@ -551,8 +494,3 @@ class Dispatcher:
         for channel in self._lanes.channels:
             channel.abandon()
         self._lanes.channels.clear()
-
-
-def _close_all(*fds: int) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -151,6 +151,22 @@ class Lanes:
         """The session by which a channel's agent is reached: an agent that died has a successor."""
         return channel.session if not channel.session.lost else self._session()
 
+    def why(self, call: Call) -> str:
+        """Say in words what a call waits for."""
+        if call in self.queue:
+            position = self.queue.index(call) + 1
+            waits = [c.waits.why for c in self.channels if c.granted is None and c.waits is not None]
+            return f"position {position} in this process's queue" + (f"; {waits[0]}" if waits else "")
+        channel = call.channel
+        if channel is None:
+            return "it is being sent"
+        if channel.granted is None:
+            return channel.waits.why if channel.waits is not None else "it waits for a worker"
+        first = next(iter(channel.in_flight), call.number)
+        return (
+            "it runs" if first == call.number else f"{call.number - first} calls run before it on its worker"
+        )
+
     def take_idle(self, idle_seconds: float) -> list[Channel]:
         """Remove and return channels that have had nothing in flight for a while, and those that are recalled."""
         now = time.monotonic()

@@ -37,9 +37,14 @@ def own_home(session_home: Path) -> Iterator[Path]:
                 session.close()
             for pid in agents_of(home):
                 os.kill(pid, signal.SIGTERM)
+                print("XX agent", pid)
             with contextlib.suppress(AssertionError):
                 until(lambda: not processes_of(home), STOP_SECONDS)
             left = processes_of(home)
+            for pid in left:
+                cmd = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                print("XX", pid, Path(f"/proc/{pid}/stat").read_text(), cmd[-2:], os.path.exists(cmd[-2]), agents_of(home))
+                os.system(f"ls -l /proc/{pid}/fd; cat /proc/{pid}/wchan; grep -a {os.path.basename(cmd[-2]).decode()} {home}/agent.log | tail -3; tail -5 {home}/agent.log")
             assert not left, f"processes outlived their agent: {left}"
         finally:
             for pid in processes_of(home):
@@ -67,22 +72,3 @@ def fresh_home(session_home: Path) -> Iterator[Path]:
     """One where no agent has been."""
     with own_home(session_home) as home:
         yield home
-
-
-@pytest.fixture(autouse=True)
-def debug_left(request, shared_home):
-    yield
-    from own_home import processes_of
-    import time
-    time.sleep(0.3)
-    ps = processes_of(shared_home)
-    def pp(pid):
-        try: return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
-        except OSError: return 0
-    fs = [p for p, c in ps.items() if "forkserver" in c and pp(p) not in ps or pp(p) in agents_of(shared_home)]
-    from pathlib import Path
-    out = {p: pp(p) for p in ps if "forkserver" in ps[p]}
-    pools = connections.with_agent(Layout.of(os.environ), lambda s: s.ask("host"))["pools"] if os.environ.get("REMOTE_EXEC_HOME")==str(shared_home) else []
-    known = {w["pid"] for p in pools for w in p["workers"]}
-    with open("/tmp/rx1/dbg", "a") as f:
-        print(request.node.name, "agents", agents_of(shared_home), "procs", out, "known workers", known, "pools", [(p["key"][:8], p.get("state")) for p in pools], file=f)
