@@ -207,8 +207,9 @@ class Attendant(threading.Thread):
             with self.output.lock:
                 self.output.take()  # nobody's: a thread that outlived its call
             return
-        self.forward_output(lease, lease.running, wait=False)
+        # Before it is drained: what is in the pipe when this process dies is not lost, its fork server reads it there.
         time.sleep(COALESCE_SECONDS)
+        self.forward_output(lease, lease.running, wait=False)
 
     def _on_hangup(self, lease: Lease) -> None:
         if lease.running:
