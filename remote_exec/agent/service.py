@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 ADOPTION_SECONDS = 1.5
-HOUSEKEEPING_SECONDS = 1.0  # from the start: the first call goes before
+HOUSEKEEPING_SECONDS = 3.0  # from the start: the first call goes before
 INTERRUPT_SECONDS = 1.0  # from the interrupt to SIGTERM
 TERMINATE_SECONDS = 0.7  # from SIGTERM to SIGKILL
 LOG_LIMIT_BYTES = 64 << 20
@@ -176,6 +176,7 @@ class Agent:
 
     def _keep_house(self) -> None:
         self._housekeeps = True
+        self.processes.end_spare()  # the first pool, if it has come, was another
         self.housekeeping.start()
         self.housekeeping.watch()
 
@@ -188,6 +189,7 @@ class Agent:
 
     def stop(self) -> None:
         """End every fork server, and the loop."""
+        self.processes.end_spare()
         for pool in list(self.processes.fork_servers):
             self.processes.tell_server(pool, protocol.StopForkServer())
         self.reactor.stop()

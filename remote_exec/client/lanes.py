@@ -91,7 +91,7 @@ class Lanes:
         """Send queued calls in one piece, as many as this channel has room for."""
         pieces: list[bytes] = []
         now = time.monotonic()
-        while self.queue and not (channel.closed or channel.recalled) and self._room(channel, self.queue[0]):
+        while self.queue and not channel.closed and self._has_room(channel, self.queue[0]):
             call = self.queue.popleft()
             if not call.begin():
                 continue
@@ -113,6 +113,9 @@ class Lanes:
         Raises:
             HostUnavailable: no agent could be reached.
         """
+        for channel in [one for one in self.channels if not one.in_flight and self._is_stale(one)]:
+            self.channels.remove(channel)
+            channel.release()
         waiting = len(self.queue)
         coming = sum(1 for channel in self.channels if channel.granted is None)
         if not waiting or coming >= waiting or len(self.channels) >= self.max_workers:
@@ -179,10 +182,17 @@ class Lanes:
         self.channels = [channel for channel in self.channels if channel not in gone]
         return gone
 
+    def _is_stale(self, channel: Channel) -> bool:
+        """Whether nothing more should be sent on a channel: its worker is gone, or nobody would tell how it died.
+
+        The one worker of an instance is kept to when its agent has died: its state is the point.
+        """
+        return channel.gone or (channel.session.lost and not self._single)
+
     def _with_room(self, call: Call) -> Channel | None:
         best: Channel | None = None
         for channel in self.channels:
-            if channel.recalled or channel.gone:
+            if channel.recalled or self._is_stale(channel):
                 continue
             if not channel.in_flight:
                 return channel
@@ -195,6 +205,9 @@ class Lanes:
         if best is not None and len(self.channels) < self.max_workers and _load(best) >= DEPTH // 2:
             return None
         return best
+
+    def _has_room(self, channel: Channel, call: Call) -> bool:
+        return not (channel.recalled or self._is_stale(channel)) and self._room(channel, call)
 
     def _room(self, channel: Channel, call: Call) -> bool:
         """Whether a call may be sent behind others: if it is short and small, and so are they.

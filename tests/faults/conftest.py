@@ -37,14 +37,9 @@ def own_home(session_home: Path) -> Iterator[Path]:
                 session.close()
             for pid in agents_of(home):
                 os.kill(pid, signal.SIGTERM)
-                print("XX agent", pid)
             with contextlib.suppress(AssertionError):
                 until(lambda: not processes_of(home), STOP_SECONDS)
             left = processes_of(home)
-            for pid in left:
-                cmd = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                print("XX", pid, Path(f"/proc/{pid}/stat").read_text(), cmd[-2:], os.path.exists(cmd[-2]), agents_of(home))
-                os.system(f"ls -l /proc/{pid}/fd; cat /proc/{pid}/wchan; grep -a {os.path.basename(cmd[-2]).decode()} {home}/agent.log | tail -3; tail -5 {home}/agent.log")
             assert not left, f"processes outlived their agent: {left}"
         finally:
             for pid in processes_of(home):
