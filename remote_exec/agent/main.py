@@ -41,7 +41,6 @@ def main(runtime: str, digest: str, version: str, spare: Spare | None) -> int:
     _log.info("agent %s of version %s serves %s", os.getpid(), version, layout.home)
     reactor.run()
     agent.processes.end_spare()
-    agent.processes.end_spare()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(layout.agent_socket)
     agent.journal.close()

@@ -90,12 +90,6 @@ class Processes:
                 os.kill(spare.pid, signal.SIGKILL)
             _unlink(spare.path)
 
-    def end_spare(self) -> None:
-        """End the fork server that was started for a pool that did not come."""
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            _end_spare(spare)
-
     def connect(self, pool: str, pid: int, path: str) -> ForkServerLink:
         """Take over a fork server that a former agent left.
 
@@ -186,13 +180,3 @@ class Processes:
 def _unlink(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def _end_spare(spare: Spare) -> None:
-    spare.control.close()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(spare.pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(spare.pid, 0)
-    with contextlib.suppress(OSError):
-        os.unlink(spare.path)
