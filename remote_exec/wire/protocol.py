@@ -237,9 +237,10 @@ class WorkerExited:
     exit_code: int | None
     peak_memory: int
     last_lines: tuple[str, ...]
-    lease: str  # for which the next two hold
+    lease: str  # for which the next three hold
     begun: int
-    item: int
+    item: int  # of a batch; or `worker.begun.ENDED`
+    function: str = ""
 
 
 # --- agent to worker ----------------------------------------------------------------------------------------
