@@ -241,7 +241,7 @@ class Job:
             self.start()
 
     def _fail(self, error: RemoteExecError, cause: Cause) -> None:
-        outcome = Outcome(kind=OutcomeKind.FAILED, failure=failure_text(error))
+        outcome = Outcome(kind=OutcomeKind.FAILED, failure=_failure_text(error))
         self._finish(JobState.FAILED, cause, outcome, f"{type(error).__name__}: {error.message}"[:300])
 
     def _end_attempt(self, state: JobState, cause: Cause) -> None:
@@ -337,10 +337,8 @@ def promote(agent: Agent, record: JobRecord) -> None:
     agent.journal.create_job(replace(record, kind="job"), spec_json="{}")
 
 
-def finish_orphan(
-    agent: Agent, message: protocol.OrphanEnded, body: bytes, *, written: Callable[[], None]
-) -> None:
-    """Take in the outcome of a call that no client took; `written()` is called when it is durable."""
+def finish_orphan(agent: Agent, message: protocol.OrphanEnded, body: bytes) -> None:
+    """Take in the outcome of a call that no client took."""
     record = message.record
     if agent.journal.get(record.name) is None:
         promote(agent, replace(record, state=JobState.RUNNING, ended_at=None))
@@ -349,7 +347,6 @@ def finish_orphan(
         outcome = Outcome(kind=OutcomeKind.OK, parts=(kept,))
     else:
         outcome = Outcome(kind=OutcomeKind.FAILED, failure=body.decode(errors="replace"))
-    agent.job_waiters.setdefault(record.name, []).append(written)
     finish(
         agent, record.name, state=record.state, cause=record.cause, outcome=outcome, summary=record.summary
     )
@@ -379,7 +376,7 @@ def _recover_call(agent: Agent, record: JobRecord, adopted_leases: set[str]) -> 
     """A call that outlived its client: its worker tells how it ends, if it is there."""
     lease = record.name.rpartition("-")[0].rpartition("-")[2]
     if lease not in adopted_leases:
-        text = failure_text(WorkerDied("its worker and its agent died; how is unknown"))
+        text = _failure_text(WorkerDied("its worker and its agent died; how is unknown"))
         finish(
             agent,
             record.name,
@@ -390,8 +387,7 @@ def _recover_call(agent: Agent, record: JobRecord, adopted_leases: set[str]) -> 
         )
 
 
-def failure_text(error: RemoteExecError) -> str:
-    """Return an error of ours as records keep it."""
+def _failure_text(error: RemoteExecError) -> str:
     # Imported when needed: an agent's start is what a first call waits for.
     from ..serial import failures, failures_json, pickling
 

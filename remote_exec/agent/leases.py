@@ -39,4 +39,3 @@ class LeaseEntry:
     pid: int = 0
     stopping: dict[int, Timer] = field(default_factory=dict[int, Timer])
     killed_for: str = ""
-    function: str = ""  # of the call that its worker ran when it died

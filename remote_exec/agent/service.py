@@ -298,7 +298,7 @@ class Agent:
             entry.id,
             protocol.WorkerLost(entry.id, instruction.begun, instruction.item, instruction.certificate),
         )
-        self.running.lost(entry, instruction)
+        self.running.forget_lease(entry.id)
         self._forget_lease(entry)
 
     def _tell_lease(self, lease: str, message: object) -> None:
@@ -492,8 +492,6 @@ class Agent:
             _log.info("worker %d of pool %s ended: %s", message.worker, pool, certificate.message)
         self.processes.forget_worker(pool, message.worker)
         own = entry is not None and message.lease == entry.id
-        if entry is not None and own:
-            entry.function = message.function
         self.happen(
             events.WorkerDeparted(
                 time.monotonic(),

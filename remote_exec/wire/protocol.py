@@ -237,10 +237,9 @@ class WorkerExited:
     exit_code: int | None
     peak_memory: int
     last_lines: tuple[str, ...]
-    lease: str  # for which the next three hold
+    lease: str  # for which the next two hold
     begun: int
-    item: int  # of a batch; or `worker.begun.ENDED`
-    function: str = ""
+    item: int
 
 
 # --- agent to worker ----------------------------------------------------------------------------------------

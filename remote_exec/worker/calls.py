@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +21,6 @@ from ..serial import failures, failures_json, pickling
 from ..wire import frames
 from ..wire.frames import HEADER, Frame
 from . import context, streams
-from .begun import BEGUN, END_BY, END_BY_AT, ENDED, FUNCTION, FUNCTION_AT, ITEM, ITEM_AT
 from .lease import Function, Lease, Outcome
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BATCH_FLUSH_SECONDS = 0.02
 SMALL = 1 << 16  # bytes that are sent in one piece
+BEGUN = struct.Struct("<24sQQ")  # lease, call, item of a batch: the last that was begun
+END_BY = struct.Struct("<d")  # behind it: when a watchdog ends the process, on the monotonic clock; 0: never
 _AWAITED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
@@ -40,7 +42,6 @@ class Calls:
         # shared with the fork server, which reads it after this process has died: what had been begun
         self._begun = begun
         self._lease_id = b""
-        self._noted = ""
         self._handlers: dict[int, Callable[[Lease, Frame], None]] = {
             frames.CALL: self._on_call,
             frames.BATCH: self._on_batch,
@@ -50,10 +51,6 @@ class Calls:
             frames.CREDIT: lambda lease, frame: None,
             frames.CLOSE_GENERATOR: lambda lease, frame: None,
         }
-
-    def _note(self, function: str) -> None:
-        self._noted = function
-        FUNCTION.pack_into(self._begun, FUNCTION_AT, function.encode(errors="replace"))
 
     def enter_bundle(self, lease: Lease) -> None:
         """Make the lease's local code importable. A worker sees one bundle in its life; the agent sees to that."""
@@ -98,8 +95,6 @@ class Calls:
             return
         started_at = time.time()
         lease.started_at, lease.running_function = started_at, function.name
-        if function.name is not self._noted:
-            self._note(function.name)
         BEGUN.pack_into(self._begun, 0, self._lease_id, frame.call, 0)
         arguments: Any = None
         value: Any = None
@@ -155,12 +150,12 @@ class Calls:
                 lease.running = 0
         assert function.call is not None  # noqa: S101
         seconds = function.max_runtime_seconds
-        END_BY.pack_into(self._begun, END_BY_AT, time.monotonic() + seconds if seconds else 0.0)
+        END_BY.pack_into(self._begun, BEGUN.size, time.monotonic() + seconds if seconds else 0.0)
         try:
             with guards.max_runtime(self._attendant, lease, call, seconds):
                 return self._run(lease, call, function.call, args, kwargs)
         finally:
-            END_BY.pack_into(self._begun, END_BY_AT, 0.0)
+            END_BY.pack_into(self._begun, BEGUN.size, 0.0)
 
     def _cause_of(
         self, lease: Lease, call: int, function: Function, error: BaseException
@@ -228,7 +223,6 @@ class Calls:
         printed = self._flush_output(lease, outcome.call)
         if lease.orphaned or not self._send_outcome(lease, outcome):
             self._attendant.orphan_ended(lease, outcome)
-        ITEM.pack_into(self._begun, ITEM_AT, ENDED)
         if lease.reported or lease.stopping:
             self._attendant.call_ended(lease)
         lease.record(outcome, printed=printed)
@@ -272,8 +266,6 @@ class Calls:
         )
         started_at = time.time()
         lease.started_at, lease.running_function = started_at, function.name
-        if function.name is not self._noted:
-            self._note(function.name)
         pack_into(begun, 0, lease_id, number, 0)
         try:
             items = pickling.load(*lease.stream.parts(frame))
@@ -310,7 +302,6 @@ class Calls:
             lease.record_many(function.name, len(items), started_at)
         else:
             self._orphan_batch(lease, number, started_at, answers, alone=len(items) == 1)
-        ITEM.pack_into(begun, ITEM_AT, ENDED)
 
     def _item_failure(
         self, lease: Lease, call: int, function: Function, error: BaseException

@@ -30,8 +30,8 @@ from typing import Any
 from ..model.record import record
 from ..wire import protocol
 from ..wire.control import ControlStream, peer_uid
-from . import begun as begun_page
 from . import main as worker_main
+from .calls import BEGUN, END_BY
 from .guards import TIMED_OUT_EXIT, WATCHDOG_EXIT
 from .output import drain, make_pipe
 
@@ -220,13 +220,14 @@ class ForkServer:
         _, status, usage = os.wait4(child.pid, 0)
         self._kill_session(child.pid)
         last = drain(child.stdout)[-LAST_BYTES:] + drain(child.stderr)[-LAST_BYTES:]
-        begun = begun_page.read(child.begun)
+        lease, begun, item = BEGUN.unpack_from(child.begun)
+        (end_by,) = END_BY.unpack_from(child.begun, BEGUN.size)
         child.begun.close()
         child.lifeline.close()
         os.close(child.stdout)
         os.close(child.stderr)
         code = os.waitstatus_to_exitcode(status)
-        if code == WATCHDOG_EXIT and 0.0 < begun.end_by <= time.monotonic():
+        if code == WATCHDOG_EXIT and 0.0 < end_by <= time.monotonic():
             code = TIMED_OUT_EXIT
         scale = 1 if sys.platform == "darwin" else 1024
         self._tell(
@@ -237,10 +238,9 @@ class ForkServer:
                 exit_code=code if code >= 0 else None,
                 peak_memory=usage.ru_maxrss * scale,
                 last_lines=tuple(last.decode(errors="replace").splitlines()[-LAST_LINES:]),
-                lease=begun.lease,
-                begun=begun.call,
-                item=begun.item,
-                function=begun.function,
+                lease=lease.rstrip(b"\0").decode(errors="replace"),
+                begun=begun,
+                item=item,
             )
         )
         self._reap_adopted()

@@ -23,7 +23,7 @@ from own_home import agent_pid, agents_of, lives, processes_of, until
 
 from remote_exec import RemoteExecutor, get_future, list_futures, remote
 from remote_exec.client.connections import connections
-from remote_exec.errors import HostUnavailable, JobNotFound, MaxRuntimeExceeded, WorkerDied
+from remote_exec.errors import MaxRuntimeExceeded, WorkerDied
 from remote_exec.model.layout import Layout
 from remote_exec.wire import protocol
 from remote_exec.wire.control import ControlStream
@@ -192,44 +192,17 @@ def test_what_a_killed_client_has_started_is_found_by_another(home: Path, noted:
     until(lambda: not is_leased(worker), AT_ONCE_SECONDS)
 
 
-@pytest.mark.parametrize("victim", ["worker", "fork server"])
-def test_a_call_that_outlives_its_client_and_not_its_worker_is_known_to_have_died(
-    home: Path, noted: Path, victim: str
-) -> None:
-    with client("remote(work.hold).submit(path, 60).result()", str(noted)) as process:
-        worker = running(noted)
-        process.kill()
-    job = until(lambda: next((found for found in list_futures("hold") if found.status == "running"), None))
-    kill(victim, worker)
-    assert isinstance(get_future(job.job).exception(AT_ONCE_SECONDS), WorkerDied)
-    assert job.status == "failed"
-
-
-def test_a_call_that_died_with_its_worker_is_recorded(pool: RemoteExecutor) -> None:
-    future = pool.submit(work.die)
-    assert isinstance(future.exception(AT_ONCE_SECONDS), WorkerDied)
-    told = until(lambda: next((found for found in list_futures("die") if found.job == future.job), None))
-    assert told.status == "failed"
-
-
 def test_a_map_whose_client_is_killed_ends(home: Path, noted: Path) -> None:
     before = {found.job for found in list_futures("noted")}
     code = "list(remote(work.noted).starmap([(path, item) for item in range(100_000)]))"
     with client(code, str(noted)) as process:
         until(lambda: noted.read_text().count("\n") > 500)
         process.kill()
-
-    def ended() -> bool:
-        # each worker's batch becomes a job of its own, and is listed when its worker has noticed
-        try:
-            states = {future.status for future in list_futures("noted") if future.job not in before}
-        except JobNotFound:
-            return False  # a batch that was listed while it ran has become part of its array's row
-        count = noted.read_text().count("\n")
-        time.sleep(0.3)
-        return states == {"succeeded"} and noted.read_text().count("\n") == count
-
-    until(ended, AT_ONCE_SECONDS)
+    found = until(lambda: [future for future in list_futures("noted") if future.job not in before])
+    assert all(future.exception(AT_ONCE_SECONDS) is None for future in found)
+    count = noted.read_text().count("\n")
+    time.sleep(0.05)
+    assert noted.read_text().count("\n") == count
     assert max(Counter(noted.read_text().split()).values()) == 1
 
 
@@ -407,17 +380,6 @@ def test_a_folder_of_sockets_that_others_can_enter_is_closed_to_them(fresh_home:
     layout.sockets.chmod(0o777)
     assert remote(work.size_of)("abc") == 3
     assert layout.sockets.stat().st_mode & 0o077 == 0
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_sockets_of_somebody_else_is_refused(fresh_home: Path) -> None:
-    layout = Layout.of(os.environ)
-    layout.sockets.mkdir(mode=0o700, parents=True)
-    os.chown(layout.sockets, 12345, -1)
-    began = time.monotonic()
-    with pytest.raises(HostUnavailable, match="another user"):
-        remote(work.size_of)("abc")
-    assert time.monotonic() - began < AT_ONCE_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -86,10 +86,6 @@ def with_children(path: str) -> None:
     time.sleep(60)
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def die_at_first(path: str) -> int:
     """Kill itself until it has been tried twice; return how often it was tried."""
     note(path, os.getpid())
