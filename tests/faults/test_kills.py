@@ -23,7 +23,7 @@ from own_home import agent_pid, agents_of, lives, processes_of, until
 
 from remote_exec import RemoteExecutor, get_future, list_futures, remote
 from remote_exec.client.connections import connections
-from remote_exec.errors import MaxRuntimeExceeded, WorkerDied
+from remote_exec.errors import JobNotFound, MaxRuntimeExceeded, WorkerDied
 from remote_exec.model.layout import Layout
 from remote_exec.wire import protocol
 from remote_exec.wire.control import ControlStream
@@ -199,7 +199,9 @@ def test_a_map_whose_client_is_killed_ends(home: Path, noted: Path) -> None:
         until(lambda: noted.read_text().count("\n") > 500)
         process.kill()
     found = until(lambda: [future for future in list_futures("noted") if future.job not in before])
-    assert all(future.exception(AT_ONCE_SECONDS) is None for future in found)
+    for future in found:
+        # one that was listed while it ran may have become part of its array's row, which has no outcome of its own
+        assert isinstance(future.exception(AT_ONCE_SECONDS), (type(None), JobNotFound))
 
     def settled() -> bool:
         # the other worker's batch is a job of its own, and may not have been listed yet
