@@ -21,8 +21,8 @@ from weakref import WeakSet
 
 from .capture.function import Captured as Found
 from .capture.function import FunctionCapture
-from .capture.modules import Reach, reach
-from .capture.named import loaded_modules
+from .capture.modules import reach
+from .capture.named import needed_modules
 from .client.batches import Batches
 from .client.calls import Call, Captured
 from .client.connections import connections
@@ -136,14 +136,12 @@ class RemoteExecutor(Executor):
         try:
             # A function made for one call, or bound to an object, travels with the arguments and is forgotten.
             function: Callable[..., Any] = fn if self._is_kept(fn) else operator.call
-            arguments = pickling.dump_arguments(args if function is fn else (fn, *args), kwargs)
-            named = loaded_modules.named_in(arguments.stream)
-            if function is not fn:
-                named |= _names(reach(fn))
+            named = pickling.Named()
+            arguments = pickling.dump_arguments(args if function is fn else (fn, *args), kwargs, named=named)
             with self._lock:
                 if self._shut_down or self._broken is not None:
                     self._check()
-                dispatcher, sent = self._place(function, named, name=_name_of(fn))
+                dispatcher, sent = self._place(function, needed_modules(named), name=_name_of(fn))
                 call = Call(sent, arguments, future)
                 future._call, future._dispatcher = call, dispatcher
                 dispatcher.submit(call)
@@ -174,12 +172,13 @@ class RemoteExecutor(Executor):
             raise ValueError("chunksize must be >= 1.")
         deadline = None if timeout is None else time.monotonic() + timeout
         arguments = list(zip(*iterables))  # noqa: B905 - as the built-in map
-        named: frozenset[str] = frozenset()
+        named = pickling.Named()
         for sample in {tuple(map(type, items)): items for items in arguments}.values():
-            named |= loaded_modules.named_in(pickling.dump_arguments(sample, {}).stream)
+            pickling.dump_arguments(sample, {}, named=named)
         with self._lock:
             self._check()
-            dispatcher, sent = self._place(fn, named, name=_name_of(fn), keep=self._is_kept(fn))
+            needed = needed_modules(named)
+            dispatcher, sent = self._place(fn, needed, name=_name_of(fn), keep=self._is_kept(fn))
             batches = Batches(dispatcher, sent, arguments, make_future=RemoteFuture, ahead=None)
             self._maps.add(batches)
         return batches.results(lambda: deadline)
@@ -252,7 +251,15 @@ class RemoteExecutor(Executor):
         return self._dispatchers[-1], sent
 
     def _capture(self, fn: Callable[..., Any], *, keep: bool) -> _Known:
-        known = _Known(FunctionCapture(fn, name=_name_of(fn), options=self._options, modules=self._modules))
+        known = _Known(
+            FunctionCapture(
+                fn,
+                name=_name_of(fn),
+                options=self._options,
+                modules=self._modules,
+                watch=connections.watch,
+            )
+        )
         if keep:
             while len(self._known) >= FUNCTIONS_KEPT:
                 del self._known[next(iter(self._known))]
@@ -264,9 +271,10 @@ class RemoteExecutor(Executor):
     ) -> _Known:
         """Make the executor's world hold what a function and its arguments need, and its workers live in it."""
         if not self._modules and self._initializer is not None:
-            named |= _names(reach(self._initializer))
-            named |= loaded_modules.named_in(pickling.dump_arguments(self._initargs, {}).stream)
-        reached = _names(found.reach)
+            told = pickling.Named()
+            pickling.dump_arguments(self._initargs, {}, named=told)
+            named |= reach(self._initializer).names | needed_modules(told)
+        reached = found.reach.names
         if not reached | named <= self._modules:
             self._modules |= reached | named
             self._known.clear()
@@ -362,7 +370,3 @@ def _let_go(dispatchers: list[Dispatcher]) -> None:
 
 def _name_of(fn: Callable[..., Any]) -> str:
     return str(getattr(fn, "__name__", type(fn).__name__)).strip("<>")
-
-
-def _names(found: Reach) -> frozenset[str]:
-    return frozenset(found.local).union(*found.third_party.values())

@@ -8,25 +8,28 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import update_wrapper
-from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from .capture.function import Captured as Found
-from .capture.function import FunctionCapture, log_level
+from .capture.function import FunctionCapture, log_levels
 from .client.calls import Call, Captured
 from .client.connections import connections
 from .client.target import Place, Target, find_target, same_variables, told_of
-from .future import RemoteFuture
+from .future import RemoteFuture, beyond_result
+from .model.errors import SerializationError
 from .model.ids import new_id
 from .model.layout import Layout
 from .options import Options
 from .options.option_set import Origin
 from .serial import pickling
+from .serial.pickling import Pickled
+from .worker.bound import BoundFunction
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from .capture.preflight import Preflight
+    from .client.dispatcher import Dispatcher
     from .client.jobs import JobFuture
     from .client.result_cache import ResultCache
     from .options import OptionKeywords
@@ -59,7 +62,9 @@ class RemoteFunction(Generic[P, R]):
         self._options = options or Options()
         name = getattr(function, "__name__", type(function).__name__)
         self._name = "lambda" if name == "<lambda>" else name
-        self._capture = FunctionCapture(function, name=self._name, options=self._options)
+        self._capture = FunctionCapture(
+            function, name=self._name, options=self._options, watch=connections.watch
+        )
         self._target: Target | None = None
         self._sent: Captured | None = None
         self._found: Found | None = None
@@ -71,30 +76,36 @@ class RemoteFunction(Generic[P, R]):
 
     # --- calling ----------------------------------------------------------------------------------------------
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the call in a worker and return its value, or raise what it raised. Ctrl-C cancels it.
 
         A generator function's call returns an iterator over its values, as they are made.
         """
-        target, sent = self._current()
-        if self._kind is not _PLAIN:
-            return cast("R", self._call_specially(target, sent, args, kwargs))
-        call = self._new_call(target, sent, args, kwargs)
-        value: R = target.dispatcher.run(call)
-        return value
+        __tracebackhide__ = True  # pytest and IPython leave this frame out
+        arguments, target, sent = self._prepare(args, kwargs)
+        try:
+            if self._kind is not _PLAIN:
+                return cast("R", self._call_specially(target, sent, arguments, args, kwargs))
+            value: R = target.dispatcher.run(Call(sent, arguments, dispatcher=target.dispatcher))
+            return value
+        except BaseException as error:
+            trace = beyond_result(error.__traceback__)
+            if trace is error.__traceback__ and isinstance(error, KeyboardInterrupt):
+                trace = None  # of Ctrl-C while waiting: where exactly is of no interest
+            raise error.with_traceback(trace)
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[R]:
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[R]:
         """Start the call and return its future at once.
 
         With `name`, `detach`, `max_retry_attempts` or `use_spot_instances` it is a durable job: written down before
         this returns, and going on when this process ends.
         """
-        target, sent = self._current()
+        arguments, target, sent = self._prepare(args, kwargs)
         if self._kind is _JOB:
-            return cast("RemoteFuture[R]", self._submit_job(target, sent, args, kwargs))
+            return cast("RemoteFuture[R]", self._submit_job(target, sent, arguments))
         if self._results is not None:
-            return cast("RemoteFuture[R]", self._results.submit(args, kwargs))
-        call = self._new_call(target, sent, args, kwargs)
+            return cast("RemoteFuture[R]", self._results.submit(arguments, args, kwargs))
+        call = Call(sent, arguments, dispatcher=target.dispatcher)
         target.dispatcher.submit(call)
         return call.future
 
@@ -134,7 +145,11 @@ class RemoteFunction(Generic[P, R]):
         target, sent = self._current()
         if self._results is not None:
             return self._results.map(
-                arguments, ordered=ordered, return_exceptions=return_exceptions, timeout=timeout
+                arguments,
+                submit=cast("Callable[..., RemoteFuture[Any]]", self.submit),
+                ordered=ordered,
+                return_exceptions=return_exceptions,
+                timeout=timeout,
             )
         from .client.batches import Batches
 
@@ -143,13 +158,14 @@ class RemoteFunction(Generic[P, R]):
             sent,
             arguments,
             make_future=RemoteFuture,
+            place=self._place,
             ordered=ordered,
             return_exceptions=return_exceptions,
         )
         deadline = None if timeout is None else time.monotonic() + timeout
         return batches.results(lambda: deadline)
 
-    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the call from a coroutine; cancelling the coroutine cancels the call."""
         import asyncio
 
@@ -160,7 +176,7 @@ class RemoteFunction(Generic[P, R]):
             future.cancel()
             raise
 
-    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function right here."""
         return self._function(*args, **kwargs)
 
@@ -174,7 +190,7 @@ class RemoteFunction(Generic[P, R]):
             self._function, Options.from_keywords(Origin.CALL, **keywords).over(self._options)
         )
 
-    def preflight(self, *args: Any, **kwargs: Any) -> Preflight:
+    def preflight(self, /, *args: Any, **kwargs: Any) -> Preflight:
         """Say what would travel and what cannot work, without running anything.
 
         Args:
@@ -188,11 +204,13 @@ class RemoteFunction(Generic[P, R]):
         """
         from .capture.preflight import look
 
+        with contextlib.suppress(SerializationError):  # it will be said
+            self._pickle(args, kwargs)
         arguments = {**{str(index): value for index, value in enumerate(args)}, **kwargs}
         return look(self._capture.current(), self._options, function=self._function, arguments=arguments)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        return self if instance is None else MethodType(self, instance)
+        return self if instance is None else BoundFunction(self, instance)
 
     def __reduce__(self) -> Any:
         import remote_exec
@@ -204,10 +222,31 @@ class RemoteFunction(Generic[P, R]):
 
     # --- what a call needs -------------------------------------------------------------------------------------
 
-    def _current(self) -> tuple[Target, Captured]:
-        """Return where calls go and what is sent of the function, both as of now."""
+    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Pickled, Target, Captured]:
+        """Pickle a call's arguments; return them, where the call goes, and what is sent of the function."""
         if self._found is None:
             connections.prepare(Layout.of(os.environ))
+        arguments = self._pickle(args, kwargs)
+        return arguments, *self._current()
+
+    def _pickle(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled:
+        """Pickle arguments, and see to it that the modules which they name will be there."""
+        named = pickling.Named()
+        arguments = pickling.dump_arguments(args, kwargs, named=named)
+        if named:
+            from .capture.named import needed_modules
+
+            self._capture.need(needed_modules(named))
+        return arguments
+
+    def _place(self, needed: frozenset[str]) -> tuple[Dispatcher, Captured]:
+        """Return where calls go whose arguments need these modules, and what is sent of the function."""
+        self._capture.need(needed)
+        target, sent = self._current()
+        return target.dispatcher, sent
+
+    def _current(self) -> tuple[Target, Captured]:
+        """Return where calls go and what is sent of the function, both as of now."""
         found = self._capture.current()
         target, sent = self._target, self._sent
         if (
@@ -215,6 +254,7 @@ class RemoteFunction(Generic[P, R]):
             and target is not None
             and sent is not None
             and same_variables(self._variables)
+            and target.place.environment.is_current()
             and not target.dispatcher.closed
         ):
             return target, sent
@@ -231,35 +271,31 @@ class RemoteFunction(Generic[P, R]):
 
         return result_cache(self._function, found, target, sent)
 
-    def _new_call(
-        self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Call:
-        return Call(sent, pickling.dump_arguments(args, kwargs), dispatcher=target.dispatcher)
-
     def _call_specially(
-        self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        target: Target,
+        sent: Captured,
+        arguments: Pickled,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> object:
         if self._kind is _GENERATOR:
             from .client.generators import RemoteIterator
 
-            values: RemoteIterator[Any] = RemoteIterator(
-                target.dispatcher, self._new_call(target, sent, args, kwargs)
-            )
+            values: RemoteIterator[Any] = RemoteIterator(target.dispatcher, Call(sent, arguments))
             return values
         if self._results is not None:
-            return self._results.run(args, kwargs)
+            return self._results.run(arguments, args, kwargs)
         from .client.jobs import run_job
 
-        return run_job(self._submit_job(target, sent, args, kwargs))
+        return run_job(self._submit_job(target, sent, arguments))
 
-    def _submit_job(
-        self, target: Target, sent: Captured, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> JobFuture:
+    def _submit_job(self, target: Target, sent: Captured, arguments: Pickled) -> JobFuture:
         from .client.jobs import submit_job
 
         options = target.place.options
         name = options.name or f"{options.job_name_prefix or self._name}-{new_id()}"
-        return submit_job(target.place, sent, pickling.dump_arguments(args, kwargs), name=name)
+        return submit_job(target.place, sent, arguments, name=name)
 
 
 _PLAIN, _GENERATOR, _JOB, _CACHED = "plain", "generator", "job", "cached"
@@ -279,5 +315,9 @@ def _kind_of(function: Callable[..., Any], options: Options) -> str:
 def sent_of(name: str, found: Found, place: Place) -> Captured:
     """Return a captured function as calls carry it."""
     return Captured(
-        name=name, pickled=found.pickled, told=told_of(name, place.options), log_level=log_level()
+        name=name,
+        pickled=found.pickled,
+        told=told_of(name, place.options),
+        log_levels=log_levels(),
+        phases=place.phases,
     )

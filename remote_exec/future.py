@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from concurrent.futures import CancelledError, Future
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CANCEL_SECONDS = 10.0
+_FINAL = ("FINISHED", "CANCELLED_AND_NOTIFIED", "CANCELLED")
 
 
 class RemoteFuture(Future[T], Generic[T]):
@@ -49,8 +51,23 @@ class RemoteFuture(Future[T], Generic[T]):
             TimeoutError: the call has not ended in time; it goes on.
             CancelledError: it was cancelled.
         """
-        self._wait(timeout)
-        return super().result(0)
+        __tracebackhide__ = True  # pytest and IPython leave this frame out
+        if self._state != "FINISHED":
+            self._wait(timeout)
+        error = self._exception
+        if error is None:
+            if self._state != "FINISHED":
+                return super().result(0)
+            value: T = self._result  # type: ignore[assignment]
+            return value
+        try:
+            raise error.with_traceback(beyond_result(error.__traceback__))
+        finally:
+            del self, error  # the traceback refers to this frame
+
+    def done(self) -> bool:
+        """Return whether the call has ended, or was cancelled."""
+        return self._state in _FINAL  # read at once: no lock needed
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the call and return what it raised, or None."""
@@ -108,11 +125,9 @@ class RemoteFuture(Future[T], Generic[T]):
         return self._dispatcher.why(self._call)
 
     def logs(self) -> str:
-        """Return what the call has printed so far."""
+        """Return what the call has printed and logged so far; of very much, the last megabyte."""
         call = self._call
-        if call is None or not call.output:
-            return ""
-        return b"".join(data for _, data in call.output).decode(errors="replace")
+        return str(call.output) if call is not None and call.output is not None else ""
 
     def _wait(self, timeout: float | None) -> None:
         if self.done():
@@ -127,7 +142,20 @@ class RemoteFuture(Future[T], Generic[T]):
             raise TimeoutError
 
 
+def beyond_result(trace: TracebackType | None) -> TracebackType | None:
+    """Return what a traceback holds beyond `RemoteFuture.result`: the remote frames, without those that waited.
+
+    That of an error which did not come out of a future is returned whole.
+    """
+    entry = trace
+    while entry is not None:
+        if entry.tb_frame.f_code is RemoteFuture.result.__code__:
+            return entry.tb_next
+        entry = entry.tb_next
+    return trace
+
+
 SPENT: RemoteFuture[Any] = RemoteFuture()  # stands for the future of a call that has ended
 SPENT.set_result(None)
 
-__all__ = ["SPENT", "RemoteFuture"]
+__all__ = ["SPENT", "RemoteFuture", "beyond_result"]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
 from concurrent.futures import Future
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from .capture.function import FunctionCapture
+from .capture.modules import reach
+from .capture.named import needed_modules
 from .client.calls import Call
 from .client.connections import connections
+from .client.generators import RemoteIterator
 from .client.target import find_place
 from .function import sent_of
-from .future import RemoteFuture
+from .future import RemoteFuture, beyond_result
 from .model.ids import new_id
 from .options import Options
 from .options.option_set import Origin
 from .serial import pickling
+from .serial.pickling import Pickled
+from .worker.instance import Instance
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,7 +52,7 @@ class RemoteClass(Generic[T]):
         self.__doc__ = cls.__doc__
         self.__name__ = cls.__name__
 
-    def __call__(self, *args: Any, **kwargs: Any) -> RemoteInstance[T]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> RemoteInstance[T]:
         """Make an instance in a worker of its own, and return when it is made.
 
         Raises:
@@ -55,7 +60,7 @@ class RemoteClass(Generic[T]):
         """
         return RemoteInstance(self._class, self._options, args, kwargs)
 
-    def local(self, *args: Any, **kwargs: Any) -> T:
+    def local(self, /, *args: Any, **kwargs: Any) -> T:
         """Make an ordinary instance right here."""
         return self._class(*args, **kwargs)
 
@@ -73,9 +78,13 @@ class RemoteInstance(Generic[T]):
     """An instance in a worker; attributes of it are methods to be called there."""
 
     def __init__(self, cls: type[T], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found = FunctionCapture(_server(cls), name=cls.__name__, options=options).current()
+        _, needed = _pickle("__init__", args, kwargs)
+        found = FunctionCapture(
+            Instance(cls), name=cls.__name__, options=options, modules=needed, watch=connections.watch
+        ).current()
         place = find_place(found, options, private=new_id())
-        self._class_name = cls.__name__
+        self._class = cls
+        self._modules = found.reach.names
         self._sent = sent_of(cls.__name__, found, place)
         self._dispatcher = connections.private(
             place.layout,
@@ -108,17 +117,23 @@ class RemoteInstance(Generic[T]):
     def __del__(self) -> None:
         dispatcher = self.__dict__.get("_dispatcher")
         if dispatcher is not None and not dispatcher.closed:
-            dispatcher.close()
+            dispatcher.let_go()
 
     def __repr__(self) -> str:
-        return f"<remote instance of {self._class_name}>"
+        return f"<remote instance of {self._class.__name__}>"
 
     def _submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteFuture[Any]:
-        future: RemoteFuture[Any] = RemoteFuture()
-        call = Call(self._sent, pickling.dump_arguments((method, args, kwargs), {}), future)
-        future._call, future._dispatcher = call, self._dispatcher
+        call = self._new_call(method, args, kwargs)
         self._dispatcher.submit(call)
-        return future
+        return call.future
+
+    def _new_call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        arguments, needed = _pickle(method, args, kwargs)
+        if not needed <= self._modules:
+            # the instance's worker has the local code that it began with: what else is named travels by value
+            later = reach(None, modules=needed).local.keys() - self._modules
+            arguments, _ = _pickle(method, args, kwargs, by_value=frozenset(later))
+        return Call(self._sent, arguments, dispatcher=self._dispatcher)
 
 
 class RemoteMethod:
@@ -128,15 +143,26 @@ class RemoteMethod:
         self._instance = instance
         self._name = name
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method and return its value, or raise what it raised."""
-        return self._instance._submit(self._name, args, kwargs).result()
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the method and return its value, or raise what it raised.
 
-    def submit(self, *args: Any, **kwargs: Any) -> RemoteFuture[Any]:
+        A generator method's call returns an iterator over its values, as they are made.
+        """
+        __tracebackhide__ = True  # pytest and IPython leave this frame out
+        instance = self._instance
+        method = getattr(instance._class, self._name, None)
+        try:
+            if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+                return RemoteIterator(instance._dispatcher, instance._new_call(self._name, args, kwargs))
+            return instance._submit(self._name, args, kwargs).result()
+        except BaseException as error:
+            raise error.with_traceback(beyond_result(error.__traceback__))
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> RemoteFuture[Any]:
         """Start the call and return its future at once. Calls of one instance run one after the other."""
         return self._instance._submit(self._name, args, kwargs)
 
-    async def aio(self, *args: Any, **kwargs: Any) -> Any:
+    async def aio(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the method from a coroutine."""
         import asyncio
 
@@ -144,18 +170,13 @@ class RemoteMethod:
         return await asyncio.wrap_future(future)
 
 
-def _server(cls: type) -> Callable[..., Any]:
-    """Return the function that runs there: its closure holds the one instance, for as long as its lease lasts."""
-    held: list[Any] = []
-
-    def serve(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if method == "__init__":
-            held.append(cls(*args, **kwargs))
-            return None
-        found = getattr(held[0], method)
-        return found(*args, **kwargs) if callable(found) else found
-
-    return serve
+def _pickle(
+    method: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, by_value: frozenset[str] = frozenset()
+) -> tuple[Pickled, frozenset[str]]:
+    """Pickle one call; return it and the modules that it needs."""
+    named = pickling.Named()
+    pickled = pickling.dump_arguments((method, args, kwargs), {}, by_value=by_value, named=named)
+    return pickled, needed_modules(named)
 
 
 def _restore_class(  # pyright: ignore[reportUnusedFunction]  # by its name, from pickles

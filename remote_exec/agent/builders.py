@@ -7,6 +7,7 @@ state. Whatever a tool says is masked (credentials in URLs) before anyone sees i
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import shutil
@@ -48,6 +49,9 @@ _QUIET = {
     "CONDA_ALWAYS_YES": "1",  # `conda env create` has no --yes before 24.4
     "MAMBA_NO_BANNER": "1",
 }
+# The last line of what it prints is what is read: activation scripts may print, too.
+_TELL_ACTIVATED = "import json, os, sys; print(); print(json.dumps([sys.executable, dict(os.environ)]))"
+_OF_THE_RUN = frozenset({"PATH", "PWD", "OLDPWD", "SHLVL", "_"})  # a shell's own; PATH is built anew
 _NETWORK_SIGNS = (
     "error sending request",
     "dns error",
@@ -66,6 +70,7 @@ class Order:
         spec: the environment wanted.
         folder: an empty folder, the environment's own for good.
         uv: the uv executable, where there is one.
+        pythons: interpreters that this host's clients run; one of them may have the version wanted.
         environ: the environment variables that tools start from.
         wheel_blob: digest -> file of a wheel that travelled with the call.
         on_line: told each line of the tools' output.
@@ -77,6 +82,7 @@ class Order:
     spec: EnvironmentSpec
     folder: Path
     uv: Path | None
+    pythons: Sequence[Path]
     environ: Mapping[str, str]
     wheel_blob: Callable[[str], Path]
     on_line: Callable[[str], None]
@@ -154,7 +160,7 @@ def _build_project(order: Order) -> Path:
 
 def _new_venv(order: Order) -> Path:
     version = order.spec.python
-    found = find(version, order.environ)
+    found = find(version, order.environ, order.pythons)
     if found is None:
         _bring_python(order, version)
     argv = [*_uv(order), "venv", "--quiet", "--no-project"]
@@ -225,16 +231,23 @@ def _build_conda(order: Order) -> Path:
     return python
 
 
-def find_conda_python(name: str, environ: Mapping[str, str]) -> Path:
-    """Return the interpreter of a conda environment of this host, given its name or its prefix.
+def activate_conda(name: str, environ: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
+    """Return the interpreter of a conda environment of this host, and the variables that its activation sets.
+
+    Args:
+        name: its name, or its prefix; with a prefix and no conda here, nothing is activated.
+        environ: the environment variables that conda starts from.
 
     Raises:
         RuntimeEnvironmentError: there is no conda, or no such environment.
     """
-    if os.sep in name:
-        return Path(name).expanduser() / "bin" / "python"
+    by_prefix = os.sep in name
+    prefix = Path(name).expanduser()
+    if by_prefix and _find_conda(environ) is None:
+        return prefix / "bin" / "python", {"CONDA_PREFIX": str(prefix)}
     tool = _conda(environ)
-    argv = [tool, "run", "-n", name, "python", "-c", "import sys; print(sys.executable)"]
+    argv = [tool, "run", "-p" if by_prefix else "-n", str(prefix) if by_prefix else name, "python"]
+    argv += ["-c", _TELL_ACTIVATED]
     cleaned = tool_environ(environ)
     try:
         done = subprocess.run(
@@ -256,15 +269,24 @@ def find_conda_python(name: str, environ: Mapping[str, str]) -> Path:
             output="\n".join(mask_credentials(done.stderr).splitlines()[-LAST_LINES:]),
             hint=f"{os.path.basename(tool)} env list",
         )
-    return Path(done.stdout.strip().splitlines()[-1])
+    executable, active = json.loads(done.stdout.strip().splitlines()[-1])
+    variables = {
+        key: value for key, value in active.items() if cleaned.get(key) != value and key not in _OF_THE_RUN
+    }
+    return Path(executable), {"CONDA_PREFIX": str(Path(executable).parent.parent), **variables}
 
 
-def _conda(environ: Mapping[str, str]) -> str:
+def _find_conda(environ: Mapping[str, str]) -> str | None:
     for name in ("micromamba", "mamba", "conda"):
         if found := shutil.which(name, path=environ.get("PATH", os.defpath)):
             return found
-    if (given := environ.get("CONDA_EXE")) and os.access(given, os.X_OK):
-        return given
+    given = environ.get("CONDA_EXE")
+    return given if given and os.access(given, os.X_OK) else None
+
+
+def _conda(environ: Mapping[str, str]) -> str:
+    if found := _find_conda(environ):
+        return found
     raise RuntimeEnvironmentError(
         "a conda environment was asked for, but this host has no micromamba, mamba or conda on its PATH",
         hint="install micromamba there, or give `dependencies` as requirements, which uv installs",

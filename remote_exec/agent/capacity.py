@@ -1,19 +1,22 @@
 """How much of the host there is, how much of it calls may hold, and whether one more worker fits.
 
-Pure arithmetic; which workers there are is `pools`' to say.
+Pure arithmetic; which workers there are is `pools`' to say. GPUs that others on this machine hold are only known by
+trying: one that was found taken counts as taken for a while, and then it is tried again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..model.pool import Shape
-from .pool_events import NO_QUOTAS, Quotas, RefuseLease, Resources
+from ..model.pool import PoolSpec, Shape
+from .devices import VISIBLE, Gpu, allowed
+from .pool_events import NO_QUOTAS, GpusTaken, Quotas, RefuseLease, Resources
 from .pool_state import Worker
 
 Held = tuple[Shape, Worker]  # what a worker's pool gives each of its workers, and the worker
 
 ROUNDING = 1e-9  # ten times a tenth of a cpu is a cpu
+TAKEN_SECONDS = 2.0  # nobody tells when another user's lease of a GPU ends
 
 
 class Capacity:
@@ -21,27 +24,39 @@ class Capacity:
 
     Args:
         resources: what the host has.
+
+    Attributes:
+        taken_why: who has the GPUs that were last found taken; empty since one was granted.
     """
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self.quotas: Quotas = NO_QUOTAS
+        self.taken_why = ""
+        self._taken: dict[str, float] = {}  # GPUs that others hold, and until when we believe it
 
-    def room(self, shape: Shape, held: Collection[Held]) -> tuple[int, ...] | None:
-        """Return the GPUs that one more worker of this shape gets, or None when it does not fit beside `held`."""
+    def room(self, spec: PoolSpec, held: Collection[Held]) -> tuple[str, ...] | None:
+        """Return the GPUs that one more worker of this pool gets, or None when it does not fit beside `held`."""
+        if self.lacking(spec, held):
+            return None
+        return tuple(self._free_gpus(spec, held)[: spec.shape.gpus])
+
+    def lacking(self, spec: PoolSpec, held: Collection[Held]) -> str:
+        """Return what there is too little of for one more worker of this pool; empty: it fits."""
+        shape = spec.shape
         cpus = sum(taken.cpus for taken, _ in held)
         memory = sum(taken.memory_bytes for taken, _ in held)
         if shape.cpus and cpus + shape.cpus > _lower(self.resources.cpus, self.quotas.cpus) + ROUNDING:
-            return None
-        memory_limit = _lower(self.resources.memory_bytes, self.quotas.memory_bytes)
-        if shape.memory_bytes and memory + shape.memory_bytes > memory_limit:
-            return None
-        return self._free_gpus(shape, held) if shape.gpus else ()
+            return "cpus"
+        limit = _lower(self.resources.memory_bytes, self.quotas.memory_bytes)
+        if shape.memory_bytes and memory + shape.memory_bytes > limit:
+            return "memory"
+        return "gpus" if shape.gpus > len(self._free_gpus(spec, held)) else ""
 
-    def refusal(self, lease: str, shape: Shape) -> RefuseLease | None:
+    def refusal(self, lease: str, spec: PoolSpec) -> RefuseLease | None:
         """Return the refusal of a lease that could not be granted even on an idle host."""
         host, quotas, hint = self.resources, self.quotas, "ask for less, or use another instance_type"
-        text, gpus = "", len(self._of_type(shape.gpu_type))
+        shape, text, gpus = spec.shape, "", len(self._wanted(spec))
         if shape.cpus > host.cpus:
             text = f"cpus={shape.cpus:g} was asked for; this host has {host.cpus:g}"
         elif shape.memory_bytes > host.memory_bytes:
@@ -49,6 +64,8 @@ class Capacity:
         elif shape.gpus > gpus:
             what = f" of type {shape.gpu_type!r}" if shape.gpu_type else ""
             text = f"gpus={shape.gpus}{what} was asked for; this host has {gpus}"
+            if VISIBLE in spec.variables:
+                text += f" of those that {VISIBLE} names"
         else:
             hint = "ask for less, or raise the quota in the configuration"
             for name, asked, quota in (
@@ -57,22 +74,44 @@ class Capacity:
                 ("gpus", shape.gpus, quotas.gpus),
             ):
                 if quota is not None and asked > quota:
-                    allowed = f"the option quotas allows {quota:,.12g} on this host"
-                    text = f"{name}={asked:,} was asked for; {allowed}"
+                    limit = f"the option quotas allows {quota:,.12g} on this host"
+                    text = f"{name}={asked:,} was asked for; {limit}"
         return RefuseLease(lease, "ResourceLimitExceeded", text, hint=hint) if text else None
 
-    def _free_gpus(self, shape: Shape, held: Collection[Held]) -> tuple[int, ...] | None:
-        taken: set[int] = set()
-        for _, worker in held:
-            if worker.gpus is None:  # a former agent's: it holds some, and nobody knows which
-                return None
-            taken.update(worker.gpus)
-        free = [index for index in self._of_type(shape.gpu_type) if index not in taken]
-        left = _lower(len(self.resources.gpus), self.quotas.gpus) - len(taken)
-        return tuple(free[: shape.gpus]) if shape.gpus <= min(len(free), left) else None
+    def gpus_taken(self, event: GpusTaken) -> None:
+        """Others on this machine hold some GPUs."""
+        self.taken_why = event.why
+        self._taken.update(dict.fromkeys(event.gpus, event.now + TAKEN_SECONDS))
 
-    def _of_type(self, gpu_type: str) -> list[int]:
-        return [i for i, name in enumerate(self.resources.gpus) if gpu_type.lower() in name.lower()]
+    def gpus_granted(self) -> None:
+        """GPUs were had, so it is not only others that anyone waits for."""
+        self.taken_why = ""
+
+    def next_try(self) -> float | None:
+        """Return when a GPU that others held is to be tried again; None: there is none."""
+        return min(self._taken.values(), default=None)
+
+    def try_again(self, now: float) -> bool:
+        """Believe no longer that others hold what has not been tried for a while; tell whether there is any."""
+        due = [gpu for gpu, until in self._taken.items() if until <= now]
+        for gpu in due:
+            del self._taken[gpu]
+        return bool(due)
+
+    def _free_gpus(self, spec: PoolSpec, held: Collection[Held]) -> list[str]:
+        if not spec.shape.gpus:
+            return []
+        ours = {uuid for _, worker in held for uuid in worker.gpus}
+        free = [
+            gpu.uuid for gpu in self._wanted(spec) if gpu.uuid not in ours and gpu.uuid not in self._taken
+        ]
+        left = _lower(len(self.resources.gpus), self.quotas.gpus) - len(ours)
+        return free[: max(0, int(left))]
+
+    def _wanted(self, spec: PoolSpec) -> list[Gpu]:
+        """Return the GPUs that would do: of the type asked for, and among those that the caller may see."""
+        visible = allowed(self.resources.gpus, spec.variables.get(VISIBLE))
+        return [gpu for gpu in visible if spec.shape.gpu_type.lower() in gpu.name.lower()]
 
 
 def _lower(host: float, quota: float | None) -> float:

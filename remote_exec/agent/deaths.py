@@ -9,7 +9,8 @@ from pathlib import Path
 from ..model.job import Cause, DeathCertificate
 from ..wire.protocol import WorkerExited
 from ..worker.guards import TIMED_OUT_EXIT
-from ..worker.joblog import LOG_NAME, LogReader
+from ..worker.joblog import LOG_NAME, LogReader, LogWriter, Stream
+from ..worker.output import from_text
 
 LAST_LINES = 20
 
@@ -62,6 +63,21 @@ def certify(
         oom_evidence=evidence,
         last_lines=_last_lines(exited, log_folder),
     )
+
+
+def keep_rest(exited: WorkerExited, folder: Path, *, limit_bytes: int) -> tuple[str, str]:
+    """Add to its lease's log what a dead worker had printed and nobody had taken in; return it, stdout and stderr."""
+    out, err = exited.rest
+    err = "".join(line for line in err.splitlines(keepends=True) if not _is_machinery(line))
+    texts: tuple[tuple[Stream, str], ...] = (("out", out), ("err", err))
+    if out or err:
+        with contextlib.suppress(OSError):  # a full disk: the client is told all the same
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with LogWriter(folder / LOG_NAME, limit_bytes=limit_bytes) as log:
+                for stream, text in texts:
+                    if text:
+                        log.write(stream, from_text(text), call=exited.begun)
+    return out, err
 
 
 def _last_lines(exited: WorkerExited, folder: Path | None) -> tuple[str, ...]:

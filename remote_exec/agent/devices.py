@@ -25,6 +25,8 @@ from ..model.record import record
 
 LIBRARY_VARIABLE = "REMOTE_EXEC_NVML_LIBRARY"
 LIBRARY = "libnvidia-ml.so.1"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+LOCKS_VARIABLE = "REMOTE_EXEC_AGENT_LOCK_FOLDER"
 
 # NVML's own buffer sizes: NVML_DEVICE_UUID_V2_BUFFER_SIZE, NVML_DEVICE_NAME_V2_BUFFER_SIZE
 _TEXT_BYTES = 96
@@ -153,7 +155,7 @@ def detect(*, environ: Mapping[str, str] | None = None) -> tuple[Gpu, ...]:
             memory_total_bytes=nvml.memory(handle)[0],
         )
 
-    return _allowed(_each(environ, describe), environ.get("CUDA_VISIBLE_DEVICES"))
+    return allowed(_each(environ, describe), environ.get(VISIBLE))
 
 
 def utilisation(*, environ: Mapping[str, str] | None = None) -> tuple[GpuUse, ...]:
@@ -176,10 +178,10 @@ def visible(gpus: Sequence[Gpu]) -> dict[str, str]:
     >>> visible([Gpu(index=1, uuid="GPU-7", name="", memory_total_bytes=0)])
     {'CUDA_VISIBLE_DEVICES': 'GPU-7'}
     """
-    return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus)}
+    return {VISIBLE: ",".join(gpu.uuid for gpu in gpus)}
 
 
-def _allowed(gpus: tuple[Gpu, ...], setting: str | None) -> tuple[Gpu, ...]:
+def allowed(gpus: tuple[Gpu, ...], setting: str | None) -> tuple[Gpu, ...]:
     """Return those that ``CUDA_VISIBLE_DEVICES`` names, by its rules: the first wrong entry ends the list."""
     if setting is None:
         return gpus
@@ -318,6 +320,64 @@ def lease_gpus(
     for descriptor in lease.descriptors:
         os.set_inheritable(descriptor, inheritable)
     return lease
+
+
+def lock_folder(environ: Mapping[str, str]) -> Path:
+    """Return where the lock files of this machine's GPUs are: the same place for all its users.
+
+    Nothing there is removed by age, as it is in ``/tmp`` on many systems; but some let only root write there.
+
+    Args:
+        environ: environment variables; `REMOTE_EXEC_AGENT_LOCK_FOLDER` names another folder, such as one that a
+            container shares with its host.
+    """
+    if named := environ.get(LOCKS_VARIABLE):
+        return Path(named)
+    with contextlib.suppress(OSError):
+        if os.stat("/run/lock").st_mode & 0o1007 == 0o1007:
+            return Path("/run/lock/remote_exec-gpus")
+    return Path("/tmp/remote_exec-gpus")  # noqa: S108 - sticky, and its files are never followed or trusted
+
+
+def holders(gpus: Sequence[Gpu], folder: Path) -> dict[str, str]:
+    """Return those of these GPUs that somebody holds, and whom we take for it, in words."""
+    found: dict[str, str] = {}
+    for gpu in gpus:
+        path = folder / _lock_name(gpu)
+        with contextlib.suppress(OSError):
+            descriptor = _lock(path)
+            if descriptor is None:
+                found[gpu.uuid] = _locker(path)
+            else:
+                os.close(descriptor)
+    return found
+
+
+def held_by(pid: int, folder: Path, *, gpus: Sequence[Gpu]) -> tuple[str, ...]:
+    """Return the UUIDs of the GPUs whose lock a process of ours has open."""
+    open_files: set[str] = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                open_files.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    real = os.path.realpath(folder)
+    return tuple(gpu.uuid for gpu in gpus if os.path.join(real, _lock_name(gpu)) in open_files)
+
+
+def _locker(path: Path) -> str:
+    """Say who took a lock: the agent that did, by its process id, though it may have died since."""
+    found = os.stat(path)
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for line in _read(Path("/proc/locks")).splitlines():
+        fields = line.split()
+        if place in fields and "FLOCK" in fields and "->" not in fields:
+            pid = int(fields[4])
+            with contextlib.suppress(OSError, KeyError):
+                import pwd
+
+                user = pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name
+                return f"user {user} (process {pid})"
+    return "another agent of this machine"
 
 
 def _lock_name(gpu: Gpu) -> str:

@@ -50,8 +50,10 @@ def begin(runtime: str, digest: str, version: str, home: str, sockets: str, pyth
     except BlockingIOError:
         return 0
     for folder in (os.path.dirname(sockets), sockets):
-        _make_private(folder)
-    _make_private(home)
+        make_private(folder)
+    make_private(home)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, os.fsencode(f"{os.getpid()}\n{sockets}\n"), 0)  # for clients with another XDG_RUNTIME_DIR
     spare = _start_spare(runtime, home, sockets, python, set(dropped.split(","))) if python else None
     from .main import main
 
@@ -59,25 +61,50 @@ def begin(runtime: str, digest: str, version: str, home: str, sockets: str, pyth
 
 
 def spawn_fork_server(
-    python: str, runtime: str, path: str, variables: dict[str, str], *, control: int, log: int
+    python: str,
+    runtime: str,
+    path: str,
+    variables: dict[str, str],
+    *,
+    control: int,
+    log: int,
+    held: int | None = None,
 ) -> int:
     """Start a fork server and return its pid.
+
+    Args:
+        python: of its environment.
+        runtime: the folder of the carried runtime.
+        path: where it listens.
+        variables: its environment variables.
+        control: the socket over which it is told what to do; becomes descriptor 3.
+        log: where its output goes.
+        held: the lock that says its environment is in use; becomes descriptor 4, which its workers keep too.
 
     Raises:
         OSError: its Python could not be run.
     """
-    return os.posix_spawn(
-        python,
-        [python, "-c", FORK_SERVER, runtime, path],
-        variables,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, log, 1),
-            (os.POSIX_SPAWN_DUP2, log, 2),
-            (os.POSIX_SPAWN_DUP2, control, 3),
-        ],
-        setsid=sys.platform == "linux",
-    )
+    # a number that is not overwritten before it is used
+    lock = None if held is None else fcntl.fcntl(held, fcntl.F_DUPFD_CLOEXEC, 10)
+    try:
+        return os.posix_spawn(
+            python,
+            [python, "-c", FORK_SERVER, runtime, path],
+            variables,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+                (os.POSIX_SPAWN_DUP2, control, 3),
+                (os.POSIX_SPAWN_OPEN, 4, os.devnull, os.O_RDONLY, 0)
+                if lock is None
+                else (os.POSIX_SPAWN_DUP2, lock, 4),
+            ],
+            setsid=sys.platform == "linux",
+        )
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def add_persistent_cache(variables: dict[str, str], home: str) -> None:
@@ -103,7 +130,7 @@ def _start_spare(runtime: str, home: str, sockets: str, python: str, dropped: se
     return Spare(python, variables, ours, pid, path)
 
 
-def _make_private(folder: str) -> None:
+def make_private(folder: str) -> None:
     """Make a folder that is this user's alone, and see that nobody else could have made it."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
     found = os.lstat(folder)

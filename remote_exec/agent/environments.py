@@ -28,11 +28,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
+from types import MappingProxyType
 
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import RuntimeEnvironmentError
 from ..model.record import record
-from .builders import Order, build, find_conda_python
+from .builders import Order, activate_conda, build
 from .generations import (
     BUILD_LOCK,
     USE_LOCK,
@@ -79,6 +80,21 @@ class EnvironmentInfo:
     sick: str | None
 
 
+def other_minor(spec: EnvironmentSpec, python: str, version: str) -> RuntimeEnvironmentError:
+    """Return the error for an interpreter that is not of the caller's minor version."""
+    if spec.kind is EnvironmentKind.CONDA_NAMED:
+        hint = (
+            f"call from Python {version}, or install the caller's there: conda install python={spec.python}"
+        )
+    else:
+        hint = "the caller's own interpreter was replaced after it started: start it again"
+    return RuntimeEnvironmentError(
+        f"{python} is Python {version}, but the caller runs {spec.python}, and a pickled function runs on its "
+        "own minor version only",
+        hint=hint,
+    )
+
+
 class EnvironmentStore:
     """All environments below one folder.
 
@@ -93,6 +109,10 @@ class EnvironmentStore:
         wheel_blob: digest -> file of a wheel that travelled with the call.
         environ: what the building tools see, the user's index, cache and proxy settings among it; None: this
             process's.
+
+    Attributes:
+        uv: as above; may be set at any time.
+        pythons: interpreters that this host's clients run, to build with where they have the version wanted.
     """
 
     def __init__(
@@ -104,24 +124,21 @@ class EnvironmentStore:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
-        self._uv = uv
+        self.uv = uv
+        self.pythons: Sequence[Path] = ()
         self._wheel_blob = wheel_blob
         self._environ = os.environ if environ is None else environ
-        self._conda_pythons: dict[str, Path] = {}
-
-    def use(self, uv: Path | None) -> None:
-        """Build with this uv from now on."""
-        self._uv = uv
+        self._conda: dict[str, tuple[Path, Mapping[str, str]]] = {}  # by name, as its activation told
 
     # ── finding and building ────────────────────────────────────────────────────────────────────────────────
 
     def lookup(self, spec: EnvironmentSpec) -> Environment | None:
         """Return the environment if it is there and well; never builds, and never waits."""
         if spec.kind is EnvironmentKind.INTERPRETER:
-            return self._foreign(spec, Path(spec.python))
+            return self._foreign(spec, Path(spec.name))
         if spec.kind is EnvironmentKind.CONDA_NAMED:
-            known = self._conda_pythons.get(spec.name)
-            return None if known is None else self._foreign(spec, known)
+            known = self._conda.get(spec.name)
+            return None if known is None else self._foreign(spec, *known)
         mark = read_mark(self._home(spec.digest))
         if mark is None or mark.digest != spec.digest:
             return None
@@ -135,6 +152,8 @@ class EnvironmentStore:
         spec: EnvironmentSpec,
         on_line: Callable[[str], None],
         cancelled: Callable[[], bool] = lambda: False,
+        *,
+        environ: Mapping[str, str] | None = None,
     ) -> Environment:
         """Return the environment, building it unless it is there. Blocks: call it in a thread or process.
 
@@ -142,26 +161,51 @@ class EnvironmentStore:
             spec: what is wanted.
             on_line: told what the tools say, line by line, credentials masked.
             cancelled: asked ten times a second; once true, the tools are stopped.
+            environ: what the tools see for this build, instead of the store's.
 
         Raises:
             RuntimeEnvironmentError: it cannot be built or is not there; `output` has the tool's last lines.
             concurrent.futures.CancelledError: `cancelled` said so.
         """
+        environ = self._environ if environ is None else environ
         if spec.kind is EnvironmentKind.INTERPRETER:
-            return self._required(spec, Path(spec.python))
+            return self._required(spec, Path(spec.name))
         if spec.kind is EnvironmentKind.CONDA_NAMED:
-            python = find_conda_python(spec.name, self._environ)
-            self._conda_pythons[spec.name] = python
-            return self._required(spec, python)
+            python, variables = self._conda[spec.name] = activate_conda(spec.name, environ)
+            return self._required(spec, python, variables)
         if found := self.lookup(spec):
             return found
         home = self._home(spec.digest)
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with building(home, on_line, cancelled):
-            return self.lookup(spec) or self._build_generation(spec, home, on_line, cancelled)
+            return self.lookup(spec) or self._build_generation(spec, home, on_line, cancelled, environ)
+
+    def take(
+        self,
+        spec: EnvironmentSpec,
+        on_line: Callable[[str], None],
+        *,
+        environ: Mapping[str, str] | None = None,
+    ) -> tuple[Environment, int | None]:
+        """Return the environment, built unless it is there, and the descriptor that holds it. Blocks, as `build`.
+
+        Raises:
+            RuntimeEnvironmentError: as `build` and `Environment.hold`.
+        """
+        found = self.build(spec, on_line, environ=environ)
+        try:
+            return found, found.hold()
+        except RuntimeEnvironmentError:  # removed in between
+            found = self.build(spec, on_line, environ=environ)
+            return found, found.hold()
 
     def _build_generation(
-        self, spec: EnvironmentSpec, home: Path, on_line: Callable[[str], None], cancelled: Callable[[], bool]
+        self,
+        spec: EnvironmentSpec,
+        home: Path,
+        on_line: Callable[[str], None],
+        cancelled: Callable[[], bool],
+        environ: Mapping[str, str],
     ) -> Environment:
         previous = read_mark(home)
         if previous and (reason := previous.sick()):
@@ -175,8 +219,9 @@ class EnvironmentStore:
                 Order(
                     spec=spec,
                     folder=generation,
-                    uv=self._uv,
-                    environ=self._environ,
+                    uv=self.uv,
+                    pythons=self.pythons,
+                    environ=environ,
                     wheel_blob=self._wheel_blob,
                     on_line=on_line,
                     cancelled=cancelled,
@@ -196,24 +241,29 @@ class EnvironmentStore:
         wipe_leftovers(home)  # the sick one, unless somebody still runs in it
         return mark.environment
 
-    def _foreign(self, spec: EnvironmentSpec, python: Path) -> Environment | None:
+    def _foreign(
+        self, spec: EnvironmentSpec, python: Path, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> Environment | None:
         found = probe(python)
-        if isinstance(found, str):
+        if isinstance(found, str) or found.version != spec.python:
             return None
-        named = spec.kind is EnvironmentKind.CONDA_NAMED
         return Environment(
             digest=spec.digest,
             python=python,
             version=found.version,
             created_at=time.time(),
-            variables={"CONDA_PREFIX": str(python.parent.parent)} if named else {},
+            variables=dict(variables),
         )
 
-    def _required(self, spec: EnvironmentSpec, python: Path) -> Environment:
-        found = self._foreign(spec, python)
-        if found is None:
-            raise RuntimeEnvironmentError(f"the interpreter asked for is not usable: {probe(python)}")
-        return found
+    def _required(
+        self, spec: EnvironmentSpec, python: Path, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> Environment:
+        if found := self._foreign(spec, python, variables):
+            return found
+        probed = probe(python)
+        if isinstance(probed, str):
+            raise RuntimeEnvironmentError(f"the interpreter asked for is not usable: {probed}")
+        raise other_minor(spec, str(python), probed.version)
 
     def _home(self, digest: str) -> Path:
         return self.folder / digest.rpartition(":")[2][:32]  # 128 bits: shebang lines must stay short

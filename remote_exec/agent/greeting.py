@@ -30,6 +30,7 @@ def greet(agent: Agent, client: Client, hello: protocol.Hello) -> None:
     client.link.send(protocol.Welcome(protocol.PROTOCOL, agent.version, agent.digest, os.getpid(), accepted))
     if accepted:
         _take_settings(agent, hello.settings)
+        agent.provision.use_python(hello.interpreter)
     elif newer:
         _log.info("giving way to version %s%s", hello.version, " when idle" if busy else "")
         agent.superseded = True

@@ -8,12 +8,13 @@ may ask.
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..model.record import record
@@ -87,11 +88,17 @@ def _run(path: Path) -> Interpreter | str:
     return Interpreter(path=path, version=str(version), base_prefix=str(base_prefix))
 
 
-def find(version: str, environ: Mapping[str, str]) -> Interpreter | None:
-    """Return an interpreter of this version ("3.11"), the one that runs this code first, or None."""
+def find(version: str, environ: Mapping[str, str], known: Sequence[Path] = ()) -> Interpreter | None:
+    """Return an interpreter of this version ("3.11"), or None.
+
+    Args:
+        version: the minor.
+        environ: PATH, HOME and the like tell where to look.
+        known: interpreters that may be of this version, to be asked after the one that runs this code.
+    """
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}" and sys.executable:
         return Interpreter(path=Path(sys.executable), version=version, base_prefix=sys.base_prefix)
-    for path in candidates(version, environ):
+    for path in itertools.chain(known, candidates(version, environ)):
         found = probe(path)
         if isinstance(found, Interpreter) and found.version == version:
             return found

@@ -116,7 +116,8 @@ class Job:
             self.certificate = message.certificate
 
     def _granted(self, granted: protocol.LeaseGranted) -> None:
-        self.phases = granted.phases
+        told = self.spec.get("phases", []) if self.attempt == 1 else []
+        self.phases = (*[Phase(name=name, seconds=seconds) for name, seconds in told], *granted.phases)
         self._started_at = time.time()
         self.why = "it runs"
         record = replace(
@@ -137,6 +138,7 @@ class Job:
                 state=JobState.RUNNING,
                 worker_pid=granted.pid,
                 started_at=self._started_at,
+                phases=self.phases,
             )
         )
         self.agent.reactor.in_thread(self._converse, self._ended)
@@ -332,16 +334,23 @@ def finish(agent: Agent, name: str, *, state: JobState, cause: Cause, outcome: O
     future.add_done_callback(lambda _: agent.reactor.call_from_thread(written))
 
 
-def promote(agent: Agent, record: JobRecord) -> None:
+def promote(agent: Agent, record: JobRecord, attempt: AttemptRecord | None) -> None:
     """A call whose client is gone becomes a job."""
     agent.journal.create_job(replace(record, kind="job"), spec_json="{}")
+    if attempt is not None:
+        agent.journal.start_attempt(attempt)
 
 
 def finish_orphan(agent: Agent, message: protocol.OrphanEnded, body: bytes) -> None:
     """Take in the outcome of a call that no client took."""
     record = message.record
     if agent.journal.get(record.name) is None:
-        promote(agent, replace(record, state=JobState.RUNNING, ended_at=None))
+        begun = message.attempt and replace(
+            message.attempt, state=JobState.RUNNING, cause=Cause.NONE, ended_at=None
+        )
+        promote(agent, replace(record, state=JobState.RUNNING, ended_at=None), begun)
+    if message.attempt is not None:
+        agent.journal.end_attempt(message.attempt)
     if message.ok:
         kept = body if len(body) <= INLINE_BYTES else agent.blobs.put(body)
         outcome = Outcome(kind=OutcomeKind.OK, parts=(kept,))

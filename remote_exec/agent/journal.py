@@ -222,8 +222,14 @@ class Journal:
 
         return self._database.submit(apply, durable=True)
 
-    def record_calls(self, records: Sequence[JobRecord]) -> Future[None]:
+    def record_calls(
+        self, records: Sequence[JobRecord], attempts: Sequence[AttemptRecord] = ()
+    ) -> Future[None]:
         """Record calls and arrays that have ended, relaxed; one whose name is known changes nothing.
+
+        Args:
+            records: what is listed.
+            attempts: how those of them that took a while came to run.
 
         Raises:
             ValueError: a record has not ended.
@@ -237,6 +243,7 @@ class Journal:
             ((last_id,),) = connection.execute(_Q["last_id"]).fetchall()
             connection.executemany(_Q["record_call"], rows)
             connection.execute(_Q["count_inserted"], {"last_id": last_id})
+            connection.executemany(_Q["record_attempt"], [attempt_facts(attempt) for attempt in attempts])
 
         return self._database.submit(apply, durable=False, rows=len(rows))
 

@@ -39,3 +39,4 @@ class LeaseEntry:
     pid: int = 0
     stopping: dict[int, Timer] = field(default_factory=dict[int, Timer])
     killed_for: str = ""
+    rest: tuple[str, str] = ("", "")  # what its worker printed last

@@ -11,13 +11,16 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 
 from ..model.layout import Layout
-from .early import Spare
+from .early import Spare, make_private
 from .reactor import Reactor
 from .service import Agent
 
 _log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0  # less than a client's patience
 
 
 def main(runtime: str, digest: str, version: str, spare: Spare | None) -> int:
@@ -30,30 +33,59 @@ def main(runtime: str, digest: str, version: str, spare: Spare | None) -> int:
     )
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    listener = _listen(layout)
     reactor = Reactor()
+    door = _Door(layout, reactor, lambda listener: agent.accept(listener))
+    door.open()
     agent = Agent(layout, reactor, runtime=runtime, digest=digest, version=version, spare=spare)
     signal.signal(signal.SIGTERM, lambda _number, _frame: reactor.call_from_thread(agent.stop))
-    reactor.watch(listener.fileno(), lambda: agent.accept(listener))
     with contextlib.suppress(OSError):
         agent.add_client(socket.socket(fileno=3))
     agent.recover()
     _log.info("agent %s of version %s serves %s", os.getpid(), version, layout.home)
     reactor.run()
     agent.processes.end_spare()
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(layout.agent_socket)
+    door.remove()
     agent.journal.close()
     _log.info("agent %s ends", os.getpid())
     return 0
 
 
-def _listen(layout: Layout) -> socket.socket:
-    path = str(layout.agent_socket)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # stale: its agent would hold the lock
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path)
-    listener.listen(64)
-    listener.setblocking(False)
-    return listener
+class _Door:
+    """The socket that clients connect to; made anew when it is removed, as XDG_RUNTIME_DIR is at a logout."""
+
+    def __init__(self, layout: Layout, reactor: Reactor, on_knock: Callable[[socket.socket], None]) -> None:
+        self._layout, self._reactor, self._on_knock = layout, reactor, on_knock
+        self._listener: socket.socket | None = None
+
+    def open(self) -> None:
+        """Listen, and see to it that the socket stays there.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        path = str(self._layout.agent_socket)
+        self.remove()  # stale: its agent would hold the lock
+        if self._listener is not None:
+            self._reactor.unwatch(self._listener.fileno())
+            self._listener.close()
+        self._listener = listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(path)
+        listener.listen(64)
+        listener.setblocking(False)
+        self._reactor.watch(listener.fileno(), lambda: self._on_knock(listener))
+        self._reactor.after(LOOK_SECONDS, self._look)
+
+    def remove(self) -> None:
+        """Take the socket's name away."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._layout.agent_socket)
+
+    def _look(self) -> None:
+        folder = self._layout.sockets
+        if not os.path.exists(self._layout.agent_socket):
+            with contextlib.suppress(OSError, SystemExit):  # not to be had now: look again
+                make_private(str(folder.parent))
+                make_private(str(folder))
+                self.open()
+                return
+        self._reactor.after(LOOK_SECONDS, self._look)

@@ -1,6 +1,7 @@
 """What can happen to pools (events, in the past tense) and what is then to be done (instructions).
 
-`now` is monotonic time in seconds; `pool` is a pool's key; leases and workers are named by their ids.
+`now` is monotonic time in seconds; `pool` is a pool's key; leases and workers are named by their ids, GPUs by their
+UUIDs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Union
 from ..model.job import DeathCertificate, Phase
 from ..model.pool import PoolSpec
 from ..model.record import record
+from .devices import Gpu
+from .findings import Finding
 
 
 @record
@@ -18,7 +21,7 @@ class Resources:
 
     cpus: float
     memory_bytes: int
-    gpus: tuple[str, ...] = ()  # the name of each
+    gpus: tuple[Gpu, ...] = ()
 
 
 @record
@@ -90,11 +93,11 @@ class EnvironmentFailed:
 
 @record
 class ForkServerStarted:
-    """A fork server spoke; `workers` (id, pid) are those it has from a former agent's time."""
+    """A fork server spoke; `workers` (id, pid, GPUs) are those it has from a former agent's time."""
 
     now: float
     pool: str
-    workers: tuple[tuple[int, int], ...] = ()
+    workers: tuple[tuple[int, int, tuple[str, ...]], ...] = ()
 
 
 @record
@@ -107,12 +110,29 @@ class ForkServerLost:
 
 
 @record
+class ImportStarted:
+    """A fork server has begun to import a module."""
+
+    now: float
+    pool: str
+    module: str
+
+
+@record
 class ModulesPreloaded:
-    """`failed` holds the modules that could not be imported, with the reason."""
+    """A fork server has imported what it could.
+
+    Attributes:
+        failed: the modules that could not be imported, with the reason.
+        hung: those whose import was given up since it took too long.
+        threads: the threads of Python's that the imports have started and left, in words.
+    """
 
     now: float
     pool: str
     failed: dict[str, str]
+    hung: tuple[str, ...] = ()
+    threads: tuple[str, ...] = ()
 
 
 @record
@@ -123,6 +143,17 @@ class WorkerForked:
     pool: str
     worker: int
     pid: int
+
+
+@record
+class GpusTaken:
+    """A worker was not forked: others on this machine hold `gpus`, as `why` says."""
+
+    now: float
+    pool: str
+    worker: int
+    gpus: tuple[str, ...]
+    why: str
 
 
 @record
@@ -189,8 +220,8 @@ class TimePassed:
 
 Event = Union[  # noqa: UP007 - evaluated when imported, on 3.10 too
     LeaseRequested, LeaseWithdrawn, ClientLeft, EnvironmentReady, EnvironmentFailed, ForkServerStarted,
-    ForkServerLost, ModulesPreloaded, WorkerForked, WorkerBecameReady, LeaseReturned, WorkerDeparted, QuotasSet,
-    MemoryRanLow, ReleaseAsked, TimePassed,
+    ForkServerLost, ImportStarted, ModulesPreloaded, WorkerForked, GpusTaken, WorkerBecameReady, LeaseReturned,
+    WorkerDeparted, QuotasSet, MemoryRanLow, ReleaseAsked, TimePassed,
 ]  # fmt: skip
 
 
@@ -216,19 +247,23 @@ class StartForkServer:
 
 @record
 class PreloadModules:
-    """Have the fork server import them; answer with `ModulesPreloaded`."""
+    """Have the fork server import them, each in so many seconds; answer with `ModulesPreloaded`."""
 
     pool: str
     modules: tuple[str, ...]
+    seconds: float
 
 
 @record
 class ForkWorker:
-    """Fork, or start `fresh`; answer with `WorkerForked`, `WorkerBecameReady` or `WorkerDeparted`."""
+    """Fork, or start `fresh`; answer with `WorkerForked`, `WorkerBecameReady` or `WorkerDeparted`.
+
+    Lock the GPUs for it first; where others hold some of them, answer with `GpusTaken`.
+    """
 
     pool: str
     worker: int
-    variables: dict[str, str]
+    gpus: tuple[str, ...]
     fresh: bool
 
 
@@ -265,6 +300,23 @@ class StopForkServer:
     """Have it end; answer with `ForkServerLost`."""
 
     pool: str
+
+
+@record
+class KillForkServer:
+    """End one that does not speak; answer with `ForkServerLost`."""
+
+    pool: str
+    reason: str
+
+
+@record
+class NoteFinding:
+    """Write down what was found out about forking; `lasting`: for the next agents, too."""
+
+    pool: str
+    finding: Finding
+    lasting: bool
 
 
 @record
@@ -306,5 +358,5 @@ class TellLost:
 
 Instruction = Union[  # noqa: UP007 - evaluated when imported, on 3.10 too
     PrepareEnvironment, StartForkServer, PreloadModules, ForkWorker, AttachWorker, StopWorker, KillWorker,
-    StopForkServer, TellWaits, RecallLease, RefuseLease, TellLost,
+    StopForkServer, KillForkServer, NoteFinding, TellWaits, RecallLease, RefuseLease, TellLost,
 ]  # fmt: skip

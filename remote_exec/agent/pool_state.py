@@ -23,6 +23,10 @@ class PoolState(str, Enum):
     STOPPING = "stopping"  # its fork server has been told to end; until then no other may take its place
 
 
+def _no_seconds() -> dict[str, float]:
+    return {}
+
+
 @record(frozen=False)
 class Waiting:
     """A lease that has been asked for and not granted."""
@@ -34,6 +38,21 @@ class Waiting:
     keep_alive_seconds: float
     since: float
     told: str = ""
+    phase: str = "queue"
+    phase_since: float = 0.0
+    passed: dict[str, float] = field(default_factory=_no_seconds)  # phase -> seconds, in order
+
+    def enter(self, phase: str, now: float) -> None:
+        """Wait for something else from now on."""
+        seconds = now - max(self.since, self.phase_since)
+        if seconds > 0.0:
+            self.passed[self.phase] = self.passed.get(self.phase, 0.0) + seconds
+        self.phase, self.phase_since = phase, now
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What it has waited for, each with its time."""
+        return tuple(Phase(name=name, seconds=seconds) for name, seconds in self.passed.items())
 
 
 @record(frozen=False)
@@ -49,7 +68,7 @@ class Worker:
     recalled: bool = False  # its client has been asked for it
     reuses: int = 0
     keep_alive_seconds: float = 0.0
-    gpus: tuple[int, ...] | None = ()  # indexes; None: some that are not known
+    gpus: tuple[str, ...] = ()  # UUIDs
     fresh: bool = False  # started as an interpreter of its own, not forked
     spoke: bool = False  # it has been ready once
 
@@ -77,10 +96,6 @@ def _no_queue() -> deque[Waiting]:
     return deque()
 
 
-def _no_phases() -> list[Phase]:
-    return []
-
-
 @record(frozen=False)
 class Pool:
     """The warm workers that share a key, and who waits for one."""
@@ -95,12 +110,19 @@ class Pool:
     queue: deque[Waiting] = field(default_factory=_no_queue)
     preloaded: frozenset[str] = frozenset()
     preloading: bool = False
+    importing: str = ""  # the module that its fork server imports now
+    importing_since: float = 0.0
+    importing_long: bool = False  # for long enough to be told
+    left_out: frozenset[str] = frozenset()  # modules that its fork server is not to import
     fresh: bool = False  # forks of this pool's fork server are not sound
     losses: int = 0  # fork servers lost since a worker was last ready
     note: str = ""
     empty_since: float = 0.0
     keep_alive_seconds: float = 0.0
-    phases: list[Phase] = field(default_factory=_no_phases)
+
+    def start_afresh(self, reason: str) -> None:
+        """Fork no more: each worker is an interpreter of its own from now on."""
+        self.fresh, self.note = True, f"workers are started afresh: {reason}"
 
     @property
     def unused(self) -> bool:
@@ -116,8 +138,18 @@ class Pool:
         if self.state is not PoolState.READY:
             return "start", "its environment's Python is starting"
         if self.preloading:
-            return "start", "its imports are being loaded"
+            what = (
+                f"{self.importing} is being imported"
+                if self.importing_long
+                else "its imports are being loaded"
+            )
+            return "imports", what
         return None
+
+    @property
+    def leased(self) -> bool:
+        """Whether something runs in it that would be lost with its fork server."""
+        return any(worker.lease or worker.adopted for worker in self.workers.values())
 
     def info(self, now: float) -> PoolInfo:
         """Return what lists show."""

@@ -1,59 +1,62 @@
 """Pools, workers and leases as a pure state machine: `handle(event)` returns instructions; nothing here waits.
 
-Every change of state happens in this file, and each event carries the time. What an instruction's success or
-failure was comes back as another event; one that names a pool or a worker that is gone is passed over. A log of
-events replays to the same instructions.
+Every change of state happens in this file and in `grants`, and each event carries the time. What an instruction's
+success or failure was comes back as another event; one that names a pool or a worker that is gone is passed over. A
+log of events replays to the same instructions.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..model.job import Cause, DeathCertificate, Phase
-from ..model.pool import PoolInfo, PoolSpec, Shape, WorkerState
-from .capacity import Capacity, Held
+from ..model.job import Cause, DeathCertificate
+from ..model.pool import PoolInfo, PoolSpec, WorkerState
+from .capacity import Capacity
+from .deadlines import Deadlines
+from .findings import Finding, Findings
+from .grants import Grants
 from .pool_events import (
     EVERY_CALL,
-    AttachWorker,
     ClientLeft,
     EnvironmentFailed,
     EnvironmentReady,
     Event,
     ForkServerLost,
     ForkServerStarted,
-    ForkWorker,
+    GpusTaken,
+    ImportStarted,
     Instruction,
+    KillForkServer,
     KillWorker,
     LeaseRequested,
     LeaseReturned,
     LeaseWithdrawn,
     MemoryRanLow,
     ModulesPreloaded,
-    PreloadModules,
+    NoteFinding,
     PrepareEnvironment,
     QuotasSet,
-    RecallLease,
     RefuseLease,
     ReleaseAsked,
     Resources,
     StartForkServer,
     StopForkServer,
-    StopWorker,
     TellLost,
-    TellWaits,
     TimePassed,
     WorkerBecameReady,
     WorkerDeparted,
     WorkerForked,
 )
-from .pool_state import UNKNOWN, Pool, PoolState, Waiting, Worker, place
+from .pool_state import UNKNOWN, Pool, PoolState, Waiting, Worker
 
-READY_DEADLINE_SECONDS = 20.0  # a forked child that has not spoken by then is killed, its pool forks no more
 FORK_SERVER_KEEP_SECONDS = 60.0  # beyond the last worker
 FORK_SERVER_STOP_SECONDS = 10.0  # one that was told to end and has not by then is forgotten
-WARM_SECONDS = 0.001  # a lease that waited for less was granted by the event that asked for it
+IMPORT_TOLD_SECONDS = 0.5  # an import that takes longer is named to those who wait
+IMPORT_GRACE_SECONDS = (
+    10.0  # a fork server gives a slow import up by itself; if it has not by then, it is ended
+)
 
 
 class Pools:
@@ -61,6 +64,8 @@ class Pools:
 
     Args:
         resources: what the host has to give.
+        deadlines: how long fork servers and workers may be silent.
+        findings: what former agents have found out about forking.
 
     Example::
 
@@ -69,10 +74,16 @@ class Pools:
             carry_out(instruction)
     """
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(
+        self, resources: Resources, deadlines: Deadlines | None = None, findings: Iterable[Finding] = ()
+    ) -> None:
         self.pools: dict[str, Pool] = {}
+        self._deadlines = deadlines or Deadlines()
         self._capacity = Capacity(resources)
-        self._next_worker = 1
+        self._findings = Findings(findings)
+        self._grants = Grants(
+            self.pools, self._capacity, self._findings, import_seconds=self._deadlines.import_seconds
+        )
         self._handlers: dict[type, Callable[[Any], list[Instruction]]] = {
             LeaseRequested: self._lease_requested,
             LeaseWithdrawn: self._lease_withdrawn,
@@ -81,8 +92,10 @@ class Pools:
             EnvironmentFailed: self._of_pool(self._environment_failed),
             ForkServerStarted: self._of_pool(self._fork_server_started),
             ForkServerLost: self._of_pool(self._fork_server_lost),
+            ImportStarted: self._of_pool(self._import_started),
             ModulesPreloaded: self._of_pool(self._modules_preloaded),
             WorkerForked: self._of_worker(self._worker_forked),
+            GpusTaken: self._of_worker(self._gpus_taken),
             WorkerBecameReady: self._of_worker(self._worker_ready),
             LeaseReturned: self._of_worker(self._lease_returned),
             WorkerDeparted: self._of_worker(self._worker_departed),
@@ -104,18 +117,15 @@ class Pools:
 
     def next_due(self) -> float | None:
         """Return when `TimePassed` should come next, or None."""
-        due: list[float] = []
+        due: list[float | None] = [self._capacity.next_try()]
         for pool in self.pools.values():
             for worker in pool.workers.values():
                 if worker.idle:
                     due.append(worker.since + worker.keep_alive_seconds)
-                elif worker.coming:
-                    due.append(worker.since + READY_DEADLINE_SECONDS)
-            if pool.unused:
-                due.append(pool.empty_since + FORK_SERVER_KEEP_SECONDS)
-            elif pool.state is PoolState.STOPPING:
-                due.append(pool.since + FORK_SERVER_STOP_SECONDS)
-        return min(due, default=None)
+                elif worker.coming and pool.state is PoolState.READY:
+                    due.append(worker.since + self._patience(worker))
+            due.append(self._fork_server_due(pool))
+        return min((when for when in due if when is not None), default=None)
 
     def infos(self, now: float) -> tuple[PoolInfo, ...]:
         """Return what lists show."""
@@ -142,7 +152,7 @@ class Pools:
     # --- leases ---------------------------------------------------------------------------------------------
 
     def _lease_requested(self, event: LeaseRequested) -> list[Instruction]:
-        refusal = self._capacity.refusal(event.lease, event.spec.shape)
+        refusal = self._capacity.refusal(event.lease, event.spec)
         if refusal is not None:
             return [refusal]
         key = event.spec.key
@@ -185,18 +195,17 @@ class Pools:
 
     def _now_idle(self, pool: Pool, worker: Worker, now: float) -> list[Instruction]:
         if worker.adopted:  # no lease fits it, and what it holds may be wanted
-            return [self._stop(pool, worker, now)]
+            return [self._grants.stop(pool, worker, now)]
         worker.state, worker.since = WorkerState.AVAILABLE, now
-        return self._assign(pool, now) + self._assign_all(now)
+        return self._assign(pool, now) + self._grants.assign_all(now)
 
     # --- environments and fork servers ------------------------------------------------------------------------
 
     def _environment_ready(self, pool: Pool, event: EnvironmentReady) -> list[Instruction]:
         if pool.state is not PoolState.BUILDING:
             return []
-        pool.phases.append(Phase(name="environment", seconds=event.now - pool.since))
         pool.state, pool.since, pool.python = PoolState.STARTING, event.now, event.python
-        return [StartForkServer(pool.key, pool.spec, event.python), *self._tell_waits(pool)]
+        return [StartForkServer(pool.key, pool.spec, event.python), *self._grants.tell_waits(pool, event.now)]
 
     def _environment_failed(self, pool: Pool, event: EnvironmentFailed) -> list[Instruction]:
         if pool.state is not PoolState.BUILDING:
@@ -207,15 +216,12 @@ class Pools:
     def _fork_server_started(self, pool: Pool, event: ForkServerStarted) -> list[Instruction]:
         if pool.state not in (PoolState.STARTING, PoolState.ADOPTING):
             return []
-        if pool.state is PoolState.STARTING:
-            pool.phases.append(Phase(name="start", seconds=event.now - pool.since))
         pool.state, pool.since, pool.empty_since = PoolState.READY, event.now, event.now
-        gpus = None if pool.spec.shape.gpus else ()
-        for number, pid in event.workers:
+        for number, pid, gpus in event.workers:
             pool.workers[number] = Worker(
                 number, WorkerState.STARTING, event.now, pid=pid, bundle=UNKNOWN, gpus=gpus
             )
-            self._next_worker = max(self._next_worker, number + 1)
+            self._grants.seen(number)
         return self._assign(pool, event.now)
 
     def _fork_server_lost(self, pool: Pool, event: ForkServerLost) -> list[Instruction]:
@@ -227,37 +233,130 @@ class Pools:
             for worker in pool.workers.values()
             if worker.lease
         ]
+        if pool.preloading:
+            reason = f"the fork server died importing {pool.importing or 'its modules'}: {event.reason}"
+            instructions.append(self._import_failed(pool, reason, lasting=False))
         if pool.state is PoolState.STARTING:
             text = f"the environment's Python could not start a fork server: {event.reason}"
             instructions += _refuse(pool.queue, text)
-        elif pool.losses and pool.state is PoolState.READY:
+        elif pool.losses and pool.state is PoolState.READY and not pool.importing:
             text = f"fork servers of this environment die before a worker is ready: {event.reason}"
             instructions += _refuse(pool.queue, text)
         elif pool.queue:
             instructions += self._renew(pool, event.now)
-        return instructions + self._assign_all(event.now)
+        return instructions + self._grants.assign_all(event.now)
 
     def _renew(self, lost: Pool, now: float) -> list[Instruction]:
         pool = Pool(lost.key, lost.spec, PoolState.BUILDING, now, max_workers=lost.max_workers)
         pool.queue, pool.keep_alive_seconds = lost.queue, lost.keep_alive_seconds
-        pool.fresh, pool.note = lost.fresh, lost.note
+        pool.fresh, pool.note, pool.left_out = lost.fresh, lost.note, lost.left_out
         if lost.state is PoolState.READY:
             pool.losses = 1
-        if lost.preloading:
-            pool.fresh = True
-            pool.note = "workers are started afresh: the fork server died of their imports"
         self.pools[pool.key] = pool
-        return [PrepareEnvironment(pool.key, pool.spec), *self._tell_waits(pool)]
+        return [PrepareEnvironment(pool.key, pool.spec), *self._grants.tell_waits(pool, now)]
+
+    def _kill_fork_server(self, pool: Pool, reason: str, now: float) -> KillForkServer:
+        pool.state, pool.since, pool.preloading = PoolState.STOPPING, now, False
+        return KillForkServer(pool.key, reason)
+
+    def _fork_server_due(self, pool: Pool) -> float | None:
+        """Return when its fork server has been idle, or silent, for too long; None: never, as it is."""
+        if pool.unused:
+            return pool.empty_since + FORK_SERVER_KEEP_SECONDS
+        if pool.state is PoolState.STOPPING:
+            return pool.since + FORK_SERVER_STOP_SECONDS
+        if pool.state is PoolState.STARTING:
+            return pool.since + self._deadlines.start_seconds
+        if pool.state is PoolState.ADOPTING:  # a former agent may have had it import something
+            return pool.since + self._deadlines.start_seconds + self._import_patience
+        if pool.preloading and pool.importing and not pool.importing_long:
+            return pool.importing_since + IMPORT_TOLD_SECONDS
+        if pool.preloading and (pool.queue or not pool.leased):
+            return pool.importing_since + self._import_patience
+        return None
+
+    def _fork_server_overdue(self, pool: Pool, now: float) -> list[Instruction]:
+        """Do what is due when `_fork_server_due` says."""
+        if pool.unused:
+            pool.state, pool.since = PoolState.STOPPING, now
+            return [StopForkServer(pool.key)]
+        if pool.state is PoolState.STOPPING:
+            lost = ForkServerLost(now, pool.key, "it did not end when it was told to")
+            return self._fork_server_lost(pool, lost)
+        if pool.state is PoolState.STARTING:
+            text = f"the environment's Python has not started within {self._deadlines.start_seconds:g} s"
+            refused = self._refuse_all(pool, text)
+            return [*refused, self._kill_fork_server(pool, "it has not started in time", now)]
+        if pool.state is PoolState.ADOPTING:
+            return [self._kill_fork_server(pool, "it does not speak to its new agent", now)]
+        pool.importing_long = True
+        if now - pool.importing_since < self._import_patience:
+            return self._grants.tell_waits(pool, now)
+        what = f"the import of {pool.importing or 'its modules'} hangs"
+        if pool.leased:  # what runs is not ended because somebody else's import hangs
+            return self._refuse_all(pool, f"{what} in the fork server of this environment")
+        reason = f"{what}: it took over {self._deadlines.import_seconds:g} s"
+        return [self._import_failed(pool, reason), self._kill_fork_server(pool, what, now)]
+
+    # --- imports ----------------------------------------------------------------------------------------------
+
+    @property
+    def _import_patience(self) -> float:
+        return self._deadlines.import_seconds + IMPORT_GRACE_SECONDS
+
+    def _import_started(self, pool: Pool, event: ImportStarted) -> list[Instruction]:
+        told, pool.importing_long = pool.importing_long, False
+        pool.importing, pool.importing_since = event.module, event.now
+        return self._grants.tell_waits(pool, event.now) if told else []
 
     def _modules_preloaded(self, pool: Pool, event: ModulesPreloaded) -> list[Instruction]:
-        pool.preloading = False
-        return self._assign(pool, event.now)
+        instructions: list[Instruction] = []
+        pool.preloading, pool.importing, pool.importing_long = False, "", False
+        seconds = f"{self._deadlines.import_seconds:g} s"
+        for name in event.hung:
+            reason = f"the import of {name} was given up after {seconds}"
+            instructions.append(self._found(pool, {name}, reason, forks=True))
+        if event.threads:
+            reason = f"imports started threads, which a fork would lose: {', '.join(event.threads)}"
+            instructions.append(self._found(pool, pool.preloaded, reason, forks=False))
+        return instructions + self._assign(pool, event.now)
+
+    def _import_failed(self, pool: Pool, reason: str, *, lasting: bool = True) -> NoteFinding:
+        """An import was the end of the fork server: the next one leaves it out, or all where it is not known which."""
+        modules = {pool.importing} if pool.importing else pool.preloaded
+        return self._found(pool, modules, reason, forks=bool(pool.importing), lasting=lasting)
+
+    def _found(
+        self, pool: Pool, modules: Iterable[str], reason: str, *, forks: bool, lasting: bool = True
+    ) -> NoteFinding:
+        finding = Finding(
+            environment=pool.spec.environment.digest,
+            modules=tuple(sorted(modules)),
+            forks=forks,
+            reason=reason,
+        )
+        if lasting:
+            self._findings.add(finding)
+        if forks:
+            pool.left_out |= frozenset(finding.modules)
+        else:
+            pool.start_afresh(reason)
+        return NoteFinding(pool.key, finding, lasting)
 
     # --- workers ----------------------------------------------------------------------------------------------
 
     def _worker_forked(self, pool: Pool, worker: Worker, event: WorkerForked) -> list[Instruction]:
         worker.pid = event.pid
+        if worker.gpus and self._capacity.taken_why:
+            self._capacity.gpus_granted()
+            return self._grants.tell_waits(pool, event.now)
         return []
+
+    def _gpus_taken(self, pool: Pool, worker: Worker, event: GpusTaken) -> list[Instruction]:
+        del pool.workers[worker.id]
+        pool.empty_since = event.now
+        self._capacity.gpus_taken(event)
+        return self._grants.assign_all(event.now)
 
     def _worker_ready(self, pool: Pool, worker: Worker, event: WorkerBecameReady) -> list[Instruction]:
         if worker.state is not WorkerState.STARTING:
@@ -280,13 +379,32 @@ class Pools:
             pass
         elif worker.fresh:
             text = f"a worker of this environment does not start: {certificate.message}"
-            instructions += _refuse(pool.queue, text, output="\n".join(certificate.last_lines))
-            pool.queue.clear()
-        else:
-            pool.fresh = True
+            instructions += self._refuse_all(pool, text, output="\n".join(certificate.last_lines))
+        elif not pool.fresh:
             reason = f"a forked one ended before it was ready ({certificate.message})"
-            pool.note = f"workers are started afresh: {reason}"
-        return instructions + self._assign_all(event.now)
+            instructions.append(self._found(pool, pool.preloaded, reason, forks=False, lasting=False))
+        return instructions + self._grants.assign_all(event.now)
+
+    def _patience(self, worker: Worker) -> float:
+        return self._deadlines.start_seconds if worker.fresh else self._deadlines.ready_seconds
+
+    def _worker_silent(self, pool: Pool, worker: Worker, now: float) -> list[Instruction]:
+        """It has not spoken in time; where it has no process either, it is its fork server that hangs."""
+        worker.state, worker.since = WorkerState.TERMINATING, now
+        instructions: list[Instruction] = []
+        if not pool.fresh:
+            reason = f"a forked one was not ready within {self._deadlines.ready_seconds:g} s"
+            instructions.append(self._found(pool, pool.preloaded, reason, forks=False))
+        if worker.pid:
+            return [*instructions, KillWorker(pool.key, worker.id)]
+        if worker.fresh:
+            instructions += self._refuse_all(pool, "the fork server of this environment starts no workers")
+        return [*instructions, self._kill_fork_server(pool, "it does not fork", now)]
+
+    def _refuse_all(self, pool: Pool, text: str, *, output: str = "") -> list[Instruction]:
+        refused = _refuse(pool.queue, text, output=output)
+        pool.queue.clear()
+        return refused
 
     # --- the host -----------------------------------------------------------------------------------------------
 
@@ -296,22 +414,24 @@ class Pools:
         instructions: list[Instruction] = []
         for pool in self.pools.values():
             for waiting in list(pool.queue):
-                refusal = self._capacity.refusal(waiting.lease, pool.spec.shape)
+                refusal = self._capacity.refusal(waiting.lease, pool.spec)
                 if refusal is not None:
                     pool.queue.remove(waiting)
                     instructions.append(refusal)
-        return instructions + self._assign_all(event.now)
+        return instructions + self._grants.assign_all(event.now)
 
     def _memory_ran_low(self, event: MemoryRanLow) -> list[Instruction]:
         """Give up the worker that has been idle for longest."""
-        idle = self._longest_idle(self.pools.values())
-        return [self._stop(*idle[0], event.now)] if idle else []
+        idle = self._grants.longest_idle(self.pools.values())
+        return [self._grants.stop(*idle[0], event.now)] if idle else []
 
     def _release_asked(self, event: ReleaseAsked) -> list[Instruction]:
         instructions: list[Instruction] = []
         for pool in self.pools.values():
             if event.pool in ("", pool.key):
-                instructions += [self._stop(pool, w, event.now) for _, w in self._longest_idle([pool])]
+                instructions += [
+                    self._grants.stop(pool, w, event.now) for _, w in self._grants.longest_idle([pool])
+                ]
                 pool.keep_alive_seconds = 0.0
         return instructions
 
@@ -321,164 +441,18 @@ class Pools:
             for worker in pool.workers.values():
                 age = event.now - worker.since
                 if worker.idle and age >= worker.keep_alive_seconds:
-                    instructions.append(self._stop(pool, worker, event.now))
-                elif worker.coming and age >= READY_DEADLINE_SECONDS:
-                    worker.state, worker.since = WorkerState.TERMINATING, event.now
-                    instructions.append(KillWorker(pool.key, worker.id))
-            if pool.unused and event.now - pool.empty_since >= FORK_SERVER_KEEP_SECONDS:
-                pool.state, pool.since = PoolState.STOPPING, event.now
-                instructions.append(StopForkServer(pool.key))
-            elif pool.state is PoolState.STOPPING and event.now - pool.since >= FORK_SERVER_STOP_SECONDS:
-                lost = ForkServerLost(event.now, pool.key, "it did not end when it was told to")
-                instructions += self._fork_server_lost(pool, lost)
-        return instructions
-
-    # --- decisions --------------------------------------------------------------------------------------------
-
-    def _assign_all(self, now: float) -> list[Instruction]:
-        instructions: list[Instruction] = []
-        for pool in list(self.pools.values()):
-            instructions += self._assign(pool, now)
+                    instructions.append(self._grants.stop(pool, worker, event.now))
+                elif worker.coming and age >= self._patience(worker) and pool.state is PoolState.READY:
+                    instructions += self._worker_silent(pool, worker, event.now)
+            due = self._fork_server_due(pool)
+            if due is not None and event.now >= due:
+                instructions += self._fork_server_overdue(pool, event.now)
+        if self._capacity.try_again(event.now):
+            instructions += self._grants.assign_all(event.now)
         return instructions
 
     def _assign(self, pool: Pool, now: float) -> list[Instruction]:
-        """Give waiting leases to workers that are there; see to it that more come where that is allowed."""
-        if not pool.queue:
-            return []
-        instructions: list[Instruction] = []
-        idle = [worker for worker in pool.workers.values() if worker.idle]
-        if idle:
-            still: deque[Waiting] = deque()
-            for waiting in pool.queue:
-                worker = _fitting(idle, waiting)
-                if worker is None:
-                    still.append(waiting)
-                else:
-                    idle.remove(worker)
-                    instructions.append(_grant(pool, worker, waiting, now))
-            pool.queue = still
-        if pool.queue and pool.state is PoolState.READY:
-            instructions += self._grow(pool, now)
-        return instructions + self._tell_waits(pool)
-
-    def _grow(self, pool: Pool, now: float) -> list[Instruction]:
-        if pool.preloading:
-            return []
-        wanted = [name for waiting in pool.queue for name in waiting.preload if name not in pool.preloaded]
-        if wanted and not pool.fresh:
-            pool.preloading = True
-            pool.preloaded |= frozenset(wanted)
-            return [PreloadModules(pool.key, tuple(dict.fromkeys(wanted)))]
-        instructions: list[Instruction] = []
-        short = len(pool.queue) - sum(1 for worker in pool.workers.values() if worker.coming)
-        while short > 0 and len(pool.workers) < pool.max_workers:
-            gpus = self._capacity.room(pool.spec.shape, self._held())
-            if gpus is None:
-                return instructions + self._make_room(pool.spec.shape, short, now)
-            instructions.append(self._fork(pool, gpus, now))
-            short -= 1
-        # The pool is full: workers that are idle have other local code loaded than anyone here waits for.
-        leaving = sum(1 for worker in pool.workers.values() if worker.state is WorkerState.TERMINATING)
-        stales = self._longest_idle([pool])[: max(0, short - leaving)]
-        for _, stale in stales:
-            instructions.append(self._stop(pool, stale, now))
-        return instructions + _recall([pool], short - leaving - len(stales))
-
-    def _make_room(self, shape: Shape, short: int, now: float) -> list[Instruction]:
-        """Have idle workers of any pool end, longest idle first, if that lets a worker of this shape in.
-
-        Else ask for leases back that hold what it needs.
-        """
-        staying = [held for held in self._held() if held[1].state is not WorkerState.TERMINATING]
-        going: list[tuple[Pool, Worker]] = []
-        for pool, worker in self._longest_idle(self.pools.values()):
-            if self._capacity.room(shape, staying) is not None:
-                break
-            staying.remove((pool.spec.shape, worker))
-            going.append((pool, worker))
-        if self._capacity.room(shape, staying) is None:
-            return _recall([pool for pool in self.pools.values() if pool.spec.shape.vies_with(shape)], short)
-        instructions: list[Instruction] = []
-        for pool, worker in going:
-            held = (pool.spec.shape, worker)
-            if self._capacity.room(shape, [*staying, held]) is None:
-                instructions.append(self._stop(pool, worker, now))
-            else:
-                staying.append(held)  # its going would not help
-        return instructions
-
-    def _fork(self, pool: Pool, gpus: tuple[int, ...], now: float) -> ForkWorker:
-        worker = Worker(self._next_worker, WorkerState.STARTING, now, gpus=gpus, fresh=pool.fresh)
-        self._next_worker += 1
-        pool.workers[worker.id] = worker
-        variables: dict[str, str] = {}
-        if self._capacity.resources.gpus:
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(str(index) for index in gpus)
-        return ForkWorker(pool.key, worker.id, variables, pool.fresh)
-
-    def _stop(self, pool: Pool, worker: Worker, now: float) -> StopWorker:
-        worker.state, worker.since = WorkerState.TERMINATING, now
-        return StopWorker(pool.key, worker.id)
-
-    def _held(self) -> list[Held]:
-        return [(pool.spec.shape, worker) for pool in self.pools.values() for worker in pool.workers.values()]
-
-    def _longest_idle(self, pools: Iterable[Pool]) -> list[tuple[Pool, Worker]]:
-        idle = [(pool, worker) for pool in pools for worker in pool.workers.values() if worker.idle]
-        return sorted(idle, key=lambda row: row[1].since)
-
-    def _tell_waits(self, pool: Pool) -> list[Instruction]:
-        """Say to each lease what it waits for, if that has changed."""
-        common = pool.waits_together()
-        starting = sum(1 for worker in pool.workers.values() if worker.coming)
-        full = len(pool.workers) >= pool.max_workers
-        instructions: list[Instruction] = []
-        for position, waiting in enumerate(pool.queue, 1):
-            if common is not None:
-                phase, why = common
-            elif position <= starting:
-                phase, why = "start", "a worker is starting"
-            elif full:
-                who = f"all {pool.max_workers} workers of its pool are in use"
-                phase, why = "queue", f"{who}; {place(position)}"
-            else:
-                phase, why = "queue", f"the host's cpus, memory or gpus are in use; {place(position)}"
-            if waiting.told != why:
-                waiting.told = why
-                instructions.append(TellWaits(waiting.lease, phase, why))
-        return instructions
-
-
-def _fitting(idle: list[Worker], waiting: Waiting) -> Worker | None:
-    """Return an idle worker that has this very local code loaded, else one that has none."""
-    for bundle in (waiting.bundle, None):
-        for worker in idle:
-            if worker.bundle == bundle:
-                return worker
-    return None
-
-
-def _recall(pools: Collection[Pool], count: int) -> list[Instruction]:
-    """Ask for leases back, longest held first: a client gives one back as soon as nothing of it runs."""
-    asked = sum(1 for pool in pools for worker in pool.workers.values() if worker.lease and worker.recalled)
-    held = [w for pool in pools for w in pool.workers.values() if w.lease and not w.recalled]
-    instructions: list[Instruction] = []
-    for worker in sorted(held, key=lambda worker: worker.since)[: max(0, count - asked)]:
-        worker.recalled = True
-        instructions.append(RecallLease(worker.lease))
-    return instructions
-
-
-def _grant(pool: Pool, worker: Worker, waiting: Waiting, now: float) -> AttachWorker:
-    waited = now - waiting.since
-    cold = sum(phase.seconds for phase in pool.phases)
-    phases = (*pool.phases, Phase(name="queue", seconds=max(0.0, waited - cold)))
-    pool.phases = []
-    worker.state, worker.since, worker.lease = WorkerState.IN_USE, now, waiting.lease
-    worker.recalled = False
-    worker.keep_alive_seconds = waiting.keep_alive_seconds
-    worker.bundle = waiting.bundle or worker.bundle
-    return AttachWorker(pool.key, worker.id, waiting.lease, waiting.bundle, waited < WARM_SECONDS, phases)
+        return self._grants.assign(pool, now)
 
 
 def _refuse(

@@ -20,6 +20,8 @@ from .reactor import Reactor
 
 _log = logging.getLogger(__name__)
 
+REAP_SECONDS = 1.0  # from a fork server's end of stream to its own
+
 
 @record(frozen=False)
 class ForkServerLink:
@@ -57,8 +59,10 @@ class Processes:
         self._spare = spare
         self.fork_servers: dict[str, ForkServerLink] = {}
 
-    def start(self, pool: str, python: str, variables: Mapping[str, str], log: int) -> ForkServerLink:
-        """Start a pool's fork server.
+    def start(
+        self, pool: str, python: str, variables: Mapping[str, str], log: int, held: int | None = None
+    ) -> ForkServerLink:
+        """Start a pool's fork server; `held` is a descriptor that holds its environment.
 
         Raises:
             OSError: its Python could not be run.
@@ -72,7 +76,7 @@ class Processes:
         path = os.path.join(self._sockets, f"f-{pool}")
         try:
             pid = spawn_fork_server(
-                python, self._runtime, path, dict(variables), control=theirs.fileno(), log=log
+                python, self._runtime, path, dict(variables), control=theirs.fileno(), log=log, held=held
             )
         except OSError:
             ours.close()
@@ -117,16 +121,30 @@ class Processes:
         server = self.fork_servers[pool] = ForkServerLink(pool, link, pid, path)
         return server
 
-    def fork(self, pool: str, worker: int, variables: dict[str, str], *, fresh: bool) -> None:
-        """Ask for a worker, whose control stream is made here."""
-        self._send_with_stream(pool, worker, protocol.Fork(worker, variables, fresh))
+    def fork(
+        self, pool: str, worker: int, variables: dict[str, str], *, fresh: bool, devices: tuple[int, ...]
+    ) -> None:
+        """Ask for a worker, whose control stream is made here; `devices` are locks that it is to hold."""
+        message = protocol.Fork(worker, variables, fresh, len(devices))
+        self._send_with_stream(pool, worker, message, devices)
 
     def adopt(self, pool: str, worker: int, pid: int) -> None:
         """Have a worker that is there already talk to this agent."""
         self.fork_servers[pool].pids[worker] = pid
         self._send_with_stream(pool, worker, protocol.Adopt(worker))
 
-    def _send_with_stream(self, pool: str, worker: int, message: object) -> None:
+    def kill(self, pool: str, reason: str) -> None:
+        """End a fork server that does not hear; `on_lost` is told."""
+        server = self.fork_servers.get(pool)
+        if server is None:
+            return
+        _log.warning("the fork server of pool %s is killed: %s", pool, reason)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server.pid, signal.SIGKILL)
+        # a child that hangs in its fork may hold the other end of the link
+        self._reactor.soon(lambda: server.link.end(f"killed, since {reason}"))
+
+    def _send_with_stream(self, pool: str, worker: int, message: object, fds: tuple[int, ...] = ()) -> None:
         server = self.fork_servers.get(pool)
         if server is None:
             return
@@ -137,7 +155,7 @@ class Processes:
             on_message=lambda told, body: self._on_message(pool, worker, told, body),
             on_end=lambda reason: None,  # its fork server tells how it died
         )
-        server.link.send(message, fds=(theirs.fileno(),))
+        server.link.send(message, fds=(theirs.fileno(), *fds))
         theirs.close()
 
     def tell_server(self, pool: str, message: object) -> None:
@@ -171,10 +189,18 @@ class Processes:
         for link in server.workers.values():
             link.close()
         _unlink(server.socket_path)  # one that was killed has left it
-        with contextlib.suppress(ChildProcessError, OSError):
-            _, status = os.waitpid(server.pid, os.WNOHANG)
-            reason = f"exit status {os.waitstatus_to_exitcode(status)}" if status else reason
-        self._on_lost(pool, reason)
+        status = _wait_for(server.pid)
+        if status is None:
+            self._reactor.after(REAP_SECONDS, lambda: _wait_for(server.pid))
+        self._on_lost(pool, f"exit status {os.waitstatus_to_exitcode(status)}" if status else reason)
+
+
+def _wait_for(pid: int) -> int | None:
+    """Collect a process that has ended; None: it has not, or is not our child."""
+    with contextlib.suppress(OSError):
+        found, status = os.waitpid(pid, os.WNOHANG)
+        return status if found else None
+    return None
 
 
 def _unlink(path: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import JobNotFound, RemoteExecError
-from ..model.job import JobRecord, JobState, OutcomeKind
+from ..model.job import AttemptRecord, JobRecord, JobState, OutcomeKind
 from ..wire import protocol
 from ..wire.messages import to_plain
 from ..worker.joblog import LOG_NAME, LogReader
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PIECE = 16 << 20
 FOLLOW_SECONDS = 0.1
+ATTEMPT_BYTES = 1 << 48  # an offset is in the log of attempt `offset // ATTEMPT_BYTES`
 
 Send = Callable[..., None]  # value=..., body=..., more=...
 
@@ -94,6 +95,9 @@ def _jobs(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
             r for r in agent.running.records.values() if r.name.startswith(prefix) and r.name not in known
         ]
         rows = [to_plain(record) for record in sorted(live, key=lambda r: r.created_at, reverse=True)] + rows
+    for row in rows:
+        if row["state"] == "running":
+            row["progress"] = _last_progress(agent, row["name"], row["attempts"])
     return {"jobs": rows, "next": list(page.next) if page.next is not None else None}
 
 
@@ -102,10 +106,16 @@ def _job(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
     job = agent.jobs.get(record.name)
     return {
         "job": to_plain(record),
-        "attempts": [to_plain(attempt) for attempt in agent.journal.attempts(record.name)],
+        "attempts": [to_plain(attempt) for attempt in _attempts(agent, record.name)],
         "why": job.why if job is not None else "",
+        "progress": _last_progress(agent, record.name, record.attempts),
         "spec": _spec(agent, record.name),
     }
+
+
+def _attempts(agent: Agent, name: str) -> Sequence[AttemptRecord]:
+    running = agent.running.attempts.get(name)
+    return agent.journal.attempts(name) or ((running,) if running is not None else ())
 
 
 def _result(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
@@ -145,42 +155,51 @@ def _logs(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
         nonlocal offset
         current = agent.journal.get(record.name) or agent.running.records.get(record.name)
         final = current is None or current.state.final
-        rows, offset = read_log(agent, record.name, offset)
-        last = not follow or final
+        before, (rows, offset) = offset, _read_log(agent, current or record, offset)
+        last = not follow or (final and offset == before)
         if rows or last:
             send({"records": rows, "offset": offset}, more=not last)
         if not last:
-            agent.reactor.after(FOLLOW_SECONDS, turn)
+            agent.reactor.after(FOLLOW_SECONDS if offset == before else 0.0, turn)
 
     turn()
     raise _Later
 
 
-def read_log(agent: Agent, name: str, offset: int) -> tuple[list[Any], int]:
-    """Return a job's log records as ``[time, stream, text]`` from `offset` on, and where to go on."""
-    for folder, call in _log_folders(agent, name):
-        if folder.is_dir():
-            found, after = LogReader(folder / LOG_NAME).read(offset)
-            rows = [[r.time, r.stream, r.data.decode(errors="replace")] for r in found if call in (0, r.call)]
-            return rows, after
+def _read_log(agent: Agent, record: JobRecord, offset: int) -> tuple[list[Any], int]:
+    """Return a job's log from `offset` on, and where to go on; nothing new where that is the same.
+
+    A row is ``[time, stream, text, event]``: a log record's and an event's facts come along, all others have None.
+    The log of a job is that of its attempts, one after the other.
+    """
+    first, position = divmod(offset, ATTEMPT_BYTES)
+    for number, folder, call in _log_folders(agent, record.name, record.attempts):
+        if number >= first:
+            found, after = LogReader(folder / LOG_NAME).read(position if number == first else 0)
+            if found:
+                rows = [[r.time, r.stream, r.text, r.event] for r in found if call in (0, r.call)]
+                return rows, number * ATTEMPT_BYTES + after
     return [], offset
 
 
-def _log_folders(agent: Agent, name: str) -> list[tuple[Path, int]]:
-    """Where the log of a name lies, and which call's records in it are meant (0: all)."""
-    attempts = sorted(agent.layout.jobs.glob(f"{_escaped(name)}.[0-9]*"), reverse=True)
-    folders = [(folder, 0) for folder in attempts]
+def _last_progress(agent: Agent, name: str, attempts: int) -> list[dict[str, Any]]:
+    """Return the bars of a job or call as they stand, or stood at its end."""
+    for _, folder, call in reversed(_log_folders(agent, name, attempts)):
+        event = LogReader(folder / LOG_NAME).last_event(call=call)
+        if event is not None:
+            return list(event.get("progress", ()))
+    return []
+
+
+def _log_folders(agent: Agent, name: str, attempts: int) -> list[tuple[int, Path, int]]:
+    """Where the logs of a name lie: attempt, folder, and which call's records in it are meant (0: all)."""
+    found = [(number, agent.layout.jobs / f"{name}.{number}", 0) for number in range(1, attempts + 1)]
+    found = [row for row in found if row[1].is_dir()]
     _, _, tail = name.rpartition("-")
     lease = name.rpartition("-")[0].rpartition("-")[2]
-    if tail.isdigit() and lease:
-        folders.append((agent.layout.jobs / lease, int(tail)))
-    return folders
-
-
-def _escaped(name: str) -> str:
-    import glob
-
-    return glob.escape(name)
+    if not found and tail.isdecimal() and lease:
+        found.append((0, agent.layout.jobs / lease, int(tail)))
+    return found
 
 
 def _cancel(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..model.job import JobRecord, JobState
+from ..model.job import AttemptRecord, JobRecord, JobState
 from ..wire import protocol
 from . import jobs
 
@@ -18,6 +18,7 @@ class RunningCalls:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self.records: dict[str, JobRecord] = {}
+        self.attempts: dict[str, AttemptRecord] = {}
         self.leases: dict[str, tuple[str, int]] = {}  # name -> lease, number of the call on it
 
     def began(self, message: protocol.CallRunning | protocol.CallOrphaned) -> None:
@@ -27,19 +28,28 @@ class RunningCalls:
             kind="call",
             function=message.function,
             state=JobState.RUNNING,
-            created_at=message.started_at,
+            created_at=message.started_at - sum(phase.seconds for phase in message.phases),
             started_at=message.started_at,
         )
-        self.records[message.name] = record
+        entry = self._agent.leases.get(message.lease)
+        attempt = AttemptRecord(
+            job=message.name,
+            number=1,
+            state=JobState.RUNNING,
+            worker_pid=entry.pid if entry is not None else 0,
+            started_at=message.started_at,
+            phases=message.phases,
+        )
+        self.records[message.name], self.attempts[message.name] = record, attempt
         self.leases[message.name] = (message.lease, message.call)
         if isinstance(message, protocol.CallOrphaned):
-            jobs.promote(self._agent, record)
+            jobs.promote(self._agent, record, attempt)
 
-    def ended(self, records: tuple[JobRecord, ...]) -> None:
+    def ended(self, records: tuple[JobRecord, ...], attempts: tuple[AttemptRecord, ...] = ()) -> None:
         """Calls have ended; their clients have the outcomes."""
         for record in records:
             self.forget(record.name)
-        self._agent.journal.record_calls(records)
+        self._agent.journal.record_calls(records, attempts)
 
     def orphan_ended(self, message: protocol.OrphanEnded, body: bytes) -> None:
         """A call has ended that no client waits for; its outcome is kept."""
@@ -49,6 +59,7 @@ class RunningCalls:
     def forget(self, name: str) -> None:
         """A call does not run any longer."""
         self.records.pop(name, None)
+        self.attempts.pop(name, None)
         self.leases.pop(name, None)
 
     def forget_lease(self, lease: str) -> None:

@@ -14,21 +14,21 @@ import socket
 import time
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..model.environment import EnvironmentKind
-from ..model.errors import RuntimeEnvironmentError
+from ..model.job import Cause, DeathCertificate
 from ..model.layout import Layout
 from ..wire import protocol
 from ..wire.control import peer_uid
-from . import jobs, uploads
+from . import findings, jobs, uploads
 from . import pool_events as events
-from .adoption import adopt, adopted_lease, note_fork_server
+from .adoption import adopt, adopted_lease
 from .bundles import place_of
 from .cache import BlobStore
-from .deaths import certify, oom_kills
-from .early import Spare, add_persistent_cache
+from .deadlines import Deadlines
+from .deaths import certify, keep_rest, oom_kills
+from .early import Spare
+from .forking import FINDINGS_NAME, Forking
 from .greeting import greet
 from .jobs import Job
 from .journal import Journal
@@ -36,6 +36,7 @@ from .leases import Client, LeaseEntry
 from .link import Link, close_fds
 from .pools import Pools
 from .processes import Processes
+from .provision import Provision
 from .reactor import Reactor, Timer
 from .running import RunningCalls
 from .settings import Settings
@@ -51,6 +52,7 @@ HOUSEKEEPING_SECONDS = 3.0  # from the start: the first call goes before
 INTERRUPT_SECONDS = 1.0  # from the interrupt to SIGTERM
 TERMINATE_SECONDS = 0.7  # from SIGTERM to SIGKILL
 LOG_LIMIT_BYTES = 64 << 20
+NEVER_BEGUN = DeathCertificate(cause=Cause.CANCELLED, message="it was cancelled before it had a worker")
 
 
 class Agent:
@@ -74,10 +76,11 @@ class Agent:
         self.started_at = time.time()
         self.host = resources()
         self.pools = Pools(
-            events.Resources(
-                self.host.cpus, self.host.memory_bytes, tuple(gpu.name for gpu in self.host.gpus)
-            )
+            events.Resources(self.host.cpus, self.host.memory_bytes, self.host.gpus),
+            Deadlines.of(os.environ),
+            findings.load(layout.home / FINDINGS_NAME),
         )
+        self.forking = Forking(self)
         self.journal = Journal.open(layout.journal)
         self.blobs = BlobStore(layout.blobs)
         self.clients: dict[int, Client] = {}
@@ -95,23 +98,27 @@ class Agent:
         self.jobs: dict[str, Job] = {}
         self.job_waiters: dict[str, list[Callable[[], None]]] = {}
         self.settings = Settings().told({}, os.environ)
-        self._uv: Path | None = None
         self._next_client = 1
         self._timer: Timer | None = None
         self._idle_timer: Timer | None = None
         self.superseded = False
         self._housekeeps = False
         self._oom_kills = oom_kills()
-        self._log_fd = os.open(layout.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(layout.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.provision = Provision(self, log)
         self._do: dict[type, Callable[[Any], None]] = {
-            events.PrepareEnvironment: self._prepare_environment,
-            events.StartForkServer: self._start_fork_server,
-            events.PreloadModules: lambda i: self.processes.tell_server(i.pool, protocol.Preload(i.modules)),
-            events.ForkWorker: lambda i: self.processes.fork(i.pool, i.worker, i.variables, fresh=i.fresh),
+            events.PrepareEnvironment: self.provision.prepare,
+            events.StartForkServer: self.provision.start,
+            events.PreloadModules: lambda i: self.processes.tell_server(
+                i.pool, protocol.Preload(i.modules, i.seconds)
+            ),
+            events.ForkWorker: self.forking.fork,
             events.AttachWorker: self._attach,
             events.StopWorker: self._stop_worker,
             events.KillWorker: lambda i: self._signal(i.pool, i.worker, signal.SIGKILL),
             events.StopForkServer: lambda i: self.processes.tell_server(i.pool, protocol.StopForkServer()),
+            events.KillForkServer: lambda i: self.processes.kill(i.pool, i.reason),
+            events.NoteFinding: self.forking.note,
             events.TellWaits: lambda i: self._tell_lease(
                 i.lease, protocol.LeaseWaits(i.lease, i.phase, i.why)
             ),
@@ -196,53 +203,6 @@ class Agent:
 
     # --- instructions -----------------------------------------------------------------------------------------
 
-    def _prepare_environment(self, instruction: events.PrepareEnvironment) -> None:
-        spec, pool = instruction.spec.environment, instruction.pool
-        if spec.kind is EnvironmentKind.INTERPRETER and os.access(spec.python, os.X_OK):
-            self.reactor.soon(
-                lambda: self.happen(events.EnvironmentReady(time.monotonic(), pool, spec.python))
-            )
-            return
-        self.environments.use(self._uv)
-        store = self.environments
-
-        def tell(line: str) -> None:
-            self.reactor.call_from_thread(lambda: self._tell_pool(pool, line))
-
-        def done(found: Any, error: BaseException | None) -> None:
-            now = time.monotonic()
-            if error is None:
-                self.happen(events.EnvironmentReady(now, pool, str(found.python)))
-            elif isinstance(error, RuntimeEnvironmentError):
-                self.happen(
-                    events.EnvironmentFailed(
-                        now, pool, type(error).__name__, error.message, error.output, error.hint
-                    )
-                )
-            else:
-                _log.error("building an environment failed", exc_info=error)
-                self.happen(events.EnvironmentFailed(now, pool, "RuntimeEnvironmentError", str(error)))
-
-        self.reactor.in_thread(lambda: store.build(spec, tell), done)
-
-    def _tell_pool(self, pool: str, line: str) -> None:
-        state = self.pools.pools.get(pool)
-        for waiting in state.queue if state is not None else ():
-            self._tell_lease(waiting.lease, protocol.LeaseWaits(waiting.lease, "environment", line))
-
-    def _start_fork_server(self, instruction: events.StartForkServer) -> None:
-        spec = instruction.spec
-        variables = {**os.environ, **spec.variables} if spec.inherit else dict(spec.variables)
-        add_persistent_cache(variables, str(self.layout.home))
-        try:
-            server = self.processes.start(instruction.pool, instruction.python, variables, self._log_fd)
-            note_fork_server(self, server, spec, instruction.python)
-        except OSError as error:
-            reason = str(error)
-            self.reactor.soon(
-                lambda: self.happen(events.ForkServerLost(time.monotonic(), instruction.pool, reason))
-            )
-
     def _attach(self, instruction: events.AttachWorker) -> None:
         entry = self.leases.get(instruction.lease)
         if entry is None:
@@ -257,6 +217,7 @@ class Agent:
             entry.request.log_limit_bytes or LOG_LIMIT_BYTES,
             len(entry.fds),
             job="" if entry.client is not None else entry.id.rpartition(".")[0],
+            phases=instruction.phases,
         )
         self.processes.tell_worker(instruction.pool, instruction.worker, attach, tuple(entry.fds))
         close_fds(entry.fds)
@@ -296,7 +257,9 @@ class Agent:
             return
         self._tell_lease(
             entry.id,
-            protocol.WorkerLost(entry.id, instruction.begun, instruction.item, instruction.certificate),
+            protocol.WorkerLost(
+                entry.id, instruction.begun, instruction.item, instruction.certificate, entry.rest
+            ),
         )
         self.running.forget_lease(entry.id)
         self._forget_lease(entry)
@@ -385,7 +348,7 @@ class Agent:
             close_fds(fds)  # ids are unique: whoever repeats one is not our client
             return
         if request.uv:
-            self._uv = Path(request.uv)
+            self.provision.uv = request.uv
         self.leases[request.lease] = LeaseEntry(request.lease, client, fds, request, on_event)
         self.happen(
             events.LeaseRequested(
@@ -403,7 +366,11 @@ class Agent:
     def cancel(self, lease: str, call: int, reason: str = "cancelled") -> None:
         """Stop a call: interrupt now, terminate when it does not heed, kill when it does not heed that."""
         entry = self.leases.get(lease)
-        if entry is None or not entry.worker or call in entry.stopping:
+        if entry is None or call in entry.stopping:
+            return
+        if not entry.worker:
+            self._tell_lease(lease, protocol.WorkerLost(lease, 0, 0, NEVER_BEGUN))
+            self.drop_waiting(lease)
             return
         self.processes.tell_worker(entry.pool, entry.worker, protocol.Interrupt(lease, call, reason))
 
@@ -429,11 +396,11 @@ class Agent:
         now = time.monotonic()
         match message:
             case protocol.ForkServerReady():
-                self._fork_server_ready(pool, message)
+                self.forking.fork_server_ready(pool, message)
+            case protocol.ImportStarted():
+                self.happen(events.ImportStarted(now, pool, message.module))
             case protocol.Preloaded():
-                for name, reason in message.failed.items():
-                    _log.info("pool %s: preloading %s failed: %s", pool, name, reason)
-                self.happen(events.ModulesPreloaded(now, pool, message.failed))
+                self.forking.preloaded(pool, message)
             case protocol.Forked():
                 server = self.processes.fork_servers[pool]
                 server.pids[message.worker] = message.pid
@@ -449,7 +416,7 @@ class Agent:
             case protocol.CallRunning() | protocol.CallOrphaned():
                 self.running.began(message)
             case protocol.CallsEnded():
-                self.running.ended(message.records)
+                self.running.ended(message.records, message.attempts)
             case protocol.OrphanEnded():
                 self.running.orphan_ended(message, body)
             case protocol.CallStopped():
@@ -464,11 +431,6 @@ class Agent:
     def _fork_server_lost(self, pool: str, reason: str) -> None:
         self.journal.remove_fork_server(pool)
         self.happen(events.ForkServerLost(time.monotonic(), pool, reason))
-
-    def _fork_server_ready(self, pool: str, message: protocol.ForkServerReady) -> None:
-        self.happen(events.ForkServerStarted(time.monotonic(), pool, message.workers))
-        for worker, pid in message.workers:
-            self.processes.adopt(pool, worker, pid)
 
     def _lease_ended(self, pool: str, worker: int, lease: str) -> None:
         entry = self.leases.get(lease)
@@ -492,6 +454,9 @@ class Agent:
             _log.info("worker %d of pool %s ended: %s", message.worker, pool, certificate.message)
         self.processes.forget_worker(pool, message.worker)
         own = entry is not None and message.lease == entry.id
+        if entry is not None and own:
+            limit = entry.request.log_limit_bytes or LOG_LIMIT_BYTES
+            entry.rest = keep_rest(message, self.layout.jobs / entry.id, limit_bytes=limit)
         self.happen(
             events.WorkerDeparted(
                 time.monotonic(),

@@ -27,19 +27,36 @@ def connect(layout: Layout) -> socket.socket | None:
     Raises:
         HostUnavailable: something of another user listens there.
     """
+    sock = _connect(layout.agent_socket)
+    if sock is None and (noted := _noted_socket(layout)) is not None:
+        sock = _connect(noted)
+    return sock
+
+
+def _connect(path: Path) -> socket.socket | None:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.connect(str(layout.agent_socket))
+        sock.connect(str(path))
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
         return None
     if peer_uid(sock) != os.getuid():
         sock.close()
         raise HostUnavailable(
-            f"what listens at {layout.agent_socket} belongs to another user",
+            f"what listens at {path} belongs to another user",
             hint="set REMOTE_EXEC_HOME or XDG_RUNTIME_DIR to a directory of your own",
         )
     return sock
+
+
+def _noted_socket(layout: Layout) -> Path | None:
+    """Where the agent says that it listens, if elsewhere: who started it may have another XDG_RUNTIME_DIR."""
+    try:
+        _, folder, *_ = layout.agent_lock.read_text().splitlines()
+    except (OSError, ValueError):
+        return None
+    noted = Path(folder, layout.agent_socket.name)
+    return noted if noted != layout.agent_socket else None
 
 
 def launch(layout: Layout, runtime: Path, *, version: str, variables: Mapping[str, str]) -> socket.socket:
@@ -66,7 +83,8 @@ def launch(layout: Layout, runtime: Path, *, version: str, variables: Mapping[st
         os.posix_spawn(
             python,
             [python, "-I", "-S", "-c", BOOT, *told],
-            dict(os.environ),
+            # which GPUs are seen is each caller's to say, and what it says its own calls bring along
+            {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, log, 1),

@@ -22,8 +22,9 @@ from pathlib import Path
 from ..model.bundle import Bundle, BundleFile
 from ..model.errors import ConfigurationError, SizeLimitExceeded
 from ..model.record import record
+from ..options.file_filter import CustomFileFilter
 from .distributions import metadata_files
-from .filters import IGNORED_BY, CustomFileFilter, FileFilter
+from .filters import IGNORED_BY, FileFilter
 from .index import FileEntry, Index, Stamp, open_index, stamp_of
 from .locate import Module, Origin, origin_of_path
 from .modules import Reach
@@ -39,6 +40,8 @@ class Capture:
     """A bundle, where its files lie, and what stayed at home."""
 
     bundle: Bundle
+    # absolute folder at home that each import root stands for
+    origins: tuple[str, ...] = ()
     # absolute path, reason
     left_out: tuple[tuple[str, str], ...] = ()
     _parts: tuple[Part, ...] = field(default=(), repr=False)
@@ -57,6 +60,14 @@ class Capture:
             found.update((entry.digest, f"{part.folder}/{name}") for name, entry in part.files.items())
         found.pop("", None)
         return found
+
+    def home_of(self, path: str) -> str | None:
+        """The absolute path of a file with the content that the bundle has under a path; ``None``: there is none."""
+        return self.sources.get(self._digests.get(path, ""))
+
+    @cached_property
+    def _digests(self) -> Mapping[str, str]:
+        return {file.path: file.digest for file in self.bundle.files}
 
     def is_current(self) -> bool:
         """Whether nothing has changed since, by the stats of all files and folders (some microseconds each).
@@ -303,10 +314,10 @@ class _Plan:
         bundle = Bundle(
             files=tuple(rows),
             import_roots=tuple(self._prefixes[root] or "." for root in roots) or (".",),
-            origins=tuple(roots),
         )
         return Capture(
             bundle=bundle,
+            origins=tuple(roots),
             left_out=tuple(sorted(self._left_out.items())),
             _parts=tuple(parts),
             _singles=tuple(singles.values()),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import re
-import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import field
@@ -25,6 +25,7 @@ from ..errors import ConfigurationError, RuntimeEnvironmentError
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.record import record
 from .installed import closure, pin, providers
+from .own_environment import installed_in, own_environment
 from .requirements import Requirements, named, wrong
 
 Dependencies = str | Path | Sequence[str | Path] | None
@@ -46,10 +47,12 @@ class ResolvedDependencies:
     Attributes:
         spec: the environment.
         wheel_files: blob digest -> file, for each wheel of the spec.
+        read: the files that it was made from, some of which may not be there: when one changes, so may the spec.
     """
 
     spec: EnvironmentSpec
     wheel_files: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    read: tuple[Path, ...] = ()
 
 
 def resolve_dependencies(
@@ -94,23 +97,23 @@ def resolve(
         ('six>=1.16',)
     """
     if dependencies is None and here:
-        return ResolvedDependencies(
-            spec=EnvironmentSpec(kind=EnvironmentKind.INTERPRETER, python=sys.executable)
-        )
+        return ResolvedDependencies(spec=own_environment())
     gathered = Requirements(here=here)
     if dependencies is None or dependencies == AUTO_CAPTURE:
         _add_pins(gathered, third_party)
     elif isinstance(dependencies, (str, Path)):
         path = _existing(dependencies, base_folder)
         if spec := _from_path(path, gathered, python):
-            return ResolvedDependencies(spec=spec)
+            return ResolvedDependencies(spec=spec, read=tuple(gathered.read))
     else:
         _add_items(gathered, dependencies, base_folder)
     return _from_requirements(gathered, python)
 
 
-def conda_environment(name: str, *, python: str) -> EnvironmentSpec:
-    """Return the spec for `job_conda_env`: a conda environment of the host, by name or by prefix.
+def conda_environment(name: str, *, python: str) -> ResolvedDependencies:
+    """Return what `job_conda_env` means: a conda environment of the host, by name or by prefix.
+
+    Where it is seen from here, what is installed in it is part of its identity.
 
     Raises:
         ConfigurationError: the name is empty or not a string.
@@ -120,7 +123,11 @@ def conda_environment(name: str, *, python: str) -> EnvironmentSpec:
             f"job_conda_env: {name!r} is not the name or the prefix of a conda environment",
             option="job_conda_env",
         )
-    return EnvironmentSpec(kind=EnvironmentKind.CONDA_NAMED, python=python, name=name)
+    prefix = _conda_prefix(name)
+    folders = (prefix / "conda-meta", prefix / "lib" / f"python{python}" / "site-packages") if prefix else ()
+    installed = installed_in(map(str, folders)) if folders else ""
+    spec = EnvironmentSpec(kind=EnvironmentKind.CONDA_NAMED, python=python, name=name, installed=installed)
+    return ResolvedDependencies(spec=spec, read=folders)
 
 
 def missing_requirements(spec: EnvironmentSpec, third_party: Mapping[str, Set[str]]) -> list[str]:
@@ -148,12 +155,14 @@ def missing_requirements(spec: EnvironmentSpec, third_party: Mapping[str, Set[st
 
 def _from_path(path: Path, gathered: Requirements, python: str) -> EnvironmentSpec | None:
     """Add what the file asks for, or return the spec that it is."""
+    gathered.read.append(path)
     if path.is_dir() or path.name == "uv.lock":
         folder = path if path.is_dir() else path.parent
         path = folder / "pyproject.toml"
         if not path.is_file():
             raise wrong(f"there is no pyproject.toml in {folder}")
     if path.name == "pyproject.toml":
+        gathered.read += [path, path.parent / "uv.lock", path.parent / "uv.toml"]
         if (path.parent / "uv.lock").is_file():
             return _from_lock(path.parent, python)
         _add_pyproject(gathered, path, python)
@@ -234,7 +243,9 @@ def _from_requirements(gathered: Requirements, python: str) -> ResolvedDependenc
         constraints=tuple(gathered.constraints),
         wheels=tuple(wheels),
     )
-    return ResolvedDependencies(spec=spec, wheel_files=files)
+    return ResolvedDependencies(
+        spec=spec, wheel_files=files, read=(*gathered.read, *gathered.wheels.values())
+    )
 
 
 # ── pyproject.toml, uv.lock, scripts ────────────────────────────────────────────────────────────────────────
@@ -391,6 +402,17 @@ def _from_conda_file(path: Path, python: str) -> EnvironmentSpec:
     kept = {key: value for key, value in content.items() if key not in ("name", "prefix")}
     text = cast("Callable[..., str]", yaml.safe_dump)(kept, sort_keys=False, allow_unicode=True)
     return EnvironmentSpec(kind=EnvironmentKind.CONDA, python=python, files=(("environment.yml", text),))
+
+
+def _conda_prefix(name: str) -> Path | None:
+    """Return where an environment lies, if conda has written that down where it does by default."""
+    if os.sep in name:
+        return Path(name).expanduser()
+    try:
+        known = Path("~/.conda/environments.txt").expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, RuntimeError):
+        return None
+    return next((Path(line) for line in known if os.path.basename(line.strip()) == name), None)
 
 
 def _as_specifier(version: str) -> str:

@@ -3,18 +3,17 @@
 Ignore files are read as git reads them (nested files, negation, anchoring, ``.git/info/exclude``; not the
 user's global excludes file, so that the same tree gives the same bundle on any machine). The rules are asked
 about each entry of a folder that is itself kept, from the top down; patterns need not know about parents,
-which is where matching whole paths goes wrong: pathspec's GitIgnoreSpec, asked so, disagrees with git on
-``keep/*`` beside ``!keep``. Pure but for reading the ignore files.
+which is where matching whole paths goes wrong. The patterns are translated here: with pathspec 1.1 doing it,
+asked in the same way, 10 of the tests' 40 random trees came out other than git has them, and its import took
+longer than to look through a thousand files. Pure but for reading the ignore files.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import field
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from ..model.record import record
@@ -34,27 +33,6 @@ _ENV_TEMPLATES = (".example", ".sample", ".template", ".dist")
 ENVIRONMENT_MARKERS = frozenset({"pyvenv.cfg", "conda-meta"})
 IGNORED_BY = "ignored by "
 SECRET = "looks like secrets"  # noqa: S105
-
-
-@record(kw_only=True)
-class CustomFileFilter:
-    """Names to leave out of the working directory: shell patterns for the names of files and folders.
-
-    Args:
-        ignore_name_patterns: shell patterns such as ``"*.csv"``.
-        workdir: the folder to take instead of the current one.
-
-    Example:
-        >>> CustomFileFilter(ignore_name_patterns=["data", "*.csv"])("/project", ["a.py", "b.csv", "data"])
-        {'b.csv', 'data'}
-    """
-
-    ignore_name_patterns: Sequence[str] = ()
-    workdir: str | os.PathLike[str] = field(default_factory=os.getcwd)
-
-    def __call__(self, folder: str, names: list[str]) -> set[str]:
-        """The ignored ones among `names`, as ``shutil.copytree`` asks it."""
-        return {name for pattern in self.ignore_name_patterns for name in fnmatch.filter(names, pattern)}
 
 
 FileFilter = Callable[[str, list[str]], Iterable[str]]

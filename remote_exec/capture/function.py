@@ -6,7 +6,9 @@ import hashlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from .modules import Reach
 
 
+Watch = Callable[[str, str], AbstractContextManager[object]]
+
+
 @record
 class Captured:
     """What travels for a function."""
@@ -31,6 +36,7 @@ class Captured:
     digest: str  # of the pickle: equal bytes need not be sent again
     reach: Reach
     local_code: Capture
+    seconds: float = 0.0  # how long capturing it took
 
     @property
     def preload(self) -> tuple[str, ...]:
@@ -46,17 +52,32 @@ class FunctionCapture:
         name: what its calls are called.
         options: `include_local_workdir`, `custom_file_filter` and `bundle_size_limit` are read.
         modules: dotted names of further modules that are needed, such as those of the arguments' classes.
+        watch: enters a phase of a function, by both names: capturing may take long.
     """
 
     def __init__(
-        self, function: Callable[..., Any], *, name: str, options: Options, modules: Iterable[str] = ()
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        options: Options,
+        modules: Iterable[str] = (),
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch
         self._function = function
-        self._modules = modules
+        self._modules = frozenset(modules)
+        self._wants_more = False
         self._name = name
         self._options = options
         self._last: Captured | None = None
         self._snapshot: Snapshot | None = None
+
+    def need(self, modules: frozenset[str]) -> None:
+        """Have further modules travel too, or be there; harmless when they do already."""
+        if not modules <= self._modules:
+            self._modules |= modules
+            self._wants_more |= self._last is None or not modules <= self._last.reach.names
 
     def current(self) -> Captured:
         """Return the function as it is now; the very same object while nothing has changed.
@@ -70,32 +91,42 @@ class FunctionCapture:
             last is not None
             and snapshot is not None
             and not snapshot.mutable
+            and not self._wants_more
             and snapshot.is_current()
             and last.local_code.is_current()
         ):
             return last
-        return self._capture()
+        if self._watch is None:
+            return self._capture()
+        with self._watch("capture", self._name):
+            return self._capture()
 
     def _capture(self) -> Captured:
         from .freshness import Snapshot
         from .modules import reach
+        from .named import needed_modules
 
+        started = time.monotonic()
         snapshot = Snapshot.of(self._function)
         last = self._last
-        pickled = pickling.dump(self._function, name=self._name)
+        named = pickling.Named()
+        pickled = pickling.dump(self._function, name=self._name, named=named)
         digest = _digest(pickled)
-        fresh = last is None or self._snapshot is None or not self._snapshot.is_current()
-        self._snapshot = snapshot
+        fresh = (
+            last is None or self._snapshot is None or self._wants_more or not self._snapshot.is_current()
+        )
+        self._snapshot, self._wants_more = snapshot, False
         if last is not None and not fresh and last.local_code.is_current():
             if digest == last.digest:
                 return last
-            self._last = Captured(self._name, pickled, digest, last.reach, last.local_code)
+            took = time.monotonic() - started
+            self._last = Captured(self._name, pickled, digest, last.reach, last.local_code, took)
             return self._last
-        found = reach(self._function, modules=self._modules)
+        found = reach(self._function, modules=self._modules | needed_modules(named))
         code = self._bundle(found)
         if last is not None and digest == last.digest and code.bundle.digest == last.local_code.bundle.digest:
             pickled = last.pickled
-        self._last = Captured(self._name, pickled, digest, found, code)
+        self._last = Captured(self._name, pickled, digest, found, code, time.monotonic() - started)
         return self._last
 
     def _bundle(self, found: Reach) -> Capture:
@@ -113,9 +144,14 @@ class FunctionCapture:
         return bundle_modules(found, cache_dir=cache, limit_bytes=options.bundle_size_limit)
 
 
-def log_level() -> int:
-    """Return the level at which this process's root logger stands."""
-    return logging.getLogger().level
+def log_levels() -> dict[str, int]:
+    """Return the levels at which this process's loggers stand, where they have one of their own; "" is the root."""
+    root = logging.getLogger()
+    levels = {"": root.level}
+    for name, logger in list(root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and logger.level:
+            levels[name] = logger.level
+    return levels
 
 
 def source_paths(sources: Mapping[str, str]) -> dict[str, Path]:

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -47,6 +48,11 @@ class Reach:
     third_party: Mapping[str, frozenset[str]]
     # dotted name that resolves to nothing here -> who names it; guarded imports are not among them
     missing: Mapping[str, str]
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The dotted names of all local modules, and of the installed ones and their top levels."""
+        return frozenset(self.local).union(self.third_party, *self.third_party.values())
 
     @property
     def packages(self) -> tuple[Module, ...]:

@@ -1,60 +1,63 @@
-"""Which of the user's own modules a pickle names: an argument's class must be importable where it is unpickled.
+"""Which modules a call's arguments need: an argument's class must be importable where it is unpickled.
 
-What a function reaches is found by walking it (see ``modules``); the arguments of a call are found here, in the
-bytes that they became, since that costs microseconds where no such module is loaded or named. Names that the user's
-data holds by chance only make more travel than is needed. Owns the list of local modules that are loaded, by process.
+What a function reaches is found by walking it (see ``modules``). What the arguments of a call name is noted while they
+are pickled, which costs nothing where they name nothing; here it becomes the modules that must travel, or be installed.
+Owns what is known of each module and of the code sent by value, by process.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable
+import weakref
+from types import CodeType, FunctionType
 
+from ..serial.pickling import Named
 from .by_value import MAIN_MODULES
 from .locate import Locator, Origin
+from .modules import reach
 
 _NOTHING: frozenset[str] = frozenset()
 
-
-class LoadedModules:
-    """The user's own modules that this process has imported, by top-level name."""
-
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-        self._local: set[str] = set()
-        self._size = 0
-        self._pattern: re.Pattern[bytes] | None = None
-
-    def named_in(self, stream: Iterable[bytes | bytearray]) -> frozenset[str]:
-        """Return the dotted names of local modules that a pickle names.
-
-        Args:
-            stream: the pickle's parts, without its out-of-band buffers.
-        """
-        if len(sys.modules) != self._size:
-            self._refresh()
-        if self._pattern is None:
-            return _NOTHING
-        found: set[str] = set()
-        for part in stream:
-            for match in self._pattern.finditer(part):
-                if match[1][0] == len(match[2]):
-                    found.add(match[2].decode())
-        return frozenset(found) if found else _NOTHING
-
-    def _refresh(self) -> None:
-        self._size = len(sys.modules)
-        tops = {name for name in list(sys.modules) if "." not in name}
-        locator = Locator()
-        new = tops - self._known - MAIN_MODULES - sys.stdlib_module_names
-        self._known |= tops
-        local = {name for name in new if locator.locate(name).origin is Origin.LOCAL}
-        if local:
-            self._local |= local
-            names = b"|".join(re.escape(name.encode()) for name in sorted(self._local))
-            # a short text as pickle writes it: an opcode, the length, the text
-            self._pattern = re.compile(rb"\x8c([\s\S])((?:%b)(?:\.[\w.]+)?)" % names)
+_of_module: dict[str, frozenset[str]] = {}
+_of_code: weakref.WeakKeyDictionary[CodeType, frozenset[str]] = weakref.WeakKeyDictionary()
 
 
-loaded_modules = LoadedModules()
+def needed_modules(named: Named) -> frozenset[str]:
+    """Return the dotted names of the modules, the user's own and installed ones, without which a pickle is of no use.
+
+    An installed package stands for its parts: they come with it.
+    """
+    if not named:
+        return _NOTHING
+    found: set[str] = set()
+    for name in named.modules:
+        known = _of_module.get(name)
+        found |= known if known is not None else _look_up(name)
+    for function in named.functions:
+        found |= _imported_by(function)
+    return frozenset(found) if found else _NOTHING
+
+
+def _look_up(name: str) -> frozenset[str]:
+    needed = _NOTHING
+    if name not in MAIN_MODULES:
+        origin = Locator().locate(name).origin
+        if origin is Origin.LOCAL:
+            needed = frozenset((name,))
+        elif origin is Origin.THIRD_PARTY:
+            top = name.partition(".")[0]
+            whole = getattr(sys.modules.get(top), "__file__", None) is not None  # no namespace of many packages
+            needed = frozenset((top if whole else name,))
+        elif origin is Origin.MISSING:
+            return needed  # it may come to be
+    _of_module[name] = needed
+    return needed
+
+
+def _imported_by(function: FunctionType) -> frozenset[str]:
+    """What a function that travels by value imports when it runs. What else it names was named when it was pickled."""
+    needed = _of_code.get(function.__code__)
+    if needed is None:
+        names = reach(function).names
+        needed = _of_code[function.__code__] = frozenset().union(*map(_look_up, names))
+    return needed

@@ -46,18 +46,21 @@ class Requirements:
         lines: requirement lines and options.
         constraints: lines that bound versions only.
         wheels: the wheels to send, by file name.
+        read: the files that all this was read from.
     """
 
     here: bool
     lines: list[str] = field(default_factory=list[str])
     constraints: list[str] = field(default_factory=list[str])
     wheels: dict[str, Path] = field(default_factory=dict[str, Path])
+    read: list[Path] = field(default_factory=list[Path])
 
     def add_file(self, path: Path, *, constraints: bool = False, seen: frozenset[Path] = frozenset()) -> None:
         """Add all lines of a requirements file, those of the files that it names too."""
         path = path.resolve()
         if path in seen:
             return  # pip, too, reads a file that names itself once
+        self.read.append(path)
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:

@@ -6,46 +6,63 @@ from typing import Any
 
 import click
 
-from .host import ask, layout
-from .show import json_option, note, print_json, print_table, size
+from .entries import KINDS
+from .host import ask, layout, running
+from .show import json_option, moment, note, print_json, print_table, size
+
+COLUMNS = ("WHAT", "ID", "SIZE", "LAST USED", "HELD BY", "ABOUT")
+SHORT = 12
+SHOWN = 20
 
 
-@click.group("cache")
-def command() -> None:
-    """Show or prune the cache. What jobs that are kept refer to is never pruned.
+@click.group("cache", invoke_without_command=True)
+@json_option
+@click.pass_context
+def command(context: click.Context, *, as_json: bool) -> None:
+    """Show or prune what is kept. What jobs that are kept refer to is never pruned.
 
     \b
     Examples:
-      remote-exec cache ls
+      remote-exec cache ls --what environments
       remote-exec cache prune --limit '2 GB'
       remote-exec cache path
     """
+    if context.invoked_subcommand is None:
+        context.invoke(ls, as_json=as_json)
 
 
 @command.command("ls")
+@click.option("--what", type=click.Choice(KINDS), help="Only these.")
+@click.option("--all", "everything", is_flag=True, help=f"All, not only the {SHOWN} largest.")
 @json_option
-def ls(*, as_json: bool) -> None:
-    """Tell how much is kept, and where."""
-    blobs, environments = ask("cache"), ask("environments")
-    kept: list[dict[str, Any]] = [
-        {
-            "what": "blobs",
-            "count": blobs["blobs"],
-            "size_bytes": blobs["size_bytes"],
-            "folder": blobs["folder"],
-        },
-        {
-            "what": "environments",
-            "count": len(environments),
-            "size_bytes": sum(one["size_bytes"] for one in environments),
-            "folder": str(layout().environments),
-        },
-    ]
+def ls(*, what: str | None = None, everything: bool = False, as_json: bool = False) -> None:
+    """List what is kept, the largest first: its size, its last use, and what holds it there."""
+    from .entries import entries
+
+    pools: list[Any] = ask("host")["pools"] if running() else []
+    found = [entry for entry in entries(layout(), pools) if what is None or entry.what == what]
     if as_json:
-        print_json(kept)
+        print_json([entry._asdict() for entry in found])
         return
-    rows = [(one["what"], str(one["count"]), size(one["size_bytes"]), one["folder"]) for one in kept]
-    print_table(("WHAT", "COUNT", "SIZE", "FOLDER"), rows, none="nothing")
+    shown = found if everything else found[:SHOWN]
+    rows = [
+        (
+            one.what,
+            one.id.removeprefix("sha256:")[:SHORT],
+            size(one.size_bytes),
+            moment(one.used_at),
+            one.held_by,
+            one.about,
+        )
+        for one in shown
+    ]
+    print_table(COLUMNS, rows, none=f"nothing is kept in {layout().home / 'cache'}")
+    if len(shown) < len(found):
+        note(f"the largest {SHOWN} are shown; --all shows all {len(found)}")
+    for kind in KINDS:
+        sizes = [one.size_bytes for one in found if one.what == kind]
+        if sizes:
+            note(f"{kind}: {len(sizes)}, {size(sum(sizes))}")
 
 
 @command.command("prune")

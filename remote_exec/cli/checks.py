@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from .host import layout, session
+from .host import layout, listening_pid, process_state, session
 
 LONGEST_SOCKET_PATH = 100  # bytes; Linux takes 107, macOS 103
 LEAST_FREE_BYTES = 1_000_000_000
@@ -159,10 +159,60 @@ def _sqlite() -> str:
 
 
 def _agent() -> str:
+    from ..client import runtime
+    from ..version import VERSION
+
+    _stuck()
     begun = time.perf_counter()
     welcome = session(start=True).welcome
     seconds = time.perf_counter() - begun
-    return f"process {welcome.pid}, version {welcome.version}, reached in {seconds * 1000:.0f} ms"
+    found = f"process {welcome.pid}, version {welcome.version}, reached in {seconds * 1000:.0f} ms"
+    if (welcome.version, welcome.runtime) != (VERSION, runtime.digest()):
+        found += f"; this is {VERSION}, of another build: an older agent gives way when it is idle"
+    return found
+
+
+def _stuck() -> None:
+    """Say at once what would else be waited for."""
+    pid = listening_pid()
+    if process_state(pid) == "T":
+        raise _Wrong(f"the agent (process {pid}) is stopped", fix=f"kill -CONT {pid}")
+    holder = 0 if pid else lock_holder(layout().agent_lock)
+    if holder:
+        raise _Wrong(
+            f"process {holder} is the agent, but does not listen at {layout().agent_socket}",
+            fix=f"wait ten seconds, and if that is no help: kill {holder}",
+        )
+
+
+def lock_holder(lock: Path) -> int:
+    """Return the process that says it holds an agent's lock, if somebody holds it; else 0."""
+    import fcntl
+
+    try:
+        with open(lock) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.readline() or 0)
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def _versions() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: list[str] = []
+    for name in ("remote_exec", "cloudpickle", "click", "rich"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            raise _Wrong(
+                f"{name} is not installed here, though it is needed",
+                fix=f"{sys.executable} -m pip install {name}",
+            ) from None
+    return ", ".join(found)
 
 
 def _call() -> str:
@@ -198,6 +248,7 @@ def _gpus() -> str:
 # the name, the check, and whether it needs those before it
 _CHECKS: tuple[tuple[str, Callable[[], str], bool], ...] = (
     ("Python", _python, False),
+    ("versions", _versions, False),
     ("uv", _uv, False),
     ("configuration", _configuration, False),
     ("home", _home, False),

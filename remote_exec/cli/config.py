@@ -10,8 +10,10 @@ import click
 from .show import json_option, note, print_json, print_table
 
 
-@click.group("config")
-def command() -> None:
+@click.group("config", invoke_without_command=True)
+@json_option
+@click.pass_context
+def command(context: click.Context, *, as_json: bool) -> None:
     """Show what the configuration comes to here, and which files it is read from.
 
     Highest first: the call, the decorator, environment variables, the instance type's table, the project file
@@ -23,12 +25,14 @@ def command() -> None:
       remote-exec config show --set --json
       remote-exec config path
     """
+    if context.invoked_subcommand is None:
+        context.invoke(show, as_json=as_json)
 
 
 @command.command("show")
 @click.option("--set", "only_set", is_flag=True, help="Only what something has set.")
 @json_option
-def show(*, only_set: bool, as_json: bool) -> None:
+def show(*, only_set: bool = False, as_json: bool = False) -> None:
     """Show every option with its value and its source."""
     from ..config import load_config
 

@@ -11,8 +11,10 @@ COLUMNS = ("DIGEST", "PYTHON", "SIZE", "LAST USED", "STATE", "SUMMARY")
 SHORT = 12
 
 
-@click.group("env")
-def command() -> None:
+@click.group("env", invoke_without_command=True)
+@json_option
+@click.pass_context
+def command(context: click.Context, *, as_json: bool) -> None:
     """List or remove the environments that were built. One that is missing is built again when it is needed.
 
     \b
@@ -20,11 +22,13 @@ def command() -> None:
       remote-exec env ls
       remote-exec env remove 3f2a91bc04de
     """
+    if context.invoked_subcommand is None:
+        context.invoke(ls, as_json=as_json)
 
 
 @command.command("ls")
 @json_option
-def ls(*, as_json: bool) -> None:
+def ls(*, as_json: bool = False) -> None:
     """List environments."""
     found = ask("environments")
     if as_json:

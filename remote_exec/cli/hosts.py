@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .host import ask, layout, running, session
+from .host import ask, layout, listening_pid, process_state, running, session
 from .show import duration, json_option, note, print_json, print_table, size
 
 COLUMNS = ("HOST", "AGENT", "VERSION", "UP", "CPUS", "MEMORY", "GPUS", "POOLS", "CLIENTS", "HOME")
@@ -73,7 +73,7 @@ def stop() -> None:
         pid = session().welcome.pid
         ask("stop")
     except HostUnavailable:
-        pid = _listening_pid()
+        pid = listening_pid()
         if not pid:
             raise
         os.kill(pid, signal.SIGTERM)  # it speaks another version's protocol, but knows this
@@ -87,28 +87,9 @@ def stop() -> None:
     note(f"the agent (process {pid}) has ended")
 
 
-def _listening_pid() -> int:
-    """Return the process that listens on the agent's socket; 0 where the system does not tell."""
-    import socket
-    import struct
-
-    from ..backends import local
-
-    sock = local.connect(layout())
-    if sock is None or not hasattr(socket, "SO_PEERCRED"):
-        return 0
-    with sock:
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[0])
-
-
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return True
+    return process_state(pid) != "Z"

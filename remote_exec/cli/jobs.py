@@ -72,9 +72,15 @@ def row_of(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
         f"{job['function']} x {job['count']}" if job["count"] > 1 else job["function"],
         moment(job["started_at"] or job["created_at"]),
         duration(_elapsed(job, now)),
-        job["summary"].removesuffix(": ")
-        or ("" if job["cause"] == "none" else job["cause"].replace("_", " ")),
+        _summary(job),
     )
+
+
+def _summary(job: Mapping[str, Any]) -> str:
+    if job["state"] == "cancelled":
+        return ""  # that it was interrupted is how it was cancelled
+    summary: str = job["summary"].removesuffix(": ")
+    return summary or ("" if job["cause"] == "none" else job["cause"].replace("_", " "))
 
 
 def _elapsed(job: Mapping[str, Any], now: float) -> float | None:

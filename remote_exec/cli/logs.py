@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .host import job_argument, session
+from .host import ask, job_argument, running, session
 
 
 @click.command()
@@ -27,24 +27,23 @@ def command(name: str, *, follow: bool, tail: int | None, as_json: bool) -> None
       remote-exec logs train-1 -f
       remote-exec logs train-1 --json | jq -r 'select(.stream == "err") | .text'
     """
-    agent = session()
-    kept, offset = _so_far(agent, name)
+    kept, offset = _so_far(name)
     if tail is not None:
         kept = _last_lines(kept, tail)
     _print(kept, as_json=as_json)
-    if follow:
-        for piece in agent.follow("logs", {"name": name, "offset": offset, "follow": True}):
+    if follow and running():
+        for piece in session().follow("logs", {"name": name, "offset": offset, "follow": True}):
             _print(piece["records"], as_json=as_json)
 
 
-def _so_far(agent: Any, name: str) -> tuple[list[list[Any]], int]:
+def _so_far(name: str) -> tuple[list[list[Any]], int]:
     """Return all records that there are now, and where to go on."""
     records: list[list[Any]] = []
     offset = 0
     while True:
-        piece = agent.ask("logs", {"name": name, "offset": offset})
+        piece = ask("logs", name=name, offset=offset)
         records += piece["records"]
-        if piece["offset"] == offset or not piece["records"]:
+        if piece["offset"] == offset:
             return records, piece["offset"]
         offset = piece["offset"]
 
@@ -52,11 +51,11 @@ def _so_far(agent: Any, name: str) -> tuple[list[list[Any]], int]:
 def _last_lines(records: list[list[Any]], count: int) -> list[list[Any]]:
     """Return the records' last lines; a record is cut where the first of them begins."""
     kept: list[list[Any]] = []
-    for when, stream, text in reversed(records):
+    for when, stream, text, event in reversed(records):
         if count <= 0:
             break
         lines = text.splitlines(keepends=True)
-        kept.append([when, stream, "".join(lines[-count:])])
+        kept.append([when, stream, "".join(lines[-count:]), event])
         count -= len(lines)
     return kept[::-1]
 
@@ -67,5 +66,9 @@ def _print(records: list[list[Any]], *, as_json: bool) -> None:
 
 
 def _texts(records: list[list[Any]], *, as_json: bool) -> Iterator[str]:
-    for when, stream, text in records:
-        yield f"{json.dumps({'time': when, 'stream': stream, 'text': text})}\n" if as_json else text
+    for when, stream, text, event in records:
+        if as_json:
+            row = {"time": when, "stream": stream, "text": text, **({} if event is None else {"event": event})}
+            yield f"{json.dumps(row)}\n"
+        else:
+            yield text

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from .host import COMPLETION_SECONDS, ask, running
+from .env import SHORT
+from .host import COMPLETION_SECONDS, ask, layout, running
 from .show import duration, json_option, note, print_json, print_table, size
 
-COLUMNS = ("POOL", "WORKERS", "IN USE", "QUEUED", "REUSES", "KEPT FOR", "SHAPE", "PYTHON", "NOTE")
+COLUMNS = ("POOL", "WORKERS", "IN USE", "QUEUED", "REUSES", "KEPT FOR", "SHAPE", "ENVIRONMENT", "NOTE")
 
 
 @click.group("pools", invoke_without_command=True)
@@ -45,9 +47,17 @@ def row_of(pool: dict[str, Any]) -> tuple[str, ...]:
         str(sum(worker["reuses"] for worker in workers)),
         duration(pool["keep_alive_seconds"]),
         _shape(pool["shape"]),
-        pool["python"],
+        environment_of(pool["python"]),
         pool["note"],
     )
+
+
+def environment_of(python: str) -> str:
+    """Return where a pool's Python belongs, for people: a built environment's digest, or the path from home."""
+    built, home = str(layout().environments), os.path.expanduser("~")
+    if python.startswith(built + os.sep):
+        return f"env {python[len(built) + 1 :][:SHORT]}"
+    return f"~{python[len(home) :]}" if python.startswith(home + os.sep) else python
 
 
 def _shape(shape: dict[str, Any]) -> str:

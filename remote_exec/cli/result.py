@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import click
 
 from ..model.failure import Failure
-from .host import job_argument, session
+from .host import ask, ask_whole, job_argument, running
 from .show import json_option, note, print_json
 
 
@@ -32,14 +32,17 @@ def outcome_of(name: str, *, wait: bool) -> Ended:
     from ..model.errors import JobNotFound
     from ..serial.failures import from_json
 
-    value, body = session().start("result", {"name": name, "wait": wait}).result()
+    record = ask("job", name=name)["job"]
+    attached = record["kind"] != "job"
+    value, body = ask_whole("result", seconds=None, name=name, wait=wait and not attached)
     if not value["kept"]:
-        if value["state"] in ("queued", "running"):
+        if value["state"] in ("queued", "running") and not attached:
             raise JobNotFound(
-                f"{name} has not ended: it is {value['state']}", hint=f"remote-exec logs -f {name}"
+                f"{name} has not ended: it is {value['state']}",
+                hint=f"remote-exec logs -f {name}" if running() else "remote-exec hosts start",
             )
         raise JobNotFound(
-            f"{name} was a call that its caller waited for, who has its result; only jobs keep theirs",
+            f"{name} is a call that its caller waits for, who gets its result; only jobs keep theirs",
             hint=f"remote-exec jobs {name}",
         )
     return Ended(

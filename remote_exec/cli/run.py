@@ -26,45 +26,57 @@ def command(
     """Run FILE as a script, or FUNCTION of it, in a worker.
 
     A script runs as __main__ with the arguments as they are; what it prints comes as it is printed, and its
-    exit code is this command's. A function's arguments are Python literals, else texts; NAME=VALUE goes by
-    keyword; the repr of what it returns is printed. Options stand before FILE.
+    exit code is this command's. A function's arguments become what its annotations say, else Python literals or
+    texts; NAME=VALUE goes by keyword; the repr of what it returns is printed. With --detach, the job's name is
+    printed at once. Options stand before FILE.
 
     \b
     Examples:
       remote-exec run train.py --epochs 3
       remote-exec run train.py:fit 0.1 epochs=3 "layers=[64, 64]"
       remote-exec run --dependencies requirements.txt --memory '8 GB' train.py:fit
+      remote-exec run --detach --name nightly train.py
       remote-exec run --dry-run train.py
     """
     path, name = script.parse_target(target)
     given = options_from_flags(flags)
     with_traceback = _Tracebacks(str(path.resolve()))
-    if not name:
-        whole = script.whole_script(path, arguments)
-        if dry_run:
-            _preview(whole, given, as_json=as_json)
-        else:
-            with with_traceback:
-                whole() if local else _remote(whole, given)()
-        return
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
     with with_traceback:
-        function = script.load_function(path, name)
+        function = script.load_function(path, name) if name else script.whole_script(path, arguments)
+    if name and not (dry_run and not arguments):
+        from .arguments import parse_arguments
+
+        args, kwargs = parse_arguments(_plain(function), arguments)
     if dry_run:
         _preview(function, given, as_json=as_json)
         return
-    args, kwargs = script.parse_arguments(arguments)
     with with_traceback:
-        value = _plain(function)(*args, **kwargs) if local else _remote(function, given)(*args, **kwargs)
+        if local:
+            value = _plain(function)(*args, **kwargs)
+        else:
+            remote, detached = _remote(function, given)
+            if detached:
+                _tell_job(remote.submit(*args, **kwargs).job, as_json=as_json)
+                return
+            value = remote(*args, **kwargs)
         for each in _values(value):
             _print(each, as_json=as_json)
 
 
-def _remote(function: Callable[..., Any], given: Any) -> Callable[..., Any]:
-    """The function as a remote one; the flags rank above its decorator's options."""
+def _tell_job(name: str, *, as_json: bool) -> None:
+    print_json({"job": name}) if as_json else click.echo(name)
+    note(f"hint: remote-exec logs -f {name}, or: remote-exec result {name}")
+
+
+def _remote(function: Callable[..., Any], given: Any) -> tuple[Any, bool]:
+    """The function as a remote one, and whether it is to be detached; flags rank above its decorator's options."""
     from ..function import RemoteFunction
 
     plain, decorated = _parts(function)
-    return RemoteFunction(plain, given.over(decorated))
+    options = given.over(decorated)
+    return RemoteFunction(plain, options), options.detach
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,6 @@ Both travel by value, so that the host needs no file; local modules that they im
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import sys
@@ -38,30 +37,6 @@ def parse_target(target: str) -> tuple[Path, str]:
     return path, name
 
 
-def parse_arguments(words: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
-    """Return a function's positional and keyword arguments: Python literals where they are, else texts.
-
-    >>> parse_arguments(("0.1", "adam", "[1, 2]", "epochs=3", "a==b"))
-    ([0.1, 'adam', [1, 2], 'a==b'], {'epochs': 3})
-    """
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if equals and name.isidentifier() and not value.startswith("="):
-            kwargs[name] = _literal(value)
-        else:
-            args.append(_literal(word))
-    return args, kwargs
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
-
-
 def load_function(path: Path, name: str) -> Callable[..., Any]:
     """Run the file as a module and return what it calls `name`; dots lead into classes.
 
@@ -80,7 +55,11 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
     if not callable(found):
         from ..options import nearest
 
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        known = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and not key.startswith("_") and getattr(value, "__module__", "") == MODULE
+        ]
         near = nearest(name, known)
         raise ConfigurationError(
             f"{path} has no function {name!r}{near and f'; did you mean {near!r}?'}",

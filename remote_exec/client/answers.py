@@ -7,6 +7,7 @@ runs their owners' callbacks.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -16,7 +17,7 @@ from ..model.errors import ProtocolError
 from ..serial import pickling
 from ..wire import frames
 from ..wire.frames import Frame
-from .calls import Call
+from .calls import Call, Printed
 
 if TYPE_CHECKING:
     import threading
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .reporter import Reporter
 
-OUTPUT_KEPT = 1 << 20  # bytes of a call's output kept for `RemoteFuture.logs`
-
 
 class Answers:
     """Outcomes that have come and are not delivered yet. `lock` is the dispatcher's."""
@@ -35,32 +34,37 @@ class Answers:
     def __init__(self, lock: threading.Lock, reporter: Reporter) -> None:
         self._lock = lock
         self._reporter = reporter
-        self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._running = 0
 
     def add(self, complete: Callable[..., object], *arguments: Any) -> None:
         """Have something called when no lock is held."""
-        self._ready.append((complete, arguments))
+        self.ready.append((complete, arguments))
+
+    def add_end(self, call: Call) -> None:
+        """Have the reporter hear that a call has ended."""
+        self.ready.append((self._reporter.ended, (call,)))
 
     @property
     def undelivered(self) -> int:
         """How many outcomes have come and are not delivered yet."""
-        return len(self._ready) + self._running
+        return len(self.ready) + self._running
 
     def run(self) -> None:
         """Deliver all that has been collected; what one raises leaves the others for the next time."""
-        while self._ready:
+        while self.ready:
             with self._lock:
-                if not self._ready:
-                    return
+                deliveries, self.ready = self.ready, deque()
                 self._running += 1
-                complete, arguments = self._ready.popleft()
             try:
-                complete(*arguments)
+                while deliveries:
+                    complete, arguments = deliveries.popleft()
+                    complete(*arguments)
+                    del complete, arguments  # they may hold gigabytes
             finally:
-                complete = arguments = None  # type: ignore[assignment]
                 with self._lock:
                     self._running -= 1
+                    self.ready.extendleft(reversed(deliveries))
 
     def take(self, channel: Channel, frame: Frame) -> None:
         """Take in one frame.
@@ -83,6 +87,8 @@ class Answers:
                 del channel.in_flight[frame.call]
                 account(channel, call)
             self.add(_deliver_batch, call, frame.function, value, last)
+            if last and call.output is not None:
+                self.add(self._reporter.ended, call)
         elif kind == frames.YIELD:
             call = channel.in_flight[frame.call]
             if call.on_values is not None:
@@ -90,7 +96,7 @@ class Answers:
         elif kind == frames.OUTPUT:
             self._output(channel, frame)
         elif kind == frames.EVENT:
-            self.add(self._reporter.event, channel.in_flight.get(frame.call), bytes(frame.payload))
+            self._event(channel, frame)
         else:
             raise ProtocolError(f"a worker sent a frame of kind {kind}")
 
@@ -118,34 +124,58 @@ class Answers:
                 self.add(future.set_exception, error)
             else:
                 self.add(future.set_result, value)
-        self.add(self._reporter.ended, call)
+        if call.shown:
+            self.add_end(call)
+
+    def show_rest(self, call: Call, rest: tuple[str, str]) -> None:
+        """Show what a worker printed before it died; with no lock held."""
+        for index, text in enumerate(rest):
+            if text:
+                data = text.encode("utf-8", "surrogateescape")
+                _keep(call, data)
+                self._reporter.output(call, index, data)
 
     def _output(self, channel: Channel, frame: Frame) -> None:
         call = channel.in_flight.get(frame.call)
         data, index = bytes(frame.payload), 1 if frame.flags & frames.STDERR else 0
         if call is not None:
-            call.output = call.output or []
-            call.output.append((index, data))
-            if len(call.output) > 1 and sum(len(d) for _, d in call.output) > OUTPUT_KEPT:
-                del call.output[0]
+            _keep(call, data)
         self.add(self._reporter.output, call, index, data)
+
+    def _event(self, channel: Channel, frame: Frame) -> None:
+        call = channel.in_flight.get(frame.call)
+        event: dict[str, Any] = json.loads(bytes(frame.payload))
+        if call is not None:
+            _keep(call, event["log"]["text"].encode(errors="replace") if "log" in event else b"")
+        self.add(self._reporter.event, call, event)
+
+
+def _keep(call: Call, data: bytes) -> None:
+    call.shown = True
+    """Remember what a call has printed, and that its end is to be told to the reporter."""
+    if call.output is None:
+        call.output = Printed()
+    call.output.add(data)
 
 
 def account(channel: Channel, call: Call) -> None:
     """Note that a call has been answered, and how long that took."""
     now = time.monotonic()
-    channel.acknowledge(call.number)
+    if call.number > channel.to_acknowledge:
+        channel.to_acknowledge = call.number
     channel.bytes_in_flight -= call.size
     # On a pipelined channel a call's own time begins when the one before it ended.
-    call.captured.took((now - max(call.sent_at, channel.last_result)) / call.items)
-    channel.last_result = channel.idle_since = now
+    begun = call.sent_at if call.sent_at > channel.last_result else channel.last_result
+    call.captured.took((now - begun) / call.items)
+    channel.last_result = now
 
 
 def rebuild(text: str) -> BaseException:
     """Return the exception that a failure's JSON tells of."""
     from ..serial import failures, failures_json
+    from .home_files import locate
 
-    return failures.rebuild(failures_json.from_json(text), loads=pickling.load)
+    return failures.rebuild(failures_json.from_json(text), loads=pickling.load, locate=locate)
 
 
 def cancelled(future: RemoteFuture[Any]) -> None:

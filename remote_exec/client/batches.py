@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from ..model.errors import HostUnavailable
+from ..capture.named import needed_modules
+from ..model.errors import HostUnavailable, SerializationError
 from ..serial import pickling
 from ..serial.pickling import Pickled
 from ..wire import frames
 from .answers import rebuild
-from .calls import Call, Captured
+from .calls import Call, Captured, working_folder
 
 if TYPE_CHECKING:
     from ..future import RemoteFuture
@@ -34,15 +35,16 @@ PER_WORKER = 3  # batches under way for each worker
 AHEAD = 1 << 14  # results that wait to be taken before no more is sent
 
 MakeFuture = Callable[[], "RemoteFuture[Any]"]
+Place = Callable[[frozenset[str]], "tuple[Dispatcher, Captured]"]
 
 
 class _Batch:
     """Items under way: their first index, and how many are answered."""
 
-    __slots__ = ("answered", "call", "first", "items")
+    __slots__ = ("answered", "call", "dispatcher", "first", "items")
 
-    def __init__(self, first: int, items: list[tuple[Any, ...]], call: Call) -> None:
-        self.first, self.items, self.call = first, items, call
+    def __init__(self, first: int, items: list[tuple[Any, ...]], call: Call, dispatcher: Dispatcher) -> None:
+        self.first, self.items, self.call, self.dispatcher = first, items, call, dispatcher
         self.answered = 0
 
 
@@ -54,6 +56,8 @@ class Batches:
         captured: the function.
         arguments: the argument tuples, taken from as results are taken.
         make_future: makes the futures of the batches themselves.
+        place: says where items go whose arguments need these modules, and with which function; None: all go where
+            the first does.
         ordered: yield in the order of the arguments; else as results come.
         return_exceptions: yield what a call raised instead of raising it.
         ahead: how many results may wait to be taken; None: no bound.
@@ -66,6 +70,7 @@ class Batches:
         arguments: Iterable[tuple[Any, ...]],
         *,
         make_future: MakeFuture,
+        place: Place | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
         ahead: int | None = AHEAD,
@@ -74,6 +79,8 @@ class Batches:
         self._captured = captured
         self._arguments = iter(arguments)
         self._make_future = make_future
+        self._place = place
+        self._needed: frozenset[str] = frozenset()
         self._ordered = ordered
         self._return_exceptions = return_exceptions
         self._ahead = ahead
@@ -88,7 +95,9 @@ class Batches:
         self._cut = False
         self._again: list[tuple[int, list[tuple[Any, ...]]]] = []
         self._failed: BaseException | None = None
-        self._fill()
+        self._folder = working_folder()
+        self._ended_by: Exception | None = None  # what the arguments' iterator raised
+        self._fill(waiting=True)
 
     def results(self, timeout_at: Callable[[], float | None] = lambda: None) -> Iterator[Any]:
         """Yield the values; cancel what is under way when the consumer goes away.
@@ -97,6 +106,7 @@ class Batches:
             BaseException: what the first failing call raised, unless exceptions are returned.
             TimeoutError: `timeout_at()` has passed.
         """
+        __tracebackhide__ = True  # pytest and IPython leave this frame out
         try:
             while True:
                 found = self._next(timeout_at)
@@ -115,10 +125,10 @@ class Batches:
         with self._lock:
             self._exhausted = True
             self._again.clear()
-            calls = list(self._under_way)
-        for call in calls:
+            under_way = list(self._under_way.values())
+        for batch in under_way:
             with contextlib.suppress(HostUnavailable):
-                self._dispatcher.cancel(call)
+                batch.dispatcher.cancel(batch.call)
 
     def send_no_more(self) -> None:
         """Leave it at what has been sent; the next item that was not is cancelled."""
@@ -140,19 +150,21 @@ class Batches:
             found = self._take()
             if found is not None:
                 if not self._taken & 63:
-                    self._fill()
+                    self._fill(waiting=True)
                 return found
             with self._lock:
                 if self._exhausted and not self._under_way and not self._again and not self._results:
                     if self._cut:
                         raise CancelledError
+                    if self._ended_by is not None:
+                        raise self._ended_by
                     return None
-                call = next(iter(self._under_way), None)
-            if call is None:
-                self._fill()
+                batch = next(iter(self._under_way.values()), None)
+            if batch is None:
+                self._fill(waiting=True)
                 continue
-            deadline = timeout_at()
-            self._dispatcher.wait(call.future, deadline, until=functools.partial(self._ready, call))
+            call, deadline = batch.call, timeout_at()
+            batch.dispatcher.wait(call.future, deadline, until=functools.partial(self._ready, call))
             if not self._ready(call) and deadline is not None:
                 raise TimeoutError
 
@@ -172,8 +184,8 @@ class Batches:
 
     # --- sending ----------------------------------------------------------------------------------------------
 
-    def _fill(self) -> None:
-        """Keep every worker's hands full."""
+    def _fill(self, *, waiting: bool = False) -> None:
+        """Keep every worker's hands full; `waiting` when it is the consumer who calls."""
         with self._lock:
             while self._at_once or len(self._under_way) < PER_WORKER * self._dispatcher.max_workers:
                 if self._again:
@@ -184,14 +196,34 @@ class Batches:
                     first, items = self._sent, self._read()
                     if not items:
                         return
-                self._send(first, items)
+                try:
+                    if not self._send(first, items, waiting=waiting):
+                        self._again.insert(0, (first, items))
+                        return
+                except SerializationError as error:
+                    self._split(first, items, error)
+
+    def _split(self, first: int, items: list[tuple[Any, ...]], error: SerializationError) -> None:
+        """Of items that cannot be pickled together, find the one that is at fault: the error is its outcome."""
+        half = len(items) // 2
+        if half:
+            self._again[:0] = [(first, items[:half]), (first + half, items[half:])]
+            return
+        try:
+            pickling.dump_arguments(items[0], {})
+        except SerializationError as told:  # by the argument's position
+            error = told
+        self._results[first] = (False, error)
 
     def _read(self) -> list[tuple[Any, ...]]:
         seconds = self._captured.seconds
         wanted = int(BATCH_SECONDS / seconds) if seconds else 1
         self._length = max(1, min(wanted, self._length * GROWTH, LONGEST))
+        items: list[tuple[Any, ...]] = []
         try:
-            items = list(itertools.islice(self._arguments, self._length))
+            items.extend(itertools.islice(self._arguments, self._length))
+        except Exception as error:
+            self._ended_by = error  # it comes behind the values of those before it
         except BaseException as error:
             self._failed, items = error, []
         self._sent += len(items)
@@ -199,12 +231,22 @@ class Batches:
             self._exhausted = True
         return items
 
-    def _send(self, first: int, items: list[tuple[Any, ...]]) -> None:
-        pickled: Pickled = pickling.dump(items, name="arguments of map")
+    def _send(self, first: int, items: list[tuple[Any, ...]], *, waiting: bool) -> bool:
+        """Send a batch; False when it needs modules that must be brought first, and this thread must not wait."""
+        named = pickling.Named()
+        pickled: Pickled = pickling.dump(items, name="arguments of map", named=named)
+        if named and self._place is not None:
+            needed = needed_modules(named)
+            if not needed <= self._needed:
+                if not waiting:
+                    return False
+                self._dispatcher, self._captured = self._place(needed)
+                self._needed |= needed
         future = self._make_future()
         call = Call(self._captured, pickled, future, frames.BATCH)
         call.items = len(items)
-        batch = self._under_way[call] = _Batch(first, items, call)
+        call.folder = self._folder
+        batch = self._under_way[call] = _Batch(first, items, call, self._dispatcher)
         call.on_values = lambda index, answers: self._answered(batch, index, answers)
         future._call, future._dispatcher = call, self._dispatcher
         future.add_done_callback(lambda _: self._ended(batch, future))
@@ -215,6 +257,7 @@ class Batches:
             self._again.clear()
             del self._under_way[call]
             raise
+        return True
 
     # --- answers, from whichever thread reads -------------------------------------------------------------------
 

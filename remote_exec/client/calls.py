@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from ..future import SPENT, RemoteFuture
+from ..model.job import Phase
 from ..model.record import record
 from ..serial.pickling import Pickled
 from ..wire import frames
 
 if TYPE_CHECKING:
-    from ..future import RemoteFuture
     from .channel import Channel
     from .dispatcher import Dispatcher
 
 _tokens = itertools.count(1)
 
 SHORT_SECONDS = 0.001  # calls that take less are pipelined
+PRINTED_BYTES = 1 << 20
 
 
 @record(frozen=False)
@@ -30,16 +34,18 @@ class Captured:
         name: what its calls are called.
         pickled: the function.
         told: what the worker is told of it beside the bytes.
-        log_level: at which the caller's root logger stands.
+        log_levels: at which the caller's loggers stand that have a level of their own.
         seconds: how long its calls take, from sending to the answer, by an exponential mean; 0 is unknown.
+        phases: what it took to get it here; told with the first call.
         keeps_arguments: whether calls must be able to be sent again.
     """
 
     name: str
     pickled: Pickled
     told: dict[str, Any]
-    log_level: int = 30
+    log_levels: dict[str, int] = field(default_factory=lambda: dict[str, int]())
     seconds: float = 0.0
+    phases: tuple[Phase, ...] = ()
     keeps_arguments: bool = True
     token: int = field(default_factory=_tokens.__next__)
 
@@ -48,25 +54,47 @@ class Captured:
         self.seconds = seconds if not self.seconds else 0.8 * self.seconds + 0.2 * seconds
 
 
+class Printed:
+    """The last of what a call has printed, for `RemoteFuture.logs`."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        """Take in what it printed now."""
+        self._pieces.append(data)
+        self._size += len(data)
+        while self._size > PRINTED_BYTES and len(self._pieces) > 1:
+            self._size -= len(self._pieces.popleft())
+
+    def __str__(self) -> str:
+        return b"".join(self._pieces).decode(errors="replace")
+
+
+def working_folder() -> str:
+    """Return where this process is; empty when that folder was removed under its feet."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
 class Call:
     """One call. Belongs to its dispatcher."""
 
-    __slots__ = (
-        "_future",
-        "captured",
-        "channel",
-        "deaths",
-        "dispatcher",
-        "items",
-        "kind",
-        "number",
-        "on_values",
-        "output",
-        "pickled",
-        "sent_at",
-        "size",
-        "started_at",
-    )
+    # What most calls never change stands here, and not in each of them: making one is on the hot path.
+    number = 0
+    size = 0
+    items = 1
+    deaths = 0  # of workers that it was sent to and that died before they began anything
+    channel: Channel | None = None
+    sent_at = 0.0
+    shown = False  # whether the reporter has heard of it
+    output: Printed | None = None
+    # for batches and generators: called with what has come; for batches (first index, answers)
+    on_values: Callable[[Any, Any], None] | None = None
+    _future: RemoteFuture[Any] | None = None
 
     def __init__(
         self,
@@ -81,37 +109,29 @@ class Call:
         self.pickled = pickled
         self.kind = kind
         self.dispatcher = dispatcher
-        self._future: RemoteFuture[Any] | None = future
-        self.number = 0
-        self.size = 0
-        self.deaths = 0  # of workers that it was sent to and that died before they began anything
-        self.channel: Channel | None = None
-        self.sent_at = 0.0
+        self.folder = working_folder()  # the caller's at the call: it may be sent later
         self.started_at = time.monotonic()
-        self.items = 1
-        self.output: list[tuple[int, bytes]] | None = None
-        # for batches and generators: called with what has come; for batches (first index, answers)
-        self.on_values: Callable[[Any, Any], None] | None = None
+        if future is not None:
+            self._future = future
 
     @property
     def future(self) -> RemoteFuture[Any]:
         """Its future, made when somebody needs one: a plain call that is answered at once does without."""
-        if self._future is None:
-            from ..future import RemoteFuture
-
-            self._future = RemoteFuture()
-            self._future._call, self._future._dispatcher = self, self.dispatcher
-        return self._future
-
-    @property
-    def bare(self) -> bool:
-        """Whether nobody has needed a future yet."""
-        return self._future is None
+        future = self._future
+        if future is None:
+            future = self._future = RemoteFuture()
+            future._call, future._dispatcher = self, self.dispatcher
+        return future
 
     def begin(self) -> bool:
-        """Mark it as running; False when it was cancelled before."""
+        """Mark it as running, under the dispatcher's lock; False when it was cancelled before."""
         future = self._future
-        return future is None or future._state != "PENDING" or future.set_running_or_notify_cancel()
+        if future is None:
+            return True
+        if future._state == "PENDING":
+            future._state = "RUNNING"
+            return True
+        return future._state == "RUNNING" or future.set_running_or_notify_cancel()
 
     @property
     def name(self) -> str:
@@ -120,8 +140,6 @@ class Call:
 
     def spend(self) -> RemoteFuture[Any]:
         """Return the future, to be completed, and let go of it: it refers to this call, and may hold gigabytes."""
-        from ..future import SPENT
-
         future = self.future
         self._future = SPENT
         return future

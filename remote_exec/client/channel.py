@@ -7,7 +7,7 @@ which only leaves word.
 from __future__ import annotations
 
 import json
-import os
+import logging
 import socket
 import struct
 import sys
@@ -21,7 +21,7 @@ from ..model.ids import new_id
 from ..wire import arenas, frames, protocol
 from ..wire.frames import HEADER
 from ..wire.stream import CallStream
-from .calls import Call, Captured
+from .calls import SHORT_SECONDS, Call, Captured
 
 if TYPE_CHECKING:
     from .session import Session
@@ -29,32 +29,42 @@ if TYPE_CHECKING:
 RECEIVE_SECONDS = 0.05  # how long the waiting thread sleeps in the kernel before it looks around
 CERTIFICATE_SECONDS = 3.0  # how long a dead worker's certificate is waited for
 SMALL = 1 << 16
+TOLD_SECONDS = 0.5  # a call that has waited for longer is sent with what it has waited for
+LEAST_SECONDS = 0.01
 
 
 class Channel:
     """The client's end of one lease."""
 
-    def __init__(self, session: Session, *, on_recall: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, session: Session, *, on_recall: Callable[[], None] | None = None, outlives_agent: bool = False
+    ) -> None:
         self.session = session
+        self.reading = threading.Lock()  # held by the thread that reads it
+        self.usable = (
+            True  # calls may be sent: its worker is not known to be gone, wanted back, or out of sight
+        )
         self.recalled = False
+        self._outlives_agent = outlives_agent
         self._on_recall = on_recall
         self.lease = new_id()
         self.in_flight: dict[int, Call] = {}
+        self.cancelled: set[int] = set()  # calls that were asked to be stopped
         self.bytes_in_flight = 0
         self.granted: protocol.LeaseGranted | None = None
         self.refused: protocol.LeaseRefused | None = None
         self.lost: protocol.WorkerLost | None = None
         self.waits: protocol.LeaseWaits | None = None
         self.closed = False
-        self.idle_since = time.monotonic()
-        self.last_result = 0.0
+        self.sent_at = self.last_result = time.monotonic()
         self._word = threading.Event()
         self._defined: dict[int, int] = {}
         self._folder: str = ""
-        self._log_level: int = -1
+        self._log_levels: dict[str, int] = {}
+        self._root_level = -1
         self._next_call = 1
         self._acknowledged = 0
-        self._to_acknowledge = 0
+        self.to_acknowledge = 0
         ours, theirs = socket.socketpair()
         pair = socket.socketpair() if arenas.SUPPORTED else (None, None)
         seconds, micros = divmod(int(RECEIVE_SECONDS * 1_000_000), 1_000_000)
@@ -73,11 +83,6 @@ class Channel:
                 end.close()
             self._far_ends = []
 
-    @property
-    def gone(self) -> bool:
-        """Whether its worker is known to be gone; what is sent now would be lost with it."""
-        return self.lost is not None or self.refused is not None
-
     # --- the session's thread ---------------------------------------------------------------------------------
 
     def on_lease(self, message: object) -> None:
@@ -88,19 +93,24 @@ class Channel:
             self.waits = message
         elif isinstance(message, protocol.LeaseRecalled):
             if self._on_recall is not None:
-                self.recalled = True
+                self.recalled, self.usable = True, False
                 self._on_recall()
         elif isinstance(message, protocol.LeaseRefused):
-            self.refused = message
+            self.refused, self.usable = message, False
             self._word.set()
             self._hang_up()
         elif isinstance(message, protocol.WorkerLost):
-            self.lost = message
+            self.lost, self.usable = message, False
             self._word.set()
             self._hang_up()
 
     def on_session_lost(self) -> None:
-        """The agent is gone. If it had given the far end to a worker, the lease goes on; else the stream ends."""
+        """The agent is gone. If it had given the far end to a worker, the lease goes on; else the stream ends.
+
+        Nothing new is sent: nobody would tell how its worker died. But the one worker of an instance is kept to,
+        since its state is the point.
+        """
+        self.usable = self.usable and self._outlives_agent
         self._word.set()
 
     @property
@@ -128,26 +138,29 @@ class Channel:
         pieces: list[bytes] = []
         if function is None:
             function = self._define(captured, pieces)
-        folder = _working_folder()
-        if folder != self._folder or captured.log_level != self._log_level:
-            self._folder, self._log_level = folder, captured.log_level
-            told = {"working_folder": folder, "log_level": captured.log_level}
+        folder = call.folder
+        levels, root_level = captured.log_levels, logging.root.level
+        if folder != self._folder or levels is not self._log_levels or root_level != self._root_level:
+            self._folder, self._log_levels, self._root_level = folder, levels, root_level
+            told = {"working_folder": folder, "log_levels": {**levels, "": root_level}}
             pieces += _joined(frames.pack(frames.CONTEXT, [json.dumps(told).encode()]))
-        ack, self._acknowledged = self._to_acknowledge, self._to_acknowledge
-        stream = call.pickled.stream
-        if not call.pickled.buffers and len(stream) == 1 and len(stream[0]) < SMALL:
-            data = stream[0]
+        if captured.phases or call.sent_at - call.started_at > TOLD_SECONDS:
+            pieces += _phases(call)
+        ack = self._acknowledged = self.to_acknowledge
+        stream, buffers = call.pickled
+        if not buffers and len(stream) == 1 and len(data := stream[0]) < SMALL:
+            call.size = len(data)
             pieces.append(HEADER.pack(len(data), call.kind, 0, 0, function, number, ack) + data)
         else:
-            buffers = [buffer.raw() for buffer in call.pickled.buffers]
-            message = self.stream.frame(call.kind, stream, buffers, function=function, call=number, ack=ack)
+            call.size = call.pickled.size_bytes
+            raw = [buffer.raw() for buffer in buffers]
+            message = self.stream.frame(call.kind, stream, raw, function=function, call=number, ack=ack)
             if pieces:
                 self.stream.send_now(b"".join(pieces))
                 pieces = []
             self.stream.send(message)
-        call.size = call.pickled.size_bytes
         self.bytes_in_flight += call.size
-        if call.captured.keeps_arguments is False:
+        if not captured.keeps_arguments:
             call.drop_arguments()
         return pieces
 
@@ -172,14 +185,10 @@ class Channel:
             self.stream.send(message)
         return function
 
-    def acknowledge(self, number: int) -> None:
-        """Remember that an outcome has been taken in; it is told with the next frame."""
-        self._to_acknowledge = max(self._to_acknowledge, number)
-
     def flush_acknowledgement(self) -> None:
         """Tell it now, when no other frame is going to."""
-        if self._to_acknowledge > self._acknowledged and not self.closed:
-            self._acknowledged = self._to_acknowledge
+        if self.to_acknowledge > self._acknowledged and not self.closed:
+            self._acknowledged = self.to_acknowledge
             try:
                 self.stream.send(frames.pack(frames.ACK, ack=self._acknowledged))
             except OSError:
@@ -192,7 +201,7 @@ class Channel:
         if not self.closed:
             self.closed = True
             try:
-                self.stream.send(frames.pack(frames.BYE, ack=self._to_acknowledge))
+                self.stream.send(frames.pack(frames.BYE, ack=self.to_acknowledge))
             except OSError:
                 pass
             self.stream.close()
@@ -223,11 +232,16 @@ class Channel:
         )
 
 
-def _working_folder() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:  # it was removed under our feet
-        return ""
+def _phases(call: Call) -> list[bytes]:
+    """Return what tells how a call came here, where that took a while."""
+    captured, queued = call.captured, call.sent_at - call.started_at
+    phases = [[phase.name, phase.seconds] for phase in captured.phases if phase.seconds > LEAST_SECONDS]
+    captured.phases = ()
+    if queued > TOLD_SECONDS and captured.seconds > SHORT_SECONDS:
+        phases.append(["queue", queued])
+    if not phases:
+        return []
+    return _joined(frames.pack(frames.CONTEXT, [json.dumps({"phases": {call.number: phases}}).encode()]))
 
 
 def _joined(message: list[Any]) -> list[bytes]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ..model.errors import HostUnavailable
 from ..model.layout import Layout
 from .dispatcher import Dispatcher
+from .phases import Phases, Span
 from .reporter import Console, Reporter
 from .session import Session, open_session
 
@@ -30,6 +31,7 @@ class Connections:
 
     def __init__(self) -> None:
         self.reporter: Reporter = Console()
+        self._phases = Phases(self.reporter)
         self._lock = threading.RLock()
         self._sessions: dict[Layout, Session] = {}
         self._dispatchers: dict[tuple[Layout, str], Dispatcher] = {}
@@ -56,8 +58,13 @@ class Connections:
         with self._lock:
             session = self._sessions.get(layout)
             if session is None or session.lost:
-                session = self._sessions[layout] = open_session(layout)
+                with self.watch("start", "the agent"):
+                    session = self._sessions[layout] = open_session(layout)
             return session
+
+    def watch(self, name: str, of: str) -> Span:
+        """Return a phase of a function's call, to be entered by ``with``: it is shown when it lasts."""
+        return self._phases.watch(name, of)
 
     def with_agent(self, layout: Layout, work: Callable[[Session], T]) -> T:
         """Do what may be done twice; do it again with the next agent if this one dies meanwhile.

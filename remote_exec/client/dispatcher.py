@@ -1,20 +1,17 @@
-"""The calls of one pool: who takes them, and who reads their answers.
+"""The calls of one pool, from their callers to their outcomes.
 
-**The thread that waits is the thread that reads.** Whoever waits for a future becomes the leader if there is none:
-it reads all channels, completes whatever comes, and leaves when its own future is done, passing the lead on. So a
-call and its answer cross no other thread. When something is in flight and nobody has read for a few milliseconds,
-the background thread leads, until somebody waits: logs must flow and unread sockets fill up.
+A call is sent by the thread that makes it (`lanes`) and its answer is read by the thread that waits for it
+(`reading`): it crosses no other thread. When something is in flight and nobody has read for a few milliseconds, a
+background thread does: logs must flow, and unread sockets fill up.
 
-Two locks. `_lock` guards queue and channels (`lanes`), and is held for moments. The leader holds the `lead` for
-as long as it leads. Outcomes (`answers`) are delivered with neither held.
+`_lock` guards queue and channels, and is held for moments. A channel's reader holds its `reading` lock for as long as
+it reads. Outcomes (`answers`) are delivered with neither held.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import select
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -22,28 +19,28 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import HostUnavailable, WorkerDied
-from ..serial import pickling
+from ..model.job import Cause
 from ..wire import frames
-from ..wire.frames import ARENA, RESULT
-from .answers import Answers, account, cancelled
+from .answers import Answers, cancelled
 from .calls import Call
 from .channel import Channel
 from .lanes import Lanes
-from .lead import Lead
+from .reading import UNANSWERED, Reading
 
 if TYPE_CHECKING:
     from ..future import RemoteFuture
     from .reporter import Reporter
     from .session import Session
 
-LEADERLESS_SECONDS = 0.003
+UNREAD_SECONDS = 0.003  # when the background thread begins to read what nobody does
+BACKGROUND_SECONDS = 1.0  # how long it reads at a stretch
+QUIET_SECONDS = 0.5  # with nothing in flight, until it sleeps
 IDLE_SECONDS = 10.0  # how long a lease is kept with nothing in flight
-TICK_SECONDS = 0.1
+LISTEN_SECONDS = 0.25
 DEATHS_BEFORE_BEGUN = 3  # workers that may die before they begin a call, until it is given up
 
+FORKED = "the call was made by the process that this one was forked from"
 EVERY = 1 << 62  # the number of a call, or an item, beyond all others
-
-_UNANSWERED = object()
 
 
 class Dispatcher:
@@ -78,13 +75,20 @@ class Dispatcher:
         self._single = single
         self._broken: Exception | None = None
         self._lock = threading.Lock()
-        self._lead = Lead()
         self._answers = Answers(self._lock, reporter)
+        self._reading = Reading(
+            self._lock,
+            self._lanes,
+            self._answers,
+            on_answers=self._on_answers,
+            on_end=self._ended,
+            on_tick=self._tick,
+        )
         self._settling = 0  # calls whose worker is gone, until it is known what becomes of them
         self._busy = threading.Event()
-        self._read_at = 0.0
         self._closed = False
         self._closing = False
+        self._forked = False
         self._thread: threading.Thread | None = None
 
     # --- calls ------------------------------------------------------------------------------------------------
@@ -97,13 +101,18 @@ class Dispatcher:
             WorkerDied: the one worker is gone.
             HostUnavailable: no agent could be reached.
         """
-        with self._lock:
-            self._check()
-            self._lanes.take(call)
-        if self._thread is None:
-            self._start_thread()
+        self._take(call)
         if not self._busy.is_set():
             self._busy.set()
+
+    def _take(self, call: Call) -> Channel | None:
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            channel = self._lanes.take(call)
+        if self._thread is None:
+            self._start_thread()
+        return channel
 
     def run(self, call: Call) -> Any:
         """Take a call and wait for its value: what ``f(x)`` does. Ctrl-C cancels the call.
@@ -111,81 +120,44 @@ class Dispatcher:
         Raises:
             BaseException: what the call raised.
         """
-        with self._lock:
-            self._check()
-            self._lanes.take(call)
-        if self._thread is None:
-            self._start_thread()
-        future = None if call.bare else call.future
+        channel = self._take(call)
         try:
-            if future is None and call.channel is not None and self._lead.take():
-                try:
-                    value, future = self._exchange(call.channel, call)
-                finally:
-                    self._lead.leave()
-                    self._answers.run()
-                    self._lead.pass_on()
-                if future is None:
+            if channel is not None:
+                value = self._reading.exchange(channel, call)
+                if value is not UNANSWERED:
                     return value
-            future = future or call.future
+            future = call.future
             self.wait(future, None)
         except KeyboardInterrupt:
-            future = future or call.future
+            future = call.future
             if self.cancel(call):
                 with contextlib.suppress(CancelledError):
                     self.wait(future, time.monotonic() + IDLE_SECONDS)
             raise
         return future.result()
 
-    def _exchange(self, channel: Channel, call: Call) -> tuple[Any, RemoteFuture[Any] | None]:
-        """Lead on one channel until a bare call is answered, in the shortest way: without a future.
-
-        Returns:
-            The value and None; or anything and the future, where it takes the long way.
-
-        Raises:
-            DeserializationError: the value cannot be rebuilt here.
-        """
-        stream = channel.stream
-        while True:
-            self._read_at = time.monotonic()
-            try:
-                size = stream.fill()
-            except (OSError, ValueError):  # nothing for a while, or the end: the long way tells which
-                return None, call.future
-            if not size:
-                return None, call.future
-            value: Any = _UNANSWERED
-            future: RemoteFuture[Any] | None = None
-            with self._lock:
-                while (frame := stream.next()) is not None:
-                    if frame.kind == RESULT and frame.call == call.number and call.bare:
-                        if not frame.flags & ~ARENA:
-                            del channel.in_flight[frame.call]
-                            account(channel, call)
-                            value = pickling.load(*stream.parts(frame))
-                            continue
-                        future = call.future
-                    self._answers.take(channel, frame)
-                self._after(channel)
-            if value is not _UNANSWERED:
-                if call.output is not None:
-                    self._answers.add(self._reporter.ended, call)
-                return value, None
-            if future is not None or not call.bare:
-                return None, future or call.future
-            self._answers.run()
-
-    def _after(self, channel: Channel) -> None:
+    def _on_answers(self, channel: Channel) -> None:
         """Send what waits to a worker that has answered, or give it back if it is wanted. Under `_lock`."""
         if channel.recalled and not channel.in_flight:
             self._give_back(self._lanes.take_idle(self._idle_seconds))
         elif self._lanes.queue:
             self._lanes.refill(channel)
 
+    def _tick(self, waited_for: bool) -> None:
+        """Tell the reporter that time passes."""
+        oldest = self._lanes.oldest()
+        if oldest is not None:
+            oldest.shown = True
+        self._reporter.tick(oldest, waited_for=waited_for)
+
     def _give_back(self, channels: list[Channel]) -> None:
         for channel in channels:
             channel.release()
+        if channels and self._single:
+            self._broken = WorkerDied(
+                "the instance was idle for keep_alive_period_in_seconds and its worker was given back",
+                hint="make another instance, or raise keep_alive_period_in_seconds",
+            )
         if channels and self._lanes.queue:
             self._grow()
 
@@ -203,10 +175,6 @@ class Dispatcher:
         with self._lock:
             self._give_back(self._lanes.take_idle(self._idle_seconds))
         self._answers.run()
-
-    def _check(self) -> None:
-        if self._broken is not None:
-            raise self._broken
 
     def fail(self, error: Exception) -> None:
         """Fail everything that waits or runs, and all that comes."""
@@ -232,6 +200,8 @@ class Dispatcher:
 
     def cancel(self, call: Call) -> bool:
         """Withdraw a queued call, or have a running one stopped; False when it has ended."""
+        if self._forked:
+            return False
         with self._lock:
             if call in self._lanes.queue:
                 self._lanes.queue.remove(call)
@@ -243,12 +213,15 @@ class Dispatcher:
         if channel is None:
             cancelled(call.spend())
         else:
+            channel.cancelled.add(call.number)
             self._lanes.session_of(channel).cancel_call(channel.lease, call.number)
             self._busy.set()
         return True
 
     def why(self, call: Call) -> str:
         """Say in words what a call waits for."""
+        if self._forked:
+            return FORKED
         with self._lock:
             return self._lanes.why(call)
 
@@ -280,87 +253,21 @@ class Dispatcher:
         sent = len(self._lanes.queue) + len(self._lanes.in_flight())
         return sent + self._settling + self._answers.undelivered
 
-    # --- waiting ----------------------------------------------------------------------------------------------
-
     def wait(
         self, future: RemoteFuture[Any], deadline: float | None, *, until: Callable[[], bool] | None = None
     ) -> None:
-        """Return when the future is done, or `until()` is true, or the time has come."""
-        done = until or future.done
-        while not done():
-            if deadline is not None and time.monotonic() >= deadline:
-                return
-            if self._lead.take():
-                try:
-                    self._read_until(done, deadline)
-                finally:
-                    self._lead.leave()
-                    self._answers.run()
-                    self._lead.pass_on()
-            else:
-                self._lead.wait(future, deadline)
-
-    # --- reading ----------------------------------------------------------------------------------------------
-
-    def _read_until(self, done: Callable[[], bool], deadline: float | None) -> None:
-        """Lead: read until `done()`. First in the kernel on the one busy channel, then by poll on all of them."""
-        while not done():
-            self._read_at = time.monotonic()
-            busy = self._lanes.busy()
-            if len(busy) == 1 and (deadline is None or deadline - self._read_at > 0.1):
-                channel = busy[0]
-                try:
-                    self._read(channel, 0)
-                    continue
-                except BlockingIOError:
-                    pass  # nothing for a while: look around
-            if not self._poll(deadline, done):
-                return
-
-    def _poll(self, deadline: float | None, done: Callable[[], bool]) -> bool:
-        """Wait on all busy channels; False when it is time to leave."""
-        while not done():
-            now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                return False
-            poller = select.poll()
-            channels = {
-                channel.stream.fileno(): channel for channel in self._lanes.channels if not channel.closed
-            }
-            channels.pop(-1, None)  # closed by another thread in this moment
-            for fd in channels:
-                poller.register(fd, select.POLLIN)
-            poller.register(self._lead, select.POLLIN)
-            limit = TICK_SECONDS if deadline is None else min(TICK_SECONDS, deadline - now)
-            for fd, _ in poller.poll(max(1, int(limit * 1000))):
-                if fd == self._lead.fileno():
-                    self._lead.heard()
-                    return not self._lead.in_background
-                with contextlib.suppress(BlockingIOError):
-                    self._read(channels[fd], socket.MSG_DONTWAIT)
-            self._reporter.tick(self._lanes.oldest())
-        return True
-
-    def _read(self, channel: Channel, flags: int) -> None:
-        """Read once from a channel and take in what came.
+        """Return when the future is done, or `until()` is true, or the time has come.
 
         Raises:
-            BlockingIOError: nothing came.
+            HostUnavailable: this process was forked from the one that made the call, and has no part in it.
         """
-        try:
-            size = channel.stream.fill(flags)
-        except BlockingIOError:
-            raise
-        except (OSError, ValueError):
-            size = 0
-        if not size:
-            self._ended(channel)
-            return
-        with self._lock:
-            while (frame := channel.stream.next()) is not None:
-                self._answers.take(channel, frame)
-            self._after(channel)
-        self._answers.run()
+        if self._forked and not future.done():
+            raise HostUnavailable(FORKED, hint="wait for it there, or call again here")
+        call = future._call
+        if call is not None:
+            self._reading.wait(future, call, deadline, until)
+
+    # --- ends of workers --------------------------------------------------------------------------------------
 
     def _ended(self, channel: Channel) -> None:
         """A channel's stream has ended: the call that ran fails, those behind it are sent elsewhere."""
@@ -378,7 +285,7 @@ class Dispatcher:
             with self._lock:
                 self._settling -= len(calls)
         channel.abandon()
-        if self._single:
+        if self._single and not self._closed:
             self.fail(
                 channel.why_ended(calls[0])
                 if calls
@@ -393,8 +300,15 @@ class Dispatcher:
         lost = channel.lost
         begun = lost.begun if lost is not None else 0 if channel.never_granted else EVERY
         again: list[Call] = []
+        if lost is not None:
+            self._answers.show_rest(calls[0], lost.rest)
+        withdrawn = not begun and lost is not None and lost.certificate.cause is Cause.CANCELLED
         for call in calls:
-            if not begun:
+            if withdrawn and call.number in channel.cancelled:
+                cancelled(call.spend())
+                self._reporter.ended(call)
+                continue
+            if not begun and not withdrawn:
                 call.deaths += 1  # no worker has lived to begin anything: not for ever
             if call.number > begun and call.pickled.stream and call.deaths < DEATHS_BEFORE_BEGUN:
                 call.channel, call.number = None, 0
@@ -422,38 +336,39 @@ class Dispatcher:
     def _background(self) -> None:
         quiet_since = time.monotonic()
         while not self._closed:
-            if not self._busy.wait(IDLE_SECONDS / 4):
+            # What a call has left running may print for as long as its worker is held.
+            if not self._busy.wait(LISTEN_SECONDS if self._lanes.channels else IDLE_SECONDS / 4):
                 if self._closing and not self.pending:
                     self.close()
                 else:
+                    self._acknowledge()
+                    self._reading.listen()
                     self._release_idle()
                 continue
-            time.sleep(LEADERLESS_SECONDS)
+            time.sleep(UNREAD_SECONDS)
             now = time.monotonic()
-            if self._lanes.busy() or self._lanes.queue:
+            busy = self._lanes.busy()
+            if busy or self._lanes.queue:
                 quiet_since = now
-                if now - self._read_at > LEADERLESS_SECONDS and self._lead.take():
-                    try:
-                        self._lead_in_background()
-                    except Exception:  # what one outcome raises (a closed stderr) must not end the reading
-                        logging.getLogger(__name__).exception("while reading answers")
+                unread = [one for one in busy if now - max(one.sent_at, one.last_result) > UNREAD_SECONDS]
+                if unread:
+                    self._read_in_background(unread)
             elif self._closing and not self.pending:
                 self.close()
-            elif now - quiet_since > 0.5:
+            elif now - quiet_since > QUIET_SECONDS:
                 self._busy.clear()
-                with self._lock:
-                    for channel in self._lanes.channels:
-                        channel.flush_acknowledgement()
+                self._acknowledge()
 
-    def _lead_in_background(self) -> None:
-        self._lead.in_background = True
+    def _read_in_background(self, channels: list[Channel]) -> None:
         try:
-            self._poll(time.monotonic() + 1.0, lambda: not self._lanes.busy())
-        finally:
-            self._lead.in_background = False
-            self._lead.leave()
-            self._answers.run()
-            self._lead.pass_on()
+            self._reading.in_background(channels, BACKGROUND_SECONDS)
+        except Exception:  # what one outcome raises (a closed stderr) must not end the reading
+            logging.getLogger(__name__).exception("while reading answers")
+
+    def _acknowledge(self) -> None:
+        with self._lock:
+            for channel in self._lanes.channels:
+                channel.flush_acknowledgement()
 
     def _release_idle(self) -> None:
         with self._lock:
@@ -471,12 +386,21 @@ class Dispatcher:
         """Give all workers back; with `cancel`, stop what runs first."""
         if cancel:
             self.cancel_all()
+        else:
+            self._reading.listen()
         self._closed = True
         self._busy.set()
         with self._lock:
+            if self._single and self._broken is None:
+                self._broken = WorkerDied("the instance was closed", hint="make another")
+            calls = [*self._lanes.queue, *self._lanes.in_flight()]
+            self._lanes.queue.clear()
             for channel in self._lanes.channels:
+                channel.in_flight.clear()
                 channel.release()
             self._lanes.channels.clear()
+        for call in calls:  # nobody will read their outcomes
+            cancelled(call.spend())
 
     def close_when_done(self) -> None:
         """Give the workers back as soon as nothing is pending, without making the caller wait."""
@@ -490,7 +414,8 @@ class Dispatcher:
 
     def abandon(self) -> None:
         """In a forked child: forget everything without a word to the parent's workers."""
-        self._closed = True
+        self._closed = self._forked = True
+        self._broken = WorkerDied(FORKED) if self._single else None
         for channel in self._lanes.channels:
             channel.abandon()
         self._lanes.channels.clear()

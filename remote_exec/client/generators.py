@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ..wire import frames
 from ..wire.frames import GENERATOR_WINDOW
 from .calls import Call
 
@@ -26,16 +27,24 @@ class RemoteIterator(Iterator[T], Generic[T]):
         self._future = call.future
         self._values: deque[Any] = deque()
         self._taken = 0
-        call.on_values = lambda _index, value: self._values.append(value)
+        self._closed = False
+        values = self._values  # not `self`: a call must not keep alive whoever takes its values
+        call.kind = frames.GENERATE
+        call.on_values = lambda _index, value: values.append(value)
         dispatcher.submit(call)
 
     def __next__(self) -> T:
+        __tracebackhide__ = True  # pytest and IPython leave this frame out
         values, future = self._values, self._future
-        if not values:
+        if not values and not self._closed:
             self._dispatcher.wait(future, None, until=lambda: bool(values) or future.done())
-        if not values:
-            future.result()
+        if self._closed:
             raise StopIteration
+        if not values:
+            self._closed = True
+            if (error := future.exception()) is not None:
+                raise error
+            raise StopIteration(future.result())
         self._taken += 1
         if self._taken == GIVE_BACK:
             self._taken = 0
@@ -53,6 +62,9 @@ class RemoteIterator(Iterator[T], Generic[T]):
             return await asyncio.to_thread(self._next_or_end)
         except _EndError:
             raise StopAsyncIteration from None
+        except asyncio.CancelledError:
+            self.close()  # as cancelling would end a local one; and its thread must not wait any longer
+            raise
 
     def _next_or_end(self) -> T:
         try:
@@ -62,8 +74,13 @@ class RemoteIterator(Iterator[T], Generic[T]):
 
     def close(self) -> None:
         """Stop the generator."""
+        self._closed = True
         if not self._future.done():
             self._dispatcher.cancel(self._call)
+
+    async def aclose(self) -> None:
+        """Stop the generator; what `contextlib.aclosing` calls."""
+        self.close()
 
     def __del__(self) -> None:
         if not self._dispatcher.closed:

@@ -18,6 +18,7 @@ from ..wire import frames
 from ..wire.messages import to_plain
 from ..wire.stream import inline
 from .answers import rebuild
+from .channel import LEAST_SECONDS
 from .connections import connections
 from .target import Place
 
@@ -57,8 +58,13 @@ class JobFuture(RemoteFuture[Any]):
 
     def logs(self) -> str:
         """Return what the job has printed so far."""
-        records = self._ask("logs")["records"]
-        return "".join(text for _, _, text in records)
+        texts: list[str] = []
+        offset, before = 0, -1
+        while offset != before:
+            piece = self._ask("logs", offset=offset)
+            texts += [text for _, _, text, _ in piece["records"]]
+            before, offset = offset, piece["offset"]
+        return "".join(texts)
 
     def done(self) -> bool:
         """Whether the job has ended."""
@@ -87,8 +93,9 @@ class JobFuture(RemoteFuture[Any]):
         if not super().done() and timeout is not None:
             raise TimeoutError
 
-    def _ask(self, what: str) -> Any:
-        return connections.with_agent(self._layout, lambda session: session.ask(what, {"name": self._name}))
+    def _ask(self, what: str, **more: Any) -> Any:
+        question = {"name": self._name, **more}
+        return connections.with_agent(self._layout, lambda session: session.ask(what, question))
 
     def _watch(self) -> None:
         """Have the agent tell the outcome, once."""
@@ -145,7 +152,7 @@ def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str) -> Job
     told = {
         "functions": {FUNCTION: sent.told},
         "working_folder": os.getcwd(),
-        "log_level": sent.log_level,
+        "log_levels": sent.log_levels,
     }
     pieces = frames.pack(frames.CONTEXT, [json.dumps(told).encode()])
     pieces += inline(
@@ -172,6 +179,9 @@ def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str) -> Job
             "log_limit_bytes": request["log_limit_bytes"],
             "max_retry_attempts": options.max_retry_attempts,
             "payload_blobs": [],
+            "phases": [
+                [phase.name, phase.seconds] for phase in place.phases if phase.seconds > LEAST_SECONDS
+            ],
         },
         body=b"".join(pieces),
     )
@@ -183,8 +193,11 @@ def run_job(future: JobFuture) -> Any:
     session = connections.session(future._layout)
     try:
         for piece in session.follow("logs", {"name": future.job, "follow": True}):
-            for _, stream, text in piece["records"]:
-                connections.reporter.output(None, 1 if stream == "err" else 0, text.encode())
+            for _, stream, text, event in piece["records"]:
+                if event is not None:
+                    connections.reporter.event(None, event if stream == "event" else {"log": event})
+                else:
+                    connections.reporter.output(None, 0 if stream == "out" else 1, text.encode())
         return future.result()
     except KeyboardInterrupt:
         future.cancel(wait=True)

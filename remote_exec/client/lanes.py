@@ -58,15 +58,15 @@ class Lanes:
         # A worker that holds state of ours is not given back before its time.
         self._on_recall = on_recall if opening is None and not single else None
 
-    def take(self, call: Call) -> None:
-        """Send a call if there is a worker with room, else queue it.
+    def take(self, call: Call) -> Channel | None:
+        """Send a call if there is a worker with room, and return its channel; else queue it.
 
         Raises:
             HostUnavailable: no agent could be reached; the call is not queued.
         """
         if not self.queue and (channel := self._with_room(call)) is not None:
             self.send(channel, call)
-            return
+            return channel
         self.queue.append(call)
         try:
             self.grow()
@@ -74,16 +74,17 @@ class Lanes:
             with contextlib.suppress(ValueError):
                 self.queue.remove(call)
             raise
+        return call.channel
 
     def send(self, channel: Channel, call: Call) -> None:
         """Send a call now."""
         if not call.begin():
             return
-        call.sent_at = time.monotonic()
+        call.sent_at = channel.sent_at = time.monotonic()
         try:
             pieces = channel.prepare(call)
             if pieces:
-                channel.stream.send_now(b"".join(pieces) if len(pieces) > 1 else pieces[0])
+                channel.stream.send_now(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         except OSError:
             pass  # whoever reads finds the end of the stream, and settles what was in flight
 
@@ -95,7 +96,7 @@ class Lanes:
             call = self.queue.popleft()
             if not call.begin():
                 continue
-            call.sent_at = now
+            call.sent_at = channel.sent_at = now
             try:
                 pieces += channel.prepare(call)
             except OSError:
@@ -113,7 +114,7 @@ class Lanes:
         Raises:
             HostUnavailable: no agent could be reached.
         """
-        for channel in [one for one in self.channels if not one.in_flight and self._is_stale(one)]:
+        for channel in [one for one in self.channels if not (one.in_flight or one.usable or one.recalled)]:
             self.channels.remove(channel)
             channel.release()
         waiting = len(self.queue)
@@ -125,7 +126,7 @@ class Lanes:
         seconds = self.queue[0].captured.seconds * self.queue[0].items
         if self.channels and 0.0 < seconds < SHORT_SECONDS and waiting < DEPTH:
             return
-        channel = Channel(self._session(), on_recall=self._on_recall)
+        channel = Channel(self._session(), on_recall=self._on_recall, outlives_agent=self._single)
         self.channels.append(channel)
         try:
             channel.open(self._request)
@@ -170,6 +171,15 @@ class Lanes:
             "it runs" if first == call.number else f"{call.number - first} calls run before it on its worker"
         )
 
+    def phase(self, call: Call) -> str:
+        """Name what a call is at: queue, environment, start, run."""
+        channel = call.channel
+        if channel is None:
+            return "queue"
+        if channel.granted is None:
+            return channel.waits.phase if channel.waits is not None else "queue"
+        return "run" if next(iter(channel.in_flight), call.number) == call.number else "queue"
+
     def take_idle(self, idle_seconds: float) -> list[Channel]:
         """Remove and return channels that have had nothing in flight for a while, and those that are recalled."""
         now = time.monotonic()
@@ -177,22 +187,15 @@ class Lanes:
             channel
             for channel in self.channels
             if not channel.in_flight
-            and (channel.recalled or (not self.queue and now - channel.idle_since > idle_seconds))
+            and (channel.recalled or (not self.queue and now - channel.last_result > idle_seconds))
         ]
         self.channels = [channel for channel in self.channels if channel not in gone]
         return gone
 
-    def _is_stale(self, channel: Channel) -> bool:
-        """Whether nothing more should be sent on a channel: its worker is gone, or nobody would tell how it died.
-
-        The one worker of an instance is kept to when its agent has died: its state is the point.
-        """
-        return channel.gone or (channel.session.lost and not self._single)
-
     def _with_room(self, call: Call) -> Channel | None:
         best: Channel | None = None
         for channel in self.channels:
-            if channel.recalled or self._is_stale(channel):
+            if not channel.usable:
                 continue
             if not channel.in_flight:
                 return channel
@@ -207,7 +210,7 @@ class Lanes:
         return best
 
     def _has_room(self, channel: Channel, call: Call) -> bool:
-        return not (channel.recalled or self._is_stale(channel)) and self._room(channel, call)
+        return channel.usable and self._room(channel, call)
 
     def _room(self, channel: Channel, call: Call) -> bool:
         """Whether a call may be sent behind others: if it is short and small, and so are they.

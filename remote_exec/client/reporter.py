@@ -1,35 +1,45 @@
 """What is shown while one waits: output as it comes, log records to the caller's logging, phases that last.
 
 Core code never prints; it tells a `Reporter`. `Console` is the one for scripts: one updating line in a terminal,
-plain lines elsewhere, nothing at all for calls that are quick and silent.
+plain lines elsewhere, nothing at all for calls that are quick and silent. Of its own it writes to stderr only.
 """
 
 from __future__ import annotations
 
-import json
+import codecs
 import logging
+import os
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from .calls import Call
+    from .phases import Span
 
 SHOWN_AFTER_SECONDS = 0.5
 REPEAT_SECONDS = 10.0  # where lines cannot be updated, how often one is repeated
+REST_CHARACTERS = 1 << 16  # of a line that does not end, while others print too
+BAR_WIDTH = 20
+
+Bars = list[dict[str, Any]]
 
 
 class Reporter(Protocol):
-    """Hears what happens to calls; called by whoever reads the channels."""
+    """Hears what happens to calls; called by whoever reads the channels, in any thread."""
 
     def output(self, call: Call | None, index: int, data: bytes) -> None:
         """The call printed `data` to stdout (0) or stderr (1)."""
 
-    def event(self, call: Call | None, data: bytes) -> None:
-        """The call sent an event, as JSON."""
+    def event(self, call: Call | None, event: dict[str, Any]) -> None:
+        """The call told of something: a log record, or its progress."""
 
-    def tick(self, call: Call | None) -> None:
-        """A tenth of a second has passed and `call` has waited for longest."""
+    def tick(self, call: Call | None, *, waited_for: bool = True) -> None:
+        """A tenth of a second has passed and `call` has waited for longest; whether some thread waits."""
+
+    def phase(self, phase: Span | None) -> None:
+        """This process is busy with a phase of a call; None: it is done."""
 
     def ended(self, call: Call) -> None:
         """The call's outcome is there."""
@@ -38,64 +48,169 @@ class Reporter(Protocol):
         """Something is to be said once."""
 
 
-class Console:
-    """Writes to this process's stdout and stderr, as they are at the time."""
+class _Printing:
+    """A call that has printed and has not ended: what has come of its lines."""
 
     def __init__(self) -> None:
+        self.rests = ["", ""]  # lines that have begun and are held back
+        self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(2)]
+
+    def text(self, index: int, data: bytes) -> str:
+        """Return what was printed; a character that is cut in two comes with its other half."""
+        return self._decoders[index].decode(data)
+
+    def whole_lines(self, index: int, text: str) -> str:
+        """Return the lines that are whole now, and hold the rest back."""
+        whole, newline, rest = (self.rests[index] + text).rpartition("\n")
+        if len(rest) > REST_CHARACTERS:
+            whole, newline, rest = whole + newline + rest, "\n", ""
+        self.rests[index] = rest.rpartition("\r")[2]  # of a bar, what stands
+        return whole + newline
+
+
+class Console:
+    """Writes to this process's stdout and stderr, as they are at the time.
+
+    While one call prints, what it prints passes as it is. While several do, it comes in whole lines, and in a
+    terminal each bears its function's name and its worker's process: ``train[4711] epoch 3``.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._line = ""  # the status line that stands on the terminal now
+        self._open_line = False  # the terminal's cursor is not where a line begins
         self._said = ""
         self._said_at = 0.0
         self._notes: set[str] = set()
+        self._printing: dict[Call, _Printing] = {}
+        self._bars: dict[Call | None, Bars] = {}
 
     def output(self, call: Call | None, index: int, data: bytes) -> None:
         """Write what the call printed, as if it had been printed here."""
-        self._clear()
-        stream = sys.stderr if index else sys.stdout
-        _write(stream, data.decode(errors="replace"))
+        with self._lock:
+            if call is None:  # after its end
+                self._write(index, data.decode(errors="replace"))
+                return
+            printing = self._printing.get(call)
+            if printing is None:
+                printing = self._printing[call] = _Printing()
+            text = printing.text(index, data)
+            if len(self._printing) == 1 and not printing.rests[index]:
+                self._write(index, text)
+            else:
+                self._write_lines(call, index, printing.whole_lines(index, text))
 
-    def event(self, call: Call | None, data: bytes) -> None:
-        """Hand log records to this process's logging, show progress."""
-        event: dict[str, Any] = json.loads(data)
+    def event(self, call: Call | None, event: dict[str, Any]) -> None:
+        """Hand log records to this process's logging, remember progress for the next tick."""
         if "log" in event:
-            self._clear()
-            _relog(event["log"])
-        elif "progress" in event and _interactive(sys.stderr):
-            self._show(_progress_line(event["progress"]))
-
-    def tick(self, call: Call | None) -> None:
-        """Say what the call waits for, once it has waited for a while."""
-        if call is None or time.monotonic() - call.started_at < SHOWN_AFTER_SECONDS:
-            return
-        channel = call.channel
-        if channel is None or channel.granted is not None:
-            if self._line and channel is not None and channel.in_flight:
+            with self._lock:
                 self._clear()
+            _relog(event["log"])
+        elif "progress" in event:
+            with self._lock:
+                begins = call not in self._bars
+                self._bars[call] = event["progress"]
+                if begins:
+                    self._said, self._said_at = progress_line(event["progress"]), time.monotonic()
+                elif not _interactive(sys.stderr):
+                    self._say(progress_line(event["progress"]), key=self._said)
+
+    def tick(self, call: Call | None, *, waited_for: bool = True) -> None:
+        """Say what the call waits for, or how far it is, once it has waited for a while."""
+        # At a prompt, nobody wants a line to move by itself.
+        if (not waited_for and hasattr(sys, "ps1")) or call is None:
             return
-        why = channel.waits.why if channel.waits is not None else "waiting for the agent"
-        self._show(f"{call.captured.name}: {why} ({time.monotonic() - call.started_at:.0f} s)")
+        seconds = time.monotonic() - call.started_at
+        with self._lock:
+            channel = call.channel
+            bars = [bar for bars in self._bars.values() for bar in bars]
+            if bars and _interactive(sys.stderr):
+                self._show(f"{call.captured.name}: {progress_line(merged(self._bars.values()))}")
+            elif seconds < SHOWN_AFTER_SECONDS:
+                return
+            elif channel is not None and channel.granted is not None:
+                if _interactive(sys.stderr):
+                    self._show(f"{call.captured.name}: run ({seconds:.0f} s)")
+            elif channel is not None and channel.waits is not None:
+                waits = channel.waits
+                self._say(f"{call.captured.name}: {waits.phase}: {waits.why}", seconds)
+            else:
+                self._say(f"{call.captured.name}: queue: it waits for a worker", seconds)
+
+    def phase(self, phase: Span | None) -> None:
+        """Say what this process is busy with, once that has taken a while."""
+        with self._lock:
+            if phase is None:
+                self._clear()
+                return
+            seconds = time.monotonic() - phase.started_at
+            if seconds >= SHOWN_AFTER_SECONDS:
+                text = f"{phase.of}: {phase.name}"
+                self._say(f"{text}: {phase.detail}" if phase.detail else text, seconds, key=text)
 
     def ended(self, call: Call) -> None:
-        """Take the status line away."""
-        self._clear()
+        """Take the status line away, and write what the call had begun to print."""
+        with self._lock:
+            printing = self._printing.get(call)
+            if printing is not None:
+                for index, rest in enumerate(printing.rests):
+                    if rest:
+                        self._write_lines(call, index, f"{rest}\n")
+                del self._printing[call]
+            self._bars.pop(call, None)
+            self._clear()
 
     def note(self, text: str) -> None:
         """Say it on stderr, once."""
-        if text not in self._notes:
-            self._notes.add(text)
+        with self._lock:
+            if text not in self._notes:
+                self._notes.add(text)
+                self._clear()
+                _write(sys.stderr, f"remote_exec: {text}\n")
+
+    # --- under the lock ---------------------------------------------------------------------------------------
+
+    def _write(self, index: int, text: str) -> None:
+        if text:
             self._clear()
-            _write(sys.stderr, f"remote_exec: {text}\n")
+            stream = sys.stderr if index else sys.stdout
+            _write(stream, text)
+            if _interactive(stream):
+                self._open_line = text[-1] != "\n"
+
+    def _write_lines(self, call: Call, index: int, text: str) -> None:
+        stream = sys.stderr if index else sys.stdout
+        if not text:
+            return
+        if _interactive(stream):
+            channel = call.channel
+            pid = channel.granted.pid if channel is not None and channel.granted is not None else ""
+            prefix = _dim(f"{call.captured.name}[{pid}] ")
+            text = "".join(f"{prefix}{line}" for line in text.splitlines(keepends=True))
+            if self._open_line:
+                text = f"\n{text}"
+        self._write(index, text)
+
+    def _say(self, text: str, seconds: float = 0.0, *, key: str = "") -> None:
+        """Show it on the terminal's line; elsewhere write it, if that is news or long ago."""
+        if _interactive(sys.stderr):
+            self._show(f"{text} ({seconds:.0f} s)")
+            return
+        now, key = time.monotonic(), key or text
+        if key != self._said or now - self._said_at > REPEAT_SECONDS:
+            self._said, self._said_at = key, now
+            _write(
+                sys.stderr,
+                f"remote_exec: {text} ({seconds:.0f} s)\n" if seconds else f"remote_exec: {text}\n",
+            )
 
     def _show(self, text: str) -> None:
-        if _interactive(sys.stderr):
-            if text != self._line:
-                _write(sys.stderr, f"\r\033[K{text[:200]}")
-                self._line = text
-            return
-        kind = text.rpartition(" (")[0]
-        now = time.monotonic()
-        if kind != self._said or now - self._said_at > REPEAT_SECONDS:
-            self._said, self._said_at = kind, now
-            _write(sys.stderr, f"remote_exec: {text}\n")
+        if self._open_line or not _interactive(sys.stderr):
+            return  # what the call has begun to print stands there
+        text = "".join(letter if letter.isprintable() else " " for letter in text)[: _columns() - 1]
+        if text != self._line:
+            _write(sys.stderr, f"\r\033[K{text}")
+            self._line = text
 
     def _clear(self) -> None:
         if self._line:
@@ -105,28 +220,75 @@ class Console:
 
 def _interactive(stream: TextIO | None) -> bool:
     try:
-        return stream is not None and stream.isatty()
+        return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
     except ValueError:
         return False
 
 
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return 80
+
+
+def _dim(text: str) -> str:
+    return text if os.environ.get("NO_COLOR") else f"\033[2m{text}\033[0m"
+
+
 def _write(stream: TextIO | None, text: str) -> None:
-    if stream is not None:
+    if stream is None:
+        return
+    try:
         try:
             stream.write(text)
-            stream.flush()
-        except (OSError, ValueError):
-            pass  # closed: the job's log has it
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except (OSError, ValueError):
+        pass  # closed: the job's log has it
 
 
-def _progress_line(bar: dict[str, Any]) -> str:
-    done, total = bar.get("done", 0), bar.get("total")
-    head = f"{bar.get('desc') or 'progress'}: "
-    rate = f", {bar['rate']:.1f}/s" if bar.get("rate") else ""
+# --- progress ------------------------------------------------------------------------------------------------
+
+
+def merged(calls: Any) -> Bars:
+    """Return the bars of several calls as one call's: those at the same depth, of the same name, are added up."""
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for bars in calls:
+        for depth, bar in enumerate(bars):
+            row = found.get((depth, bar["desc"]))
+            if row is None:
+                found[depth, bar["desc"]] = dict(bar)
+                continue
+            row["total"] = None if None in (row["total"], bar["total"]) else row["total"] + bar["total"]
+            row["done"] += bar["done"]
+            row["rate"] += bar["rate"]
+    return list(found.values())
+
+
+def progress_line(bars: Bars) -> str:
+    """Return bars in one line, the outermost drawn.
+
+    >>> progress_line([{"desc": "epochs", "done": 5, "total": 10, "rate": 2.5}])
+    'epochs [##########..........] 5/10, 2.5/s, 2 s left'
+    """
+    return " · ".join(_bar(bar, drawn=not depth) for depth, bar in enumerate(bars))
+
+
+def _bar(bar: dict[str, Any], *, drawn: bool) -> str:
+    done, total, rate = bar["done"], bar["total"], bar["rate"]
+    name = bar["desc"] or "progress"
     if not total:
-        return f"{head}{done:g}{rate}"
-    filled = int(30 * min(1.0, done / total))
-    return f"{head}[{'#' * filled}{'.' * (30 - filled)}] {done:g}/{total:g}{rate}"
+        return f"{name} {done:g}, {rate:.1f}/s" if drawn and rate else f"{name} {done:g}"
+    count = f"{done:g}/{total:g}"
+    if not drawn:
+        return f"{name} {count}"
+    filled = int(BAR_WIDTH * min(1.0, done / total))
+    left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+    speed = f", {rate:.1f}/s" if rate else ""
+    return f"{name} [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {count}{speed}{left}"
 
 
 def _relog(row: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from ..model.environment import EnvironmentKind
 from ..model.errors import RemoteExecError
 from ..model.record import record
 from ..serial import pickling
+from ..serial.pickling import Pickled
 from .calls import Call, Captured
 from .connections import connections
 
@@ -69,19 +70,24 @@ class ResultCache:
     sent: Captured
     digest: str
 
-    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, arguments: Pickled, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the stored result of this call, or run it and store its result.
+
+        Args:
+            arguments: what is sent of the arguments.
+            args: the arguments themselves.
+            kwargs: likewise.
 
         Raises:
             ConfigurationError: an argument has no identity; the message leads to it.
             BaseException: what the call raised.
         """
-        future, call = self._begin(args, kwargs)
+        future, call = self._begin(arguments, args, kwargs)
         return self.target.dispatcher.run(call) if call is not None else future.result()
 
-    def submit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteFuture[Any]:
+    def submit(self, arguments: Pickled, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteFuture[Any]:
         """Return the call's future: done already when there is a stored result. Raises as `run` does."""
-        future, call = self._begin(args, kwargs)
+        future, call = self._begin(arguments, args, kwargs)
         if call is not None:
             self.target.dispatcher.submit(call)
         return future
@@ -90,11 +96,12 @@ class ResultCache:
         self,
         arguments: Iterable[tuple[Any, ...]],
         *,
+        submit: Callable[..., RemoteFuture[Any]],
         ordered: bool,
         return_exceptions: bool,
         timeout: float | None,
     ) -> Iterator[Any]:
-        """Yield the results of many calls, stored or not, some of them ahead of being taken."""
+        """Yield the results of many calls, stored or not, some of them ahead of being taken; `submit` starts each."""
         deadline = None if timeout is None else time.monotonic() + timeout
         coming = iter(arguments)
         pending: deque[RemoteFuture[Any]] = deque()
@@ -102,7 +109,7 @@ class ResultCache:
 
         def fill() -> None:
             while len(pending) < window and (item := next(coming, None)) is not None:
-                pending.append(self.submit(item, {}))
+                pending.append(submit(*item))
 
         try:
             fill()
@@ -119,13 +126,15 @@ class ResultCache:
             for future in pending:
                 future.cancel()
 
-    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[RemoteFuture[Any], Call | None]:
+    def _begin(
+        self, arguments: Pickled, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[RemoteFuture[Any], Call | None]:
         key = self._key(args, kwargs)
         future = CachedFuture()
         if self._find(key, future):
             return future, None
         future.keep = functools.partial(self._keep, key)
-        call = Call(self.sent, pickling.dump_arguments(args, kwargs), future)
+        call = Call(self.sent, arguments, future)
         future._call, future._dispatcher = call, self.target.dispatcher  # pyright: ignore[reportPrivateUsage]
         return future, call
 

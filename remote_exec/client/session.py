@@ -117,8 +117,15 @@ class Session:
             if not piece[1]:
                 return
 
-    def upload(self, bundle: Bundle, sources: Mapping[str, Path]) -> int:
+    def upload(
+        self, bundle: Bundle, sources: Mapping[str, Path], moved: Callable[[int, int], None] | None = None
+    ) -> int:
         """Bring a bundle to the host: the files that it lacks, by digest; return how many bytes went.
+
+        Args:
+            bundle: its manifest.
+            sources: where the files lie, by digest.
+            moved: told now and then how many bytes of how many have gone.
 
         Raises:
             RemoteExecError: the host refused it.
@@ -129,8 +136,12 @@ class Session:
             answer, _body = self._expect(number, protocol.OfferBundle(number, bundle)).result()
             if not answer["missing"]:
                 return sent
+            sizes = {file.digest: file.size for file in bundle.files}
+            whole = sent + sum(sizes[digest] for digest in answer["missing"])
             for digest in answer["missing"]:
                 sent += self.upload_blob(digest, sources[digest])
+                if moved is not None:
+                    moved(sent, whole)
         raise errors.HostUnavailable("the host keeps missing files that were sent to it")
 
     def upload_blob(self, digest: str, path: Path) -> int:
@@ -268,6 +279,7 @@ def open_session(layout: Layout) -> Session:
             ".".join(map(str, sys.version_info[:3])),
             os.getpid(),
             settings_of_agent(),
+            getattr(sys, "_base_executable", None) or sys.executable,
         )
         try:
             stream.send(hello)

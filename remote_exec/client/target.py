@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..capture.environment import AskedEnvironment, asked_environment
 from ..capture.environment import environment_of as environment_of
 from ..capture.function import Captured, source_paths
 from ..capture.preflight import warnings_of
@@ -15,19 +17,26 @@ from ..instances import InstanceType, shape_of
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import ConfigurationError
 from ..model.layout import Layout
+from ..model.job import Phase
 from ..model.pool import PoolSpec
 from ..model.record import record
 from ..options import Options, check_readers, check_together
 from .connections import connections
 from .dispatcher import Dispatcher
+from .home_files import remember
 from .variables import meaningful
 
 if TYPE_CHECKING:
     from .session import Session
 
 OF_ANOTHER_ENVIRONMENT = frozenset(
-    {"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX"}
-)
+    {
+        "VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX", "CONDA_DEFAULT_ENV",
+        "CONDA_PROMPT_MODIFIER", "CONDA_SHLVL",
+        # about files that nobody else has: it would make every start in an environment of ours a slow one
+        "PYTHONDONTWRITEBYTECODE",
+    }
+)  # fmt: skip
 
 
 @record
@@ -38,6 +47,8 @@ class Place:
     options: Options
     request: dict[str, Any]
     layout: Layout
+    environment: AskedEnvironment
+    phases: tuple[Phase, ...] = ()  # that led here
 
     @property
     def max_workers(self) -> int:
@@ -76,7 +87,8 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
     """
     instance, options = choose(load_config(), given)
     layout = Layout.of(os.environ)
-    environment, wheels = environment_of(captured, options)
+    asked = asked_environment(captured, options)
+    environment, wheels = asked.spec, asked.wheel_files
     for sentence in warnings_of(captured, environment):
         connections.reporter.note(sentence)
     spec = PoolSpec(
@@ -84,18 +96,21 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
         variables=variables_of(options, environment),
         inherit=False,
         shape=shape_of(options),
-        private=private,
+        private=private + _prepared(options),
     )
     bundle = captured.local_code.bundle
+    transfer = connections.watch("transfer", captured.name)
     if bundle.digest or wheels:
 
         def upload(session: Session) -> None:
             if bundle.digest:
-                session.upload(bundle, source_paths(captured.local_code.sources))
+                remember(captured.local_code)
+                session.upload(bundle, source_paths(captured.local_code.sources), transfer.moved)
             for wheel, path in wheels.items():
                 session.upload_blob(wheel, path)
 
-        connections.with_agent(layout, upload)
+        with transfer:
+            connections.with_agent(layout, upload)
     request = {
         "pool": spec,
         "bundle": bundle.digest,
@@ -106,7 +121,11 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
         "log_limit_bytes": options.log_size_limit,
         "uv": find_uv() if environment.kind in (EnvironmentKind.UV, EnvironmentKind.PROJECT) else "",
     }
-    return Place(instance, options, request, layout)
+    phases = (
+        Phase(name="capture", seconds=captured.seconds),
+        Phase(name="transfer", seconds=transfer.seconds),
+    )
+    return Place(instance, options, request, layout, asked, phases)
 
 
 def choose(config: Config, given: Options) -> tuple[InstanceType, Options]:
@@ -139,6 +158,8 @@ def variables_of(options: Options, environment: EnvironmentSpec) -> dict[str, st
     if environment.kind is not EnvironmentKind.INTERPRETER:
         for name in OF_ANOTHER_ENVIRONMENT:
             variables.pop(name, None)
+    if options.gpus == 0:  # asked for none, unlike who does not say: that one sees what its caller sees
+        variables["CUDA_VISIBLE_DEVICES"] = ""
     variables.update(options.environment_variables)
     return variables
 
@@ -148,6 +169,12 @@ def pre_execution_of(options: Options) -> tuple[str, ...]:
     if options.pre_execution_script:
         return (Path(options.pre_execution_script).read_text(encoding="utf-8"),)
     return tuple(options.pre_execution_commands)
+
+
+def _prepared(options: Options) -> str:
+    """What parts workers in which other commands have run: they may have left something. A digest, for secrets."""
+    commands = pre_execution_of(options)
+    return sha256("\0".join(commands).encode()).hexdigest()[:16] if commands else ""
 
 
 def cpu_count() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 
 from .record import record
 
@@ -27,16 +28,14 @@ class Bundle:
     files: tuple[BundleFile, ...] = ()
     # relative folders; "." is the bundle's root
     import_roots: tuple[str, ...] = (".",)
-    # absolute folder at home that each import root stands for, so that tracebacks can name the user's own file
-    origins: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """``sha256:…`` over the manifest; the empty bundle's digest is the empty string."""
+        """``sha256:…`` over what is unpacked, wherever it came from; the empty bundle's is the empty string."""
         if not self.files:
             return ""
         rows = [[f.path, f.digest, f.executable] for f in sorted(self.files, key=lambda f: f.path)]
-        text = json.dumps([rows, self.import_roots, self.origins], separators=(",", ":"))
+        text = json.dumps([rows, self.import_roots], separators=(",", ":"))
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
     @property

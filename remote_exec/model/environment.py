@@ -29,12 +29,14 @@ class EnvironmentSpec:
 
     Attributes:
         kind: how it comes about.
-        python: for `INTERPRETER` the path of the executable; else the version wanted, as "3.11".
+        python: the version wanted, as "3.11".
         requirements: requirement lines (PEP 508, or options such as ``--index-url``), in the user's order.
         constraints: lines that bound versions without asking for anything (pip's ``-c``).
         files: name -> text of the files that the builder needs (pyproject.toml, uv.lock, environment.yml).
         wheels: file name -> blob digest of wheels that travel with the call.
-        name: for `CONDA_NAMED`, the environment's name or prefix.
+        name: for `CONDA_NAMED` the environment's name or prefix, for `INTERPRETER` the executable's path.
+        installed: for these two, a short text that changes with what is installed there, as far as the client
+            can see: workers that hold the old code are not used again.
     """
 
     kind: EnvironmentKind
@@ -44,6 +46,7 @@ class EnvironmentSpec:
     files: tuple[tuple[str, str], ...] = ()
     wheels: tuple[tuple[str, str], ...] = ()
     name: str = ""
+    installed: str = ""
 
     @property
     def digest(self) -> str:

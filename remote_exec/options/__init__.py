@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .doors import click_options, misspelt_variables, options_from_environment, options_from_flags
+from .file_filter import CustomFileFilter
 from .option_set import BACKENDS, Door, Option, OptionSet, Origin, Setting, Source, looks_secret, nearest
 from .rules import check_readers, check_together
 from .table import Options
-from .values import CustomFileFilter, Kind
+from .values import Kind
 
 if TYPE_CHECKING:
     from .keywords import OptionKeywords

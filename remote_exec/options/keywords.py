@@ -29,7 +29,7 @@ class OptionKeywords(TypedDict, total=False):
     gpu_type: str | None
     image_uri: str | None
     connection_timeout: float | None
-    dependencies: str | Path | Sequence[str] | None
+    dependencies: str | Path | Sequence[str | Path] | None
     job_conda_env: str | None
     environment_variables: Mapping[str, str] | None
     pre_execution_commands: Sequence[str] | None

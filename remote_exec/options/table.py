@@ -74,9 +74,10 @@ class Options(OptionSet):
         values.number(),
         group=PLACE,
         also=("num_gpus", "ngpus", "gpu"),
-        unset="none",
-        help="GPUs that one call claims; it sees no others. A fraction shares one, where the backend "
-        "allows it.",
+        unset="no claim",
+        help="GPUs that one call claims; it sees no others, and with 0 none at all. Unset, it sees those "
+        "that its caller sees, claims none, and may meet others on them. A fraction shares one, where the "
+        "backend allows it.",
     )
     gpu_type = optional(
         values.string(),

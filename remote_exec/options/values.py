@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from ..model.record import record
+from .file_filter import CustomFileFilter
 
 T = TypeVar("T")
 
@@ -79,29 +78,6 @@ class Kind(Generic[T]):
             return {key: value for part in parts for key, value in cast("dict[str, object]", part).items()}
         lists = [cast("list[object]", part) if isinstance(part, list) else [part] for part in parts]
         return [item for part in lists for item in part]
-
-
-@record(kw_only=True)
-class CustomFileFilter:
-    """Names to leave out of the working directory: shell patterns for the names of files and folders.
-
-    Args:
-        ignore_name_patterns: shell patterns such as ``"*.csv"``.
-        workdir: the folder to take instead of the current one.
-
-    Example:
-        >>> CustomFileFilter(ignore_name_patterns=["data", "*.csv"])("/project", ["a.py", "b.csv"])
-        {'b.csv'}
-    """
-
-    ignore_name_patterns: Sequence[str] = ()
-    workdir: str | os.PathLike[str] = field(default_factory=os.getcwd)
-
-    def __call__(self, folder: str, names: list[str]) -> set[str]:
-        """The ignored ones among `names`, as ``shutil.copytree`` asks it."""
-        import fnmatch
-
-        return {name for pattern in self.ignore_name_patterns for name in fnmatch.filter(names, pattern)}
 
 
 class HasAddress(Protocol):
@@ -333,6 +309,8 @@ def dependencies() -> Kind[str | tuple[str, ...]]:
 
     def check(value: object) -> str | tuple[str, ...]:
         value = _plain_path(value)
+        if isinstance(value, (list, tuple)):
+            value = [_plain_path(item) for item in cast("Sequence[object]", value)]
         return _home(_string(value)) if isinstance(value, str) else _strings(value)
 
     def anchor(value: str | tuple[str, ...], folder: Path) -> str | tuple[str, ...]:
@@ -341,7 +319,7 @@ def dependencies() -> Kind[str | tuple[str, ...]]:
         return tuple(_anchored(v, folder) if v.endswith(".whl") and "@" not in v else v for v in value)
 
     return Kind(
-        accepts="str | Path | Sequence[str]",
+        accepts="str | Path | Sequence[str | Path]",
         text=(
             "the path of a requirements.txt, pyproject.toml, uv.lock, environment.yml or script, "
             "'auto_capture', or a list of requirements or wheels"
@@ -439,8 +417,12 @@ def file_filter() -> Kind[Any]:
     """A function like `shutil.ignore_patterns` makes, a `CustomFileFilter` (SageMaker's too), or patterns."""
 
     def check(value: object) -> object:
-        if hasattr(value, "ignore_name_patterns") and hasattr(value, "workdir"):
+        if isinstance(value, CustomFileFilter):
             return value
+        if hasattr(value, "ignore_name_patterns") and hasattr(value, "workdir"):
+            found = cast("CustomFileFilter", value)
+            patterns = _strings(found.ignore_name_patterns or ())
+            return CustomFileFilter(ignore_name_patterns=patterns, workdir=found.workdir or os.getcwd())
         if callable(value):
             return value
         if isinstance(value, Mapping):

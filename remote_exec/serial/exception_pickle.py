@@ -13,7 +13,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, MemberDescriptorType
 from typing import Any, cast
 
 from ..model.failure import Failure
@@ -98,7 +98,8 @@ def _native(cls: type, name: str) -> Any:
 def _whole(exc: BaseException) -> object:
     cls = type(exc)
     constructors = [getattr(cls, "__init__"), getattr(cls, "__new__")]  # noqa: B009 (pyright: unsafe on instances)
-    if _has_own_reduce(cls) or not any(isinstance(each, FunctionType) for each in constructors):
+    written = any(isinstance(each, FunctionType) for each in constructors) or _slots(exc)
+    if _has_own_reduce(cls) or not written:
         return exc
     return cls, *_parts(exc)
 
@@ -129,9 +130,20 @@ def _text(value: object) -> str:
 def _parts(exc: BaseException) -> tuple[tuple[object, ...], dict[str, object]]:
     """Return an exception's arguments and state, asking the reduce of its built-in base only."""
     if _has_own_reduce(type(exc)):
-        return exc.args, dict(exc.__dict__)
+        return exc.args, {**exc.__dict__, **_slots(exc)}
     _, arguments, *rest = cast("tuple[Any, ...]", exc.__reduce__())
-    return arguments, dict(rest[0] or {}) if rest else {}
+    return arguments, {**(rest[0] or {} if rest else {}), **_slots(exc)}
+
+
+def _slots(exc: BaseException) -> dict[str, object]:
+    """Return the attributes that an exception's class keeps in slots, which its reduce leaves out."""
+    names = [
+        name
+        for base in type(exc).__mro__
+        for name, kept in vars(base).items()
+        if isinstance(kept, MemberDescriptorType) and "__slots__" in vars(base)
+    ]
+    return {name: getattr(exc, name) for name in names if hasattr(exc, name)}
 
 
 def _has_own_reduce(cls: type) -> bool:

@@ -13,9 +13,9 @@ import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from . import reducers
+from . import arrays, reducers
 from .cloudpickle_copy import RUNTIME, cloudpickle, user_modules_by_value
 
 if TYPE_CHECKING:
@@ -50,6 +50,28 @@ class Pickled(NamedTuple):
         return sum(map(len, self.stream)) + sum(buffer.raw().nbytes for buffer in self.buffers)
 
 
+# As Pickled(*fields), without the call of its Python-level __new__.
+_new = cast("Callable[[type[Pickled], tuple[Any, ...]], Pickled]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
+
+
+class Named:
+    """What a pickle names that must be importable where it is loaded.
+
+    Attributes:
+        modules: where the classes and functions are that went by reference; more than is needed, at times.
+        functions: those that went by value: what they import when they run is for others to find out.
+    """
+
+    __slots__ = ("functions", "modules")
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self.functions: list[FunctionType] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.modules or self.functions)
+
+
 class _Chunks(list["bytes | bytearray"]):
     """A file for the pickler that keeps what is written instead of copying it."""
 
@@ -73,9 +95,11 @@ class Pickler(pickle.Pickler):
     """The pickler of one pickle; use `dump`."""
 
     by_value: frozenset[str] = frozenset()
+    named: Named | None = None
     _all_by_value: frozenset[str] | None = None
     _namespaces: dict[int, dict[str, Any]] | None = None
     _sources: dict[str, reducers.Source | str] | None = None
+    _storages: dict[int, Any] | None = None
 
     def reducer_override(self, obj: object) -> Any:
         """Called by pickle for all but the plainest types."""
@@ -89,15 +113,20 @@ class Pickler(pickle.Pickler):
             return reduce(self, obj)
         if issubclass(kind, BaseException):
             return reducers.reduce_exception(obj)
-        if kind.__module__ == "__main__" and kind.__reduce__ is not object.__reduce__:
+        module = kind.__module__
+        if module == "__main__" and kind.__reduce__ is not object.__reduce__:
             return reducers.reduce_own(self, obj)
-        return NotImplemented
+        if self.named is not None and type(module) is str:
+            self.named.modules.add(module)  # of an object that pickles as a name in it
+        return arrays.reduce(self, obj) if module in arrays.MODULES else NotImplemented
 
     def _reduce_function(self, function: FunctionType) -> Any:
         if (function.__module__ or "").startswith(RUNTIME):
             return NotImplemented
         if self.goes_by_reference(function):
             return reducers.carried_name(function)
+        if self.named is not None:
+            self.named.functions.append(function)
         return reducers.reduce_function(self, function)
 
     def goes_by_reference(self, obj: Any, name: str | None = None) -> bool:
@@ -120,12 +149,15 @@ class Pickler(pickle.Pickler):
             return False
         # A module put together by hand has neither file nor spec; what lies in a real package is importable.
         root = sys.modules.get(name.partition(".")[0], module)
-        return (
+        importable = (
             getattr(root, "__spec__", None) is not None
             or hasattr(root, "__file__")
             or hasattr(root, "__path__")
             or name == "__main__"
         )
+        if importable and self.named is not None:
+            self.named.modules.add(name)
+        return importable
 
     def _is_by_value(self, name: str) -> bool:
         parts = name.split(".")
@@ -143,6 +175,13 @@ class Pickler(pickle.Pickler):
         return namespace
 
     @property
+    def storages(self) -> dict[int, Any]:
+        """The storages of PyTorch in this pickle, by their addresses."""
+        if self._storages is None:
+            self._storages = {}
+        return self._storages
+
+    @property
     def sources(self) -> dict[str, reducers.Source | str]:
         """What stands for each file name of code in this pickle."""
         if self._sources is None:
@@ -150,7 +189,9 @@ class Pickler(pickle.Pickler):
         return self._sources
 
 
-def dump(obj: Any, *, by_value: frozenset[str] = frozenset(), name: str = "") -> Pickled:
+def dump(
+    obj: Any, *, by_value: frozenset[str] = frozenset(), name: str = "", named: Named | None = None
+) -> Pickled:
     """Pickle any object, functions and classes included.
 
     Args:
@@ -159,6 +200,7 @@ def dump(obj: Any, *, by_value: frozenset[str] = frozenset(), name: str = "") ->
             here (a package's name stands for its submodules too). ``__main__`` always does, and so do modules
             given to the user's own ``cloudpickle.register_pickle_by_value``.
         name: what to call `obj` in an error, such as ``"result of train"``.
+        named: learns what the pickle names.
 
     Raises:
         SerializationError: something in `obj` cannot be pickled; `path` leads to it.
@@ -168,25 +210,23 @@ def dump(obj: Any, *, by_value: frozenset[str] = frozenset(), name: str = "") ->
         9
     """
     if type(obj) in _PLAIN:
-        return Pickled([pickle.dumps(obj, 5)], [])
-    chunks, buffers = _Chunks(), _Buffers()
+        return _new(Pickled, ([pickle.dumps(obj, 5)], []))
     try:
-        # Positional: protocol, fix_imports, buffer_callback.
-        pickler = Pickler(chunks, 5, True, buffers)
-        if by_value:
-            pickler.by_value = by_value
-        pickler.dump(obj)
+        return _dump(obj, by_value, named)
     except MemoryError:
         raise
     except Exception as error:
         from .explain import explain
 
-        raise explain(obj, error, name=name, by_value=by_value) from error
-    return Pickled(chunks, buffers)
+        raise explain(obj, error, name=name, by_value=by_value) from _without_own_frames(error)
 
 
 def dump_arguments(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], *, by_value: frozenset[str] = frozenset()
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    by_value: frozenset[str] = frozenset(),
+    named: Named | None = None,
 ) -> Pickled:
     """Pickle the arguments of one call, as the pair ``(args, kwargs)``. The hot path: see `dump`.
 
@@ -198,19 +238,33 @@ def dump_arguments(
         ((1, 2), {'lr': 0.1})
     """
     if not kwargs and _PLAIN.issuperset(map(type, args)):
-        return Pickled([pickle.dumps((args, kwargs), 5)], [])
-    chunks, buffers = _Chunks(), _Buffers()
+        return _new(Pickled, ([pickle.dumps((args, kwargs), 5)], []))
     try:
-        pickler = Pickler(chunks, 5, True, buffers)
-        if by_value:
-            pickler.by_value = by_value
-        pickler.dump((args, kwargs))
+        return _dump((args, kwargs), by_value, named)
     except MemoryError:
         raise
     except Exception as error:
         from .explain import explain_arguments
 
-        raise explain_arguments(args, kwargs, error, by_value=by_value) from error
+        raise explain_arguments(args, kwargs, error, by_value=by_value) from _without_own_frames(error)
+
+
+def _without_own_frames(error: Exception) -> Exception:
+    """Leave in an error's traceback what the user's own reducers did."""
+    entry = error.__traceback__
+    while entry is not None and entry.tb_frame.f_code.co_filename == __file__:
+        entry = entry.tb_next
+    return error.with_traceback(entry)
+
+
+def _dump(obj: Any, by_value: frozenset[str], named: Named | None) -> Pickled:
+    chunks, buffers = _Chunks(), _Buffers()
+    pickler = Pickler(chunks, 5, True, buffers)  # positional: protocol, fix_imports, buffer_callback
+    if by_value:
+        pickler.by_value = by_value
+    if named is not None:
+        pickler.named = named
+    pickler.dump(obj)
     return Pickled(chunks, buffers)
 
 

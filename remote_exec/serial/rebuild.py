@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import functools
 import importlib
+import importlib.machinery
 import pickle
 import sys
 import types
@@ -19,7 +20,7 @@ from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from . import sources
-from .cloudpickle_copy import RUNTIME, cloudpickle
+from .cloudpickle_copy import ON_CLIENT, RUNTIME, cloudpickle
 
 _made_here: weakref.WeakSet[type] = weakref.WeakSet()
 # (module, name) pairs that annotations of rebuilt classes needed in a module that is not theirs here
@@ -173,6 +174,8 @@ def set_class_state(cls: Any, state: dict[str, Any]) -> None:
     for name, extras in state.get("members", {}).items():
         cls.__members__[name].__dict__.update(extras)
     _lend(cls.__module__, _present(state["hints"]))
+    if not ON_CLIENT and "file" in state:
+        _name_main(state["file"])
 
 
 def _lend(module_name: str, names: dict[str, Any]) -> None:
@@ -182,6 +185,14 @@ def _lend(module_name: str, names: dict[str, Any]) -> None:
         if module is not None and (not hasattr(module, name) or (module_name, name) in _lent_names):
             setattr(module, name, value)
             _lent_names.add((module_name, name))
+
+
+def _name_main(file: str) -> None:
+    """`inspect.getsource(cls)` looks into the file of the class's module, which is the caller's script."""
+    main = sys.modules["__main__"]
+    main.__file__ = file
+    # By this name multiprocessing knows that there is no file to be run again in its children.
+    main.__spec__ = importlib.machinery.ModuleSpec("__main__", None)
 
 
 # types

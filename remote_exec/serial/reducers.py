@@ -55,18 +55,20 @@ class Source:
 
 def reduce_code(pickler: Pickler, code: CodeType) -> Reduced:
     kind, args = cloudpickle._code_reduce(code)
-    filename = _filename(pickler, code)
+    filename = _file(pickler, code.co_filename, code)
     return kind, tuple(filename if type(arg) is str and arg == "<dynamic-code>" else arg for arg in args)
 
 
-def _filename(pickler: Pickler, code: CodeType) -> Source | str:
-    filename = code.co_filename
+def _file(pickler: Pickler, filename: str, code: CodeType | None = None) -> Source | str:
+    """What stands for a file's name: with its text, where that can be had."""
     known = pickler.sources.get(filename)
     if known is None:
-        text = source_of(code)
+        text = source_of(filename, code)
         sent = sum(len(source.text) for source in pickler.sources.values() if isinstance(source, Source))
         small = text is not None and sent + len(text) <= MAX_SOURCES_CHARS
-        known = pickler.sources[filename] = Source(filename, text) if text is not None and small else filename
+        known = Source(filename, text) if text is not None and small else filename
+        if code is not None or known is not filename:  # code that matches may yet come
+            pickler.sources[filename] = known
     return known
 
 
@@ -327,7 +329,10 @@ def class_state(pickler: Pickler, cls: type[Any]) -> dict[str, Any]:
         for name in (*_ENUM_OWN, *members):
             attributes.pop(name, None)
         state["members"] = {name: _member_extras(member) for name, member in members.items()}
-    namespace = vars(sys.modules.get(cls.__module__, object))
+    module = sys.modules.get(cls.__module__)
+    if cls.__module__ == "__main__" and isinstance(file := getattr(module, "__file__", None), str):
+        state["file"] = _file(pickler, file)  # inspect looks for a class in its module's file
+    namespace = vars(module or object)
     state["hints"] = _hints(pickler, _annotation_names(vars(cls).get("__annotations__", {})), namespace)
     return state
 

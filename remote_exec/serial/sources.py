@@ -42,9 +42,11 @@ def _process_start_time() -> float:
 _started = _process_start_time()
 
 
-def source_of(code: CodeType) -> str | None:
-    """The text of the file `code` was compiled from; None where it cannot be had or no longer matches."""
-    filename = code.co_filename
+def source_of(filename: str, code: CodeType | None = None) -> str | None:
+    """The text of a file; None where it cannot be had, or is no longer that from which `code` was compiled.
+
+    Without `code` the file must be as it was when this process began.
+    """
     if filename in _AMBIGUOUS or any(part in filename for part in _INSTALLED):
         return None
     linecache.checkcache(filename)

@@ -17,7 +17,7 @@ from . import descriptors
 from .messages import MessageReader, encode
 
 MAX_QUEUED = 256 << 20  # bytes; a peer that reads nothing for so long is cut off
-MAX_FDS = 16  # of one message
+MAX_FDS = 32  # of one message: a worker may hold sixteen GPUs
 
 
 class Received(NamedTuple):
@@ -63,7 +63,7 @@ class ControlStream:
         Args:
             message: one of `protocol`'s.
             body: bytes that JSON should not carry.
-            fds: descriptors to go along, at most 16; they stay the caller's.
+            fds: descriptors to go along, at most `MAX_FDS`; they stay the caller's.
 
         Raises:
             ProtocolError: the message is over a bound.

@@ -35,6 +35,7 @@ ACK = 5  # nothing but the header's ack
 CREDIT = 6  # `function` more values may be yielded by the generator call
 CLOSE_GENERATOR = 7  # the consumer wants no more of the generator call's values
 BYE = 8  # the client ends the lease in good order: everything it waited for has been acknowledged
+GENERATE = 9  # as CALL; what a generator makes is wanted at once, as YIELD frames
 
 # from the worker
 RESULT = 20  # payload: pickled value, or a failure (flag FAILED)

@@ -6,7 +6,7 @@ from dataclasses import field
 from typing import Any, ClassVar
 
 from ..model.bundle import Bundle
-from ..model.job import DeathCertificate, JobRecord, Phase
+from ..model.job import AttemptRecord, DeathCertificate, JobRecord, Phase
 from ..model.pool import PoolInfo, PoolSpec
 from .messages import message
 
@@ -28,6 +28,7 @@ class Hello:
     pid: int
     # the agent's, as the client's configuration has them
     settings: dict[str, Any] = field(default_factory=lambda: dict[str, Any]())
+    interpreter: str = ""  # where its Python lies, on its own machine
 
 
 @message
@@ -146,6 +147,7 @@ class WorkerLost:
     begun: int
     item: int
     certificate: DeathCertificate
+    rest: tuple[str, str] = ("", "")  # what it printed last: stdout and stderr, as `output.to_text` has it
 
 
 @message
@@ -164,18 +166,20 @@ class Reply:
 
 @message
 class Preload:
-    """Import these modules, so that workers are forked with them."""
+    """Import these modules, so that workers are forked with them; each in so many seconds, 0: as it takes."""
 
     modules: tuple[str, ...]
+    seconds: float = 0.0
 
 
 @message
 class Fork:
-    """Fork a worker. One descriptor comes along: the worker's end of its control stream."""
+    """Fork a worker. Descriptors come along: the worker's end of its control stream, then its locks of devices."""
 
     worker: int
     variables: dict[str, str]
     fresh: bool = False  # by a new interpreter, where a fork of this one is not sound
+    devices: int = 0  # how many locks
 
 
 @message
@@ -211,12 +215,21 @@ class ForkServerReady:
 
 
 @message
+class ImportStarted:
+    """A module of a `Preload` is being imported now."""
+
+    module: str
+
+
+@message
 class Preloaded:
     """What became of a `Preload`: modules that could not be imported, with the reason."""
 
     failed: dict[str, str]
     seconds: float
     threads: int
+    hung: tuple[str, ...] = ()  # modules that were given up
+    started: tuple[str, ...] = ()  # the threads of Python's that the imports have left, in words
 
 
 @message
@@ -237,6 +250,7 @@ class WorkerExited:
     exit_code: int | None
     peak_memory: int
     last_lines: tuple[str, ...]
+    rest: tuple[str, str]  # what it printed and nobody had taken in: stdout and stderr, as `output.to_text` has it
     lease: str  # for which the next two hold
     begun: int
     item: int
@@ -256,6 +270,7 @@ class Attach:
     log_limit_bytes: int
     streams: int
     job: str = ""  # the agent itself is the client, on behalf of this job
+    phases: tuple[Phase, ...] = ()  # what the lease has waited for: a part of its first call's way
 
 
 @message
@@ -307,6 +322,7 @@ class CallRunning:
     name: str
     function: str
     started_at: float
+    phases: tuple[Phase, ...] = ()  # before it
 
 
 @message
@@ -314,6 +330,7 @@ class CallsEnded:
     """Calls that have ended since the last such message, the short and silent ones summed up."""
 
     records: tuple[JobRecord, ...]
+    attempts: tuple[AttemptRecord, ...] = ()  # of those that were long on their way
 
 
 @message
@@ -325,6 +342,7 @@ class CallOrphaned:
     name: str
     function: str
     started_at: float
+    phases: tuple[Phase, ...] = ()
 
 
 @message
@@ -334,6 +352,7 @@ class OrphanEnded:
     lease: str
     record: JobRecord
     ok: bool
+    attempt: AttemptRecord | None = None
 
 
 @message

@@ -8,6 +8,7 @@ calls are short and silent. Logs are written here, to the lease's log file, so t
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
 import select
@@ -23,13 +24,17 @@ from ..serial import pickling
 from ..wire import frames, protocol
 from ..wire.control import ControlStream
 from ..wire.stream import CallStream
-from .joblog import LOG_NAME, LogWriter
+from .joblog import LOG_NAME, LogWriter, Stream
 from .lease import Lease, Outcome
 from .output import READ_SIZE, Output
+from .progress import Bars
 
 TICK_SECONDS = 0.25
 COALESCE_SECONDS = 0.01  # how often a chattering function is listened to
 BACKLOG_LIMIT = 4 << 20  # bytes of output kept for a client that does not read
+SHOWN_SECONDS = 0.1  # how often the client is told of progress
+LOGGED_SECONDS = 1.0  # how often the log is
+SWITCH_SECONDS = 0.05
 
 _HANGUP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
@@ -49,10 +54,14 @@ class Attendant(threading.Thread):
         self._lease: Lease | None = None
         self._main = threading.main_thread().ident or 0
         self._log: LogWriter | None = None
-        self._backlog: list[tuple[int, int, bytes]] = []
+        self._backlog: list[tuple[int, int, int, bytes]] = []  # call, kind of frame, its flags, payload
         self._backlog_size = 0
         self._left_out = 0
         self._printed_call = 0
+        self._bars = Bars(SHOWN_SECONDS)
+        self._logged_bars = Bars(LOGGED_SECONDS)
+        self._bars_call = 0
+        output.on_switch = self._on_switch
         self._deadline: tuple[Lease, int, float] | None = None
         self._wake_read, self._wake_write = os.pipe()
 
@@ -93,19 +102,25 @@ class Attendant(threading.Thread):
             if call:
                 self._tell(
                     protocol.CallOrphaned(
-                        lease.id, call, lease.name_of(call, function), function, lease.started_at
+                        lease.id,
+                        call,
+                        lease.name_of(call, function),
+                        function,
+                        lease.started_at,
+                        lease.phases.get(call, ()),
                     )
                 )
 
     def orphan_ended(self, lease: Lease, outcome: Outcome) -> None:
         """Give an outcome that no client took to the agent."""
         body = pickling.join(outcome.stream, outcome.buffers)
-        self._tell(protocol.OrphanEnded(lease.id, lease.to_record(outcome), outcome.ok), body)
+        record, attempt = lease.to_record(outcome), lease.to_attempt(outcome)
+        self._tell(protocol.OrphanEnded(lease.id, record, outcome.ok, attempt), body)
 
     @property
     def backlogged(self) -> bool:
-        """Whether output has been taken in and not been sent yet."""
-        return bool(self._backlog)
+        """Whether output or progress has been taken in and not been sent yet."""
+        return bool(self._backlog) or self._bars.unseen or self._logged_bars.unseen
 
     def printed(self, lease: Lease) -> bool:
         """Whether the call that just ended has printed."""
@@ -122,15 +137,42 @@ class Attendant(threading.Thread):
         self._deadline = None
 
     def forward_output(self, lease: Lease, call: int, *, wait: bool) -> None:
-        """Drain the pipes into the log and to the client; `wait` until it is sent."""
+        """Drain the pipes into the log and to the client; `wait` until it is sent, progress too."""
         with self.output.lock:
-            while True:
-                taken = self.output.take()
-                for index, data in taken:
-                    self._keep(lease, call, index, data)
+            self._drain(lease, call, wait=wait)
+            if self._bars.unseen or self._logged_bars.unseen:
+                self._tell_bars(lease, wait=wait)
                 self._send_backlog(lease, wait=wait)
-                if not taken or not any(len(data) == READ_SIZE for _, data in taken):
-                    return
+
+    def forward_event(self, lease: Lease, event: dict[str, Any]) -> None:
+        """Take in what a running call tells beside its output, after all that it has printed before."""
+        call = lease.running
+        self.output.flush()
+        with self.output.lock:
+            self._drain(lease, call, wait=False)
+            self._printed_call = call or 1
+            if "progress" in event:
+                if call != self._bars_call:
+                    self._clear_bars()
+                    self._bars_call = call
+                self._bars.take(event["progress"])
+                self._logged_bars.take(event["progress"])
+                self._tell_bars(lease, wait=False)
+            else:
+                data = json.dumps(event["log"]).encode()
+                self._to_log(lease, "log", data, call)
+                self._to_client(lease, call, frames.EVENT, 0, json.dumps(event).encode())
+            self._send_backlog(lease, wait=False)
+
+    def _on_switch(self) -> None:
+        """Python is about to print to the other stream: what it has printed to this one comes before."""
+        lease = self._lease
+        # Not for ever: this thread may hold the lock, when a finalizer prints in the midst of our own work.
+        if lease is not None and not lease.finished and self.output.lock.acquire(timeout=SWITCH_SECONDS):
+            try:
+                self._drain(lease, lease.running, wait=False)
+            finally:
+                self.output.lock.release()
 
     # --- the thread -----------------------------------------------------------------------------------------
 
@@ -188,6 +230,8 @@ class Attendant(threading.Thread):
             owner, call, _ = self._deadline
             self._deadline = None
             self._interrupt(owner, call, "timed_out")
+        if self.backlogged:
+            self.forward_output(lease, lease.running, wait=False)
         self._flush_records(lease)
 
     def _report_running(self, lease: Lease) -> None:
@@ -195,12 +239,13 @@ class Attendant(threading.Thread):
         if call:
             lease.reported = True
             name = lease.name_of(call, function)
-            self._tell(protocol.CallRunning(lease.id, call, name, function, lease.started_at))
+            phases = lease.phases.get(call, ())
+            self._tell(protocol.CallRunning(lease.id, call, name, function, lease.started_at, phases))
 
     def _flush_records(self, lease: Lease) -> None:
-        records = lease.take_records()
+        records, attempts = lease.take_records()
         if records and not lease.attach.job:
-            self._tell(protocol.CallsEnded(records))
+            self._tell(protocol.CallsEnded(records, attempts))
 
     def _on_output(self, lease: Lease | None) -> None:
         if lease is None:
@@ -217,32 +262,58 @@ class Attendant(threading.Thread):
         else:
             time.sleep(COALESCE_SECONDS)  # the main thread reads the end of the stream itself
 
-    def _keep(self, lease: Lease, call: int, index: int, data: bytes) -> None:
-        self._printed_call = call or 1
-        if self._log is None:
-            folder = os.path.join(lease.attach.jobs_folder, lease.id)
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            self._log = LogWriter(os.path.join(folder, LOG_NAME), limit_bytes=lease.attach.log_limit_bytes)
+    def _drain(self, lease: Lease, call: int, *, wait: bool) -> None:
+        """Take in what the pipes hold. Under the lock."""
+        while True:
+            taken = self.output.take()
+            for index, data in taken:
+                self._printed_call = call or 1
+                self._to_log(lease, "err" if index else "out", data, call)
+                self._to_client(lease, call, frames.OUTPUT, frames.STDERR if index else 0, data)
+            self._send_backlog(lease, wait=wait)
+            if not taken or not any(len(data) == READ_SIZE for _, data in taken):
+                return
+
+    def _tell_bars(self, lease: Lease, *, wait: bool) -> None:
+        now, call = time.monotonic(), self._bars_call
+        if logged := self._logged_bars.rest() if wait else self._logged_bars.due(now):
+            self._to_log(lease, "event", json.dumps({"progress": logged}).encode(), call)
+        if shown := self._bars.rest() if wait else self._bars.due(now):
+            self._to_client(lease, call, frames.EVENT, 0, json.dumps({"progress": shown}).encode())
+
+    def _clear_bars(self) -> None:
+        self._bars.clear()
+        self._logged_bars.clear()
+
+    def _to_log(self, lease: Lease, stream: Stream, data: bytes, call: int) -> None:
         with contextlib.suppress(OSError):  # a full disk must not end the call
-            self._log.write("err" if index else "out", data, call=call)
+            if self._log is None:
+                folder = os.path.join(lease.attach.jobs_folder, lease.id)
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+                path = os.path.join(folder, LOG_NAME)
+                self._log = LogWriter(path, limit_bytes=lease.attach.log_limit_bytes)
+            self._log.write(stream, data, call=call)
+
+    def _to_client(self, lease: Lease, call: int, kind: int, flags: int, data: bytes) -> None:
         if lease.attach.job or lease.orphaned:
             return
-        self._backlog.append((call, index, data))
+        self._backlog.append((call, kind, flags, data))
         self._backlog_size += len(data)
         while self._backlog_size > BACKLOG_LIMIT:
-            _, _, lost = self._backlog.pop(0)
+            *_, lost = self._backlog.pop(0)
             self._backlog_size -= len(lost)
             self._left_out += len(lost)
 
     def _send_backlog(self, lease: Lease, *, wait: bool) -> None:
         if self._left_out:
             note = f"[{self._left_out:,} bytes of output left out here; the job's log has them]\n".encode()
-            self._backlog.insert(0, (self._backlog[0][0] if self._backlog else 0, 1, note))
+            call = self._backlog[0][0] if self._backlog else 0
+            self._backlog.insert(0, (call, frames.OUTPUT, frames.STDERR, note))
             self._backlog_size += len(note)
             self._left_out = 0
         while self._backlog and not lease.orphaned:
-            call, index, data = self._backlog[0]
-            frame = frames.pack(frames.OUTPUT, [data], flags=frames.STDERR if index else 0, call=call)
+            call, kind, flags, data = self._backlog[0]
+            frame = frames.pack(kind, [data], flags=flags, call=call)
             try:
                 if wait:
                     lease.stream.send(frame)
@@ -257,6 +328,7 @@ class Attendant(threading.Thread):
             self._backlog_size = 0
 
     def _close_log(self) -> None:
+        self._clear_bars()
         self._backlog.clear()
         self._backlog_size = self._left_out = 0
         if self._log is not None:

@@ -1,6 +1,6 @@
 """The main thread of a worker: reads frames, runs calls one at a time, answers.
 
-The way of a small call is `serve` → `_on_call` → `_run` → `_answer`; it is kept short enough to read.
+The way of a small call is `serve` → `_on_call` → `_run` → `_send`; it is kept short enough to read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import DeserializationError, MaxRuntimeExceeded, SerializationError
-from ..model.job import Cause
+from ..model.job import Cause, Phase
 from ..serial import failures, failures_json, pickling
 from ..wire import frames
 from ..wire.frames import HEADER, Frame
@@ -44,6 +44,7 @@ class Calls:
         self._lease_id = b""
         self._handlers: dict[int, Callable[[Lease, Frame], None]] = {
             frames.CALL: self._on_call,
+            frames.GENERATE: self._on_call,
             frames.BATCH: self._on_batch,
             frames.DEFINE: self._on_define,
             frames.CONTEXT: self._on_context,
@@ -65,21 +66,19 @@ class Calls:
 
     def serve(self, lease: Lease) -> None:
         """Run the calls of a lease until its client says goodbye or is gone."""
-        context.enter(lease, self._send_event)
+        context.enter(lease, self._attendant.forward_event)
         self._lease_id = lease.id.encode()
         BEGUN.pack_into(self._begun, 0, self._lease_id, 0, 0)
         goodbye = False
+        receive, handlers = lease.stream.receive, self._handlers
         try:
-            while True:
-                frame = lease.stream.receive()
-                if frame is None:
-                    break
+            while (frame := receive()) is not None:
                 if frame.ack:
                     lease.acknowledge(frame.ack)
                 if frame.kind == frames.BYE:
                     goodbye = True
                     break
-                self._handlers[frame.kind](lease, frame)
+                handlers[frame.kind](lease, frame)
         except OSError:
             pass  # the client is gone
         finally:
@@ -101,49 +100,51 @@ class Calls:
         try:
             arguments = pickling.load(*lease.stream.parts(frame))
             if function.pre_execution or function.max_runtime_seconds:
-                value = self._run_guarded(lease, frame.call, function, *arguments)
+                value = self._run_guarded(lease, frame, function, *arguments)
             else:
-                value = self._run(lease, frame.call, function.call, *arguments)
-            if type(value) in _AWAITED:
-                value = streams.exhaust(self, lease, frame.call, value)
+                value = self._run(lease, frame, function.call, *arguments)
             arguments = None  # its arena can be used again
-            pickled = pickling.dump(value)
+            pickled = pickling.dump(value, name="result")
         except BaseException as error:
             arguments = value = None
             self._fail(lease, frame.call, function, started_at, error)
             return
         value = None
-        self._answer(
-            lease,
-            Outcome(
-                frame.call, function.name, started_at, time.time(), True, pickled.stream, pickled.buffers
-            ),
+        printed = self._flush_output(lease, frame.call)
+        sent = not lease.orphaned and self._send(lease, frame.call, pickled.stream, pickled.buffers, 0)
+        # the answer is on its way: now the books
+        outcome = Outcome(
+            frame.call, function.name, started_at, time.time(), True, pickled.stream, pickled.buffers
         )
+        self._settle(lease, outcome, sent=sent, printed=printed)
 
     def _run(
         self,
         lease: Lease,
-        call: int,
+        frame: Frame,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         # From here to the end an interrupt meant for this call raises KeyboardInterrupt in the function.
-        lease.running = call
+        lease.running = frame.call
         try:
-            if call in lease.interrupted:
+            if frame.call in lease.interrupted:
                 raise KeyboardInterrupt
-            return function(*args, **kwargs)
+            value = function(*args, **kwargs)
+            if type(value) in _AWAITED:
+                value = streams.exhaust(self, lease, frame, value)
+            return value
         finally:
             lease.running = 0
 
     def _run_guarded(
-        self, lease: Lease, call: int, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, lease: Lease, frame: Frame, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         from . import guards
 
         if function.pre_execution:
-            lease.running = call  # an interrupt stops them, too
+            lease.running = frame.call  # an interrupt stops them, too
             try:
                 guards.run_commands(function.pre_execution)
             finally:
@@ -152,8 +153,8 @@ class Calls:
         seconds = function.max_runtime_seconds
         END_BY.pack_into(self._begun, BEGUN.size, time.monotonic() + seconds if seconds else 0.0)
         try:
-            with guards.max_runtime(self._attendant, lease, call, seconds):
-                return self._run(lease, call, function.call, args, kwargs)
+            with guards.max_runtime(self._attendant, lease, frame.call, seconds):
+                return self._run(lease, frame, function.call, args, kwargs)
         finally:
             END_BY.pack_into(self._begun, BEGUN.size, 0.0)
 
@@ -195,7 +196,7 @@ class Calls:
             cause=cause,
             summary=f"{type(error).__name__}: {failure.message}"[:300],
         )
-        self._answer(lease, outcome)
+        self._answer_failure(lease, outcome)
 
     def _refuse(self, lease: Lease, call: int, function: Function | None) -> None:
         name = function.name if function else "function"
@@ -204,7 +205,7 @@ class Calls:
             error = DeserializationError("the call names a function that was not defined on this stream")
             text = failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
         now = time.time()
-        self._answer(
+        self._answer_failure(
             lease,
             Outcome(
                 call,
@@ -218,35 +219,32 @@ class Calls:
             ),
         )
 
-    def _answer(self, lease: Lease, outcome: Outcome) -> None:
-        """Answer first, do the books while the answer is on its way."""
+    def _answer_failure(self, lease: Lease, outcome: Outcome) -> None:
         printed = self._flush_output(lease, outcome.call)
-        if lease.orphaned or not self._send_outcome(lease, outcome):
+        flags = frames.FAILED | (frames.CANCELLED if outcome.cause is Cause.CANCELLED else 0)
+        sent = not lease.orphaned and self._send(lease, outcome.call, outcome.stream, (), flags)
+        self._settle(lease, outcome, sent=sent, printed=printed)
+
+    def _settle(self, lease: Lease, outcome: Outcome, *, sent: bool, printed: bool) -> None:
+        """Keep an outcome until the client has acknowledged it, or give it to the agent if the client is gone."""
+        if sent:
+            lease.unacknowledged.append(outcome)
+        else:
             self._attendant.orphan_ended(lease, outcome)
         if lease.reported or lease.stopping:
             self._attendant.call_ended(lease)
         lease.record(outcome, printed=printed)
         lease.enter_folder()
 
-    def _send_outcome(self, lease: Lease, outcome: Outcome) -> bool:
-        """Send an outcome to the client, and keep it until it is acknowledged; False when the client is gone."""
-        flags = 0 if outcome.ok else frames.FAILED
-        if outcome.cause is Cause.CANCELLED:
-            flags |= frames.CANCELLED
-        parts = outcome.stream
-        lease.unacknowledged.append(outcome)
+    def _send(self, lease: Lease, call: int, parts: list[Any], buffers: Any, flags: int) -> bool:
+        """Send an outcome to the client; False when it is gone."""
+        stream = lease.stream
         try:
-            if not outcome.buffers and len(parts) == 1 and len(parts[0]) < SMALL:
-                header = HEADER.pack(len(parts[0]), frames.RESULT, flags, 0, 0, outcome.call, 0)
-                lease.stream.send_now(header + parts[0])
+            if not buffers and len(parts) == 1 and len(data := parts[0]) < SMALL:
+                stream.send_now(HEADER.pack(len(data), frames.RESULT, flags, 0, 0, call, 0) + data)
             else:
-                lease.stream.send(
-                    lease.stream.frame(
-                        frames.RESULT, parts, _raw(outcome.buffers), flags=flags, call=outcome.call
-                    )
-                )
+                stream.send(stream.frame(frames.RESULT, parts, _raw(buffers), flags=flags, call=call))
         except OSError:
-            lease.unacknowledged.pop()
             self._attendant.orphan(lease)
             return False
         return True
@@ -280,11 +278,9 @@ class Calls:
             pack_into(begun, 0, lease_id, number, index)
             try:
                 if guarded:
-                    value = self._run_guarded(lease, number, function, args, {})
+                    value = self._run_guarded(lease, frame, function, args, {})
                 else:
-                    value = run(lease, number, call, args, {})
-                if type(value) is CoroutineType:
-                    value = streams.exhaust(self, lease, number, value)
+                    value = run(lease, frame, call, args, {})
                 answers.append((True, value))
             except BaseException as error:
                 text, cancelled = self._item_failure(lease, number, function, error)
@@ -381,8 +377,11 @@ class Calls:
         if "working_folder" in told:
             lease.working_folder = told["working_folder"] if os.path.isdir(told["working_folder"]) else ""
             lease.enter_folder()
-        if "log_level" in told:
-            context.set_log_level(told["log_level"])
+        if "log_levels" in told:
+            context.set_log_levels(told["log_levels"])
+        for number, phases in told.get("phases", {}).items():
+            found = tuple(Phase(name=name, seconds=seconds) for name, seconds in phases)
+            lease.phases[int(number)] = found + lease.phases.get(int(number), ())
         for number, row in told.get("functions", {}).items():
             lease.functions[int(number)] = Function(
                 name=row["name"],
@@ -400,18 +399,6 @@ class Calls:
             return self._attendant.printed(lease)
         self._attendant.forward_output(lease, call, wait=True)
         return True
-
-    def _send_event(self, lease: Lease, event: dict[str, Any]) -> None:
-        """Send progress, a log record, ... of the running call, after what it printed before."""
-        call = lease.running
-        self._flush_output(lease, call)
-        if lease.orphaned:
-            return
-        try:
-            lease.stream.send(frames.pack(frames.EVENT, [json.dumps(event).encode()], call=call))
-        except OSError:
-            self._attendant.orphan(lease)
-
 
 def _raw(buffers: Any) -> list[Any]:
     return [buffer.raw() for buffer in buffers]

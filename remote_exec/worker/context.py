@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..model.record import record
 from . import progress
 from .lease import Lease
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 Send = Callable[[Lease, dict[str, Any]], None]
 
@@ -30,7 +33,7 @@ def enter(lease: Lease, send: Send) -> None:
     """From now on events belong to this lease."""
     global _lease, _send
     _lease, _send = lease, send
-    progress.set_sink(lambda event: emit({"progress": event}))
+    progress.set_sink(_emit_progress)
 
 
 def leave() -> None:
@@ -40,11 +43,17 @@ def leave() -> None:
     progress.set_sink(None)
 
 
-def emit(event: dict[str, Any]) -> None:
-    """Send an event of the running call; nothing happens outside of one."""
+def emit(event: dict[str, Any]) -> bool:
+    """Send an event of the running call; False outside of one."""
     lease, send = _lease, _send
-    if lease is not None and send is not None and lease.running:
-        send(lease, event)
+    if lease is None or send is None or not lease.running:
+        return False
+    send(lease, event)
+    return True
+
+
+def _emit_progress(bar: dict[str, Any]) -> None:
+    emit({"progress": bar})
 
 
 def current_job() -> CurrentJob | None:
@@ -60,6 +69,7 @@ class _Forward(logging.Handler):
     """Sends records home, where the logging set-up of the caller decides what becomes of them."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        text = f"{self.format(record)}\n"
         row = {
             "name": record.name,
             "level": record.levelno,
@@ -68,20 +78,28 @@ class _Forward(logging.Handler):
             "file": record.pathname,
             "line": record.lineno,
             "function": record.funcName,
+            "text": text,
         }
         if record.exc_info:
-            row["exception"] = logging.Formatter().formatException(record.exc_info)
-        emit({"log": row})
+            row["exception"] = record.exc_text
+        if not emit({"log": row}) and sys.stderr is not None:
+            sys.stderr.write(text)
 
 
 _forward: _Forward | None = None
+_levels: dict[str, int] = {}
 
 
-def set_log_level(level: int) -> None:
-    """Forward log records from `level` upwards, the level at which the caller's own root logger stands."""
+def set_log_levels(levels: Mapping[str, int]) -> None:
+    """Have loggers stand at the levels of the caller's; "" is the root."""
     global _forward
-    root = logging.getLogger()
     if _forward is None:
         _forward = _Forward()
-        root.addHandler(_forward)
-    root.setLevel(level)
+        _forward.setFormatter(logging.Formatter(LOG_FORMAT))
+        logging.getLogger().addHandler(_forward)
+    for name in _levels.keys() - levels.keys():
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    _levels.clear()
+    _levels.update(levels)

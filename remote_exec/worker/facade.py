@@ -7,18 +7,21 @@ worker. So nested calls are defined, need no second worker, and can never lock u
 from __future__ import annotations
 
 import sys
+import threading
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from typing import Any
 
 from ..model import errors
 from ..model.record import record
 from . import context
 from . import progress as _progress
+from .bound import BoundFunction
 
 THREADS = 8
+PREFIX = "remote_exec-nested"
 
 _threads: ThreadPoolExecutor | None = None
 
@@ -26,8 +29,32 @@ _threads: ThreadPoolExecutor | None = None
 def _pool() -> ThreadPoolExecutor:
     global _threads
     if _threads is None:
-        _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="remote_exec-nested")
+        _threads = ThreadPoolExecutor(THREADS, thread_name_prefix=PREFIX)
     return _threads
+
+
+def _in_place(work: Callable[[], Any]) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
+    return future
+
+
+def _awaited(value: Any) -> Any:
+    """Return a coroutine's value, as a call from home does."""
+    if not isinstance(value, types.CoroutineType):
+        return value
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(value)
+    with ThreadPoolExecutor(1, thread_name_prefix=PREFIX) as thread:  # this one's event loop stands still meanwhile
+        return thread.submit(asyncio.run, value).result()
 
 
 class RemoteFunction:
@@ -38,17 +65,26 @@ class RemoteFunction:
         self._keywords = keywords or {}
         update_wrapper(self, function, updated=())
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._function(*args, **kwargs)
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return _awaited(self._function(*args, **kwargs))
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        return self if instance is None else types.MethodType(self, instance)
+        return self if instance is None else BoundFunction(self, instance)
 
-    local = __call__
+    def local(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself."""
+        return self._function(*args, **kwargs)
 
-    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run in a thread of this worker."""
-        return _pool().submit(self._function, *args, **kwargs)
+    def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run in a thread of this worker; from one of these threads, at once: they never wait for each other."""
+        work = partial(self._collected, args, kwargs)
+        if threading.current_thread().name.startswith(PREFIX):
+            return _in_place(work)
+        return _pool().submit(work)
+
+    def _collected(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = self(*args, **kwargs)
+        return list(value) if isinstance(value, types.GeneratorType) else value
 
     def map(self, *iterables: Iterable[Any], return_exceptions: bool = False, **_: Any) -> Iterator[Any]:
         """Run one after the other, lazily."""
@@ -60,13 +96,13 @@ class RemoteFunction:
         """Run one after the other, lazily."""
         for args in arguments:
             try:
-                yield self._function(*args)
+                yield self._collected(args, {})
             except Exception as error:
                 if not return_exceptions:
                     raise
                 yield error
 
-    async def aio(self, *args: Any, **kwargs: Any) -> Any:
+    async def aio(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run in a thread of this worker, and await it."""
         import asyncio
 
@@ -76,7 +112,7 @@ class RemoteFunction:
         """Return the same function; where it runs is settled already."""
         return RemoteFunction(self._function, {**self._keywords, **keywords})
 
-    def preflight(self, *_: Any, **__: Any) -> list[str]:
+    def preflight(self, /, *_: Any, **__: Any) -> list[str]:
         """Nothing can be wrong: the function is here."""
         return []
 
@@ -84,23 +120,81 @@ class RemoteFunction:
         return (_restore_function, (self._function, self._keywords))
 
 
+class RemoteClass:
+    """A remote class, as seen from inside a worker: its instances live right here."""
+
+    def __init__(self, cls: type, keywords: dict[str, Any]) -> None:
+        self._class = cls
+        self._keywords = keywords
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> RemoteInstance:
+        return RemoteInstance(self._class(*args, **kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_class":
+            raise AttributeError(name)
+        return getattr(self._class, name)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, self._class)
+
+    def local(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Make an ordinary instance."""
+        return self._class(*args, **kwargs)
+
+    def options(self, **keywords: Any) -> RemoteClass:
+        """Return the same class; where its instances live is settled already."""
+        return RemoteClass(self._class, {**self._keywords, **keywords})
+
+    def __reduce__(self) -> Any:
+        return (_restore_class, (self._class, self._keywords))
+
+
+class RemoteInstance:
+    """An instance of a remote class, made inside a worker; its methods run one after the other."""
+
+    def __init__(self, made: Any) -> None:
+        self._made = made
+        self._lock = threading.RLock()
+
+    def __getattr__(self, name: str) -> RemoteFunction:
+        if name.startswith("__") and name != "__call__":
+            raise AttributeError(name)
+        return RemoteFunction(partial(self._method, name))
+
+    def _method(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            found = getattr(self._made, name)
+            return found(*args, **kwargs) if callable(found) else found
+
+    def close(self) -> None:
+        """It ends with the last who refers to it."""
+
+    def __enter__(self) -> RemoteInstance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def _restore_function(function: Callable[..., Any], keywords: dict[str, Any]) -> RemoteFunction:
     return RemoteFunction(function, keywords)
 
 
-def _restore_class(cls: type, keywords: dict[str, Any]) -> type:
-    return cls
+def _restore_class(cls: type, keywords: dict[str, Any]) -> RemoteClass:
+    return RemoteClass(cls, keywords)
 
 
 def remote(function: Any = None, **keywords: Any) -> Any:
-    """Decorate a function; inside a worker its calls run in place. A class stays the class that it is."""
+    """Decorate a function or a class; inside a worker its calls run in place."""
     if function is None:
 
         def decorate(found: Any) -> Any:
             return remote(found, **keywords)
 
         return decorate
-    return function if isinstance(function, type) else RemoteFunction(function, keywords)
+    made = RemoteClass if isinstance(function, type) else RemoteFunction
+    return made(function, keywords)
 
 
 class RemoteExecutor(ThreadPoolExecutor):
@@ -128,6 +222,14 @@ class CheckpointLocation:
         return self.local_path
 
 
+@record
+class CustomFileFilter:
+    """Names to leave out of the working directory; inside a worker nothing is captured."""
+
+    ignore_name_patterns: Sequence[str] = ()
+    workdir: str = ""
+
+
 def get_future(name: str, **_: Any) -> Any:
     """Not to be had inside a worker: a worker has no client."""
     raise errors.HostUnavailable(f"get_future({name!r}) was called inside a worker, which has no client")
@@ -143,9 +245,11 @@ RemoteFuture = Future
 _NAMES: dict[str, Any] = {
     "remote": remote,
     "RemoteFunction": RemoteFunction,
+    "RemoteClass": RemoteClass,
     "RemoteExecutor": RemoteExecutor,
     "RemoteFuture": RemoteFuture,
     "CheckpointLocation": CheckpointLocation,
+    "CustomFileFilter": CustomFileFilter,
     "get_future": get_future,
     "list_futures": list_futures,
     "progress": _progress.progress,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import mmap
 import os
 import select
@@ -33,15 +32,14 @@ from ..wire.control import ControlStream, peer_uid
 from . import main as worker_main
 from .calls import BEGUN, END_BY
 from .guards import TIMED_OUT_EXIT, WATCHDOG_EXIT
-from .output import drain, make_pipe
+from .output import drain_all, make_pipe, to_text
+from .preload import import_ahead
 
 ORPHAN_SECONDS = 60.0  # how long it waits for another agent
 LAST_BYTES = 16384
 LAST_LINES = 100  # a fault handler's stack is long; the agent tells the function's part of it
 HAS_PIDFD = hasattr(os, "pidfd_open")
 UNTOLD_SECONDS = 0.1  # without pidfds, how often it looks whether a worker has died
-# Importing these starts threads or claims devices, so that a fork of the importer is not sound.
-NEVER_PRELOADED = frozenset({"jax", "tensorflow", "cupy", "cudf", "rmm", "ray", "pyspark", "grpc", "obstore"})
 
 
 @record(frozen=False)
@@ -149,9 +147,10 @@ class ForkServer:
         if isinstance(message, protocol.Fork):
             self._fork(message)
         elif isinstance(message, protocol.Preload):
-            self._preload(message.modules)
+            self._preload(message)
         elif isinstance(message, protocol.Adopt):
-            self._hand_control(message.worker)
+            for fd in self._take_fds(1):
+                self._hand_control(message.worker, fd)
         elif isinstance(message, protocol.Signal):
             child = self._children.get(message.worker)
             if child is not None:
@@ -159,21 +158,21 @@ class ForkServer:
         elif isinstance(message, protocol.StopForkServer):
             self._stop()
 
-    def _preload(self, modules: tuple[str, ...]) -> None:
-        started = time.monotonic()
-        failed: dict[str, str] = {}
-        for name in modules:
-            if name.partition(".")[0] in NEVER_PRELOADED or name in sys.modules:
-                continue
-            try:
-                importlib.import_module(name)
-            except BaseException as error:
-                failed[name] = f"{type(error).__name__}: {error}"
+    def _preload(self, message: protocol.Preload) -> None:
+        told = import_ahead(
+            message.modules,
+            seconds=message.seconds,
+            on_start=lambda name: self._tell(protocol.ImportStarted(name)),
+        )
         gc.collect()
         gc.freeze()  # a child's collections must not touch, and so copy, these pages
-        self._tell(protocol.Preloaded(failed, time.monotonic() - started, _threads()))
+        self._tell(told)
 
     def _fork(self, message: protocol.Fork) -> None:
+        fds = self._take_fds(1 + message.devices)
+        if not fds:  # the agent that asked is gone
+            return
+        control, *devices = fds
         stdout, stdout_write = make_pipe()
         stderr, stderr_write = make_pipe()
         lifeline, lifeline_child = socket.socketpair()
@@ -187,11 +186,12 @@ class ForkServer:
             stdout=stdout_write,
             stderr=stderr_write,
             begun=begun_fd,
+            devices=tuple(devices),
         )
-        pid = os.fork()
+        pid = worker_main.spawn_worker(ends, message.variables) if message.fresh else os.fork()
         if pid == 0:
-            worker_main.become_worker(ends, message.variables, fresh=message.fresh)
-        for fd in (stdout_write, stderr_write, begun_fd):
+            worker_main.become_worker(ends, message.variables)
+        for fd in (stdout_write, stderr_write, begun_fd, *devices):
             os.close(fd)
         lifeline_child.close()
         pidfd = os.pidfd_open(pid) if HAS_PIDFD else -1
@@ -200,12 +200,12 @@ class ForkServer:
         if pidfd >= 0:
             self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._reap(message.worker))
         self._tell(protocol.Forked(message.worker, pid))
-        self._hand_control(message.worker)
+        self._hand_control(message.worker, control)
 
-    def _hand_control(self, worker: int) -> None:
-        if self._control is None:
-            return
-        (fd,) = self._control.take_fds(1)
+    def _take_fds(self, count: int) -> list[int]:
+        return self._control.take_fds(count) if self._control is not None else []
+
+    def _hand_control(self, worker: int, fd: int) -> None:
         child = self._children.get(worker)
         if child is not None:
             with contextlib.suppress(OSError):
@@ -219,7 +219,8 @@ class ForkServer:
             os.close(child.pidfd)
         _, status, usage = os.wait4(child.pid, 0)
         self._kill_session(child.pid)
-        last = drain(child.stdout)[-LAST_BYTES:] + drain(child.stderr)[-LAST_BYTES:]
+        rest = drain_all(child.stdout), drain_all(child.stderr)
+        last = rest[0][-LAST_BYTES:] + rest[1][-LAST_BYTES:]
         lease, begun, item = BEGUN.unpack_from(child.begun)
         (end_by,) = END_BY.unpack_from(child.begun, BEGUN.size)
         child.begun.close()
@@ -238,6 +239,7 @@ class ForkServer:
                 exit_code=code if code >= 0 else None,
                 peak_memory=usage.ru_maxrss * scale,
                 last_lines=tuple(last.decode(errors="replace").splitlines()[-LAST_LINES:]),
+                rest=(to_text(rest[0]), to_text(rest[1])),
                 lease=lease.rstrip(b"\0").decode(errors="replace"),
                 begun=begun,
                 item=item,
@@ -248,8 +250,13 @@ class ForkServer:
     def _signal(self, child: Child, number: int) -> None:
         if number == signal.SIGKILL:
             self._kill_session(child.pid)
-        with contextlib.suppress(ProcessLookupError):
+        try:
             os.killpg(child.pid, number)
+        except ProcessLookupError:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(
+                    child.pid, number
+                )  # it may hang in what a library does after forks, in our group still
 
     def _kill_session(self, session: int) -> None:
         """Kill what a worker started and left: every process of its session, and orphans that came to us."""
@@ -290,13 +297,6 @@ def _processes() -> list[tuple[int, int, int]]:
                 continue
             rows.append((int(name), int(fields[1]), int(fields[3])))
     return rows
-
-
-def _threads() -> int:
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        return 1
 
 
 def _shared_bytes() -> int:

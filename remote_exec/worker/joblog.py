@@ -17,12 +17,13 @@ One process writes and owns the files, any number read. Secrets are not its busi
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import struct
 import time
 import zlib
 from collections.abc import Generator, Iterable, Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from ..model.record import record
 from .atomic import StrPath, same_file, write_all
@@ -57,6 +58,25 @@ class LogRecord(NamedTuple):
     stream: Stream
     data: bytes
     call: int = 0  # its number on the lease, where one log serves several calls
+
+    @property
+    def event(self) -> dict[str, Any] | None:
+        """For the streams "log" and "event": what happened; None for all others."""
+        if self.stream not in ("log", "event"):
+            return None
+        try:
+            found = json.loads(self.data)
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
+
+    @property
+    def text(self) -> str:
+        """What people read of it: nothing of an event, and of a log record its line."""
+        if self.stream == "event":
+            return ""
+        event = self.event
+        return self.data.decode(errors="replace") if event is None else str(event.get("text", ""))
 
 
 @record
@@ -227,6 +247,19 @@ class LogReader:
                 offset = end
         return [], offset
 
+    def last_event(self, *, call: int = 0) -> dict[str, Any] | None:
+        """Return the newest event of a call, or of any (0), if it lies in the last 256 KiB."""
+        size = 0
+        with _opened(self._path) as segments:
+            for segment in reversed(segments):
+                for record in _parse_backwards(segment):
+                    if record.stream == "event" and call in (0, record.call):
+                        return record.event
+                    size += len(record.data)
+                    if size >= TAIL_BYTES:
+                        return None
+        return None
+
     def tail_lines(self, count: int) -> list[str]:
         """Return the last lines of stdout, stderr and logging, oldest first, of the last 256 KiB at most."""
         newest: list[LogRecord] = []
@@ -328,7 +361,8 @@ def _lines(records: Iterable[LogRecord]) -> list[str]:
     lines: list[bytes] = []
     rests: dict[Stream, bytes] = {}
     for piece in records:
-        *whole, rest = (rests.pop(piece.stream, b"") + piece.data).split(b"\n")
+        data = piece.text.encode() if piece.stream == "log" else piece.data
+        *whole, rest = (rests.pop(piece.stream, b"") + data).split(b"\n")
         lines += whole
         if rest:
             rests[piece.stream] = rest

@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.job import Cause, JobRecord, JobState
+from ..model.job import AttemptRecord, Cause, JobRecord, JobState, Phase
 from ..model.record import record
 from ..wire.protocol import Attach
 from ..wire.stream import CallStream
 
 RECORDED_ALONE_SECONDS = 0.05  # a silent success shorter than this is summed up with its like
+TOLD_SECONDS = 0.5  # a call that took longer is recorded with the phases of its way
 
 
 @record(frozen=False)
@@ -70,7 +71,10 @@ class Lease:
         self.orphaned = False
         self.finished = False
         self.unacknowledged: deque[Outcome] = deque()
+        # what calls that have not ended had waited for before they began
+        self.phases: dict[int, tuple[Phase, ...]] = {1: attach.phases} if attach.phases else {}
         self._records: list[JobRecord] = []
+        self._attempts: list[AttemptRecord] = []
         self._short: dict[str, list[float]] = {}  # function -> [count, first start, last end]
 
     def name_of(self, call: int, function: str) -> str:
@@ -86,12 +90,16 @@ class Lease:
         """Remember an ended call for the journal."""
         length = outcome.ended_at - outcome.started_at
         with self.lock:
-            if outcome.ok and not printed and length < RECORDED_ALONE_SECONDS:
+            waited = self._waited(outcome.call) if self.phases else 0.0
+            if outcome.ok and not printed and length < RECORDED_ALONE_SECONDS and not waited > TOLD_SECONDS:
                 row = self._short.setdefault(outcome.function, [0, outcome.started_at, 0.0])
                 row[0] += 1
                 row[2] = outcome.ended_at
             else:
                 self._records.append(self.to_record(outcome))
+                if length + waited > TOLD_SECONDS:
+                    self._attempts.append(self.to_attempt(outcome))
+            self.phases.pop(outcome.call, None)
 
     def record_many(self, function: str, count: int, started_at: float) -> None:
         """Remember quick successes of a batch."""
@@ -100,10 +108,11 @@ class Lease:
             row[0] += count
             row[2] = time.time()
 
-    def take_records(self) -> tuple[JobRecord, ...]:
+    def take_records(self) -> tuple[tuple[JobRecord, ...], tuple[AttemptRecord, ...]]:
         """Return what is to be told to the journal, and forget it."""
         with self.lock:
             records, self._records = self._records, []
+            attempts, self._attempts = self._attempts, []
             short, self._short = self._short, {}
         for function, (count, first, last) in short.items():
             records.append(
@@ -118,24 +127,37 @@ class Lease:
                     count=int(count),
                 )
             )
-        return tuple(records)
+        return tuple(records), tuple(attempts)
+
+    def to_attempt(self, outcome: Outcome) -> AttemptRecord:
+        """Return the journal's row for the one try at a call."""
+        return AttemptRecord(
+            job=self.name_of(outcome.call, outcome.function),
+            number=1,
+            state=_state_of(outcome),
+            cause=outcome.cause,
+            worker_pid=os.getpid(),
+            started_at=outcome.started_at,
+            ended_at=outcome.ended_at,
+            phases=self.phases.get(outcome.call, ()),
+        )
 
     def to_record(self, outcome: Outcome) -> JobRecord:
         """Return the journal's row for an outcome."""
-        state = JobState.SUCCEEDED if outcome.ok else JobState.FAILED
-        if outcome.cause in (Cause.CANCELLED, Cause.INTERRUPTED):
-            state = JobState.CANCELLED
         return JobRecord(
             name=self.name_of(outcome.call, outcome.function),
             kind="call",
             function=outcome.function,
-            state=state,
-            created_at=outcome.started_at,
+            state=_state_of(outcome),
+            created_at=outcome.started_at - self._waited(outcome.call),
             started_at=outcome.started_at,
             ended_at=outcome.ended_at,
             cause=outcome.cause,
             summary=outcome.summary,
         )
+
+    def _waited(self, call: int) -> float:
+        return sum(phase.seconds for phase in self.phases.get(call, ()))
 
     def enter_folder(self) -> None:
         """Be where the caller was at the call."""
@@ -143,6 +165,12 @@ class Lease:
             with contextlib.suppress(OSError):  # it may be gone, and so may the one we are in
                 if _here() != self.working_folder:
                     os.chdir(self.working_folder)
+
+
+def _state_of(outcome: Outcome) -> JobState:
+    if outcome.cause in (Cause.CANCELLED, Cause.INTERRUPTED):
+        return JobState.CANCELLED
+    return JobState.SUCCEEDED if outcome.ok else JobState.FAILED
 
 
 def _here() -> str:

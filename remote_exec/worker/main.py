@@ -13,12 +13,12 @@ import signal
 import socket
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from types import FrameType
 
 from ..model.record import record
-from . import facade
+from . import context, facade
 from .attendant import Attendant
 from .calls import Calls
 from .output import Output, install
@@ -27,6 +27,8 @@ BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
     "from remote_exec_runtime.worker.main import begin; begin(sys.argv[2])"
 )
+
+ENVIRONMENT_FD = 4  # the lock that keeps the environment from being removed, inherited from the fork server
 
 
 @record
@@ -40,25 +42,31 @@ class Ends:
     stdout: int
     stderr: int
     begun: int
+    devices: tuple[int, ...] = ()  # locks that hold its GPUs for as long as it lives
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> Ends:
+        """Return what `numbers` came from."""
+        worker, lifeline, stdout_read, stderr_read, stdout, stderr, begun, *devices = numbers
+        return cls(worker, lifeline, stdout_read, stderr_read, stdout, stderr, begun, tuple(devices))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All there is, flat."""
+        return (*astuple(self)[:7], *self.devices)
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """All of them."""
-        return astuple(self)[1:]
+        """All descriptors."""
+        return self.numbers[1:]
 
 
-def become_worker(ends: Ends, variables: Mapping[str, str], *, fresh: bool) -> None:
-    """In a forked child: turn into a worker; `fresh` through a new interpreter. Never returns."""
+def become_worker(ends: Ends, variables: Mapping[str, str]) -> None:
+    """In a forked child: turn into a worker. Never returns."""
     try:
         os.setsid()
         os.environ.update(variables)
-        _close_all_but(ends.fds)
-        if fresh:
-            for fd in ends.fds:
-                os.set_inheritable(fd, True)
-            runtime = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-            told = ",".join(str(number) for number in astuple(ends))
-            os.execv(sys.executable, [sys.executable, "-c", BOOT, runtime, told])  # noqa: S606
+        _close_all_but((*ends.fds, ENVIRONMENT_FD))
         work(ends)
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
@@ -66,12 +74,40 @@ def become_worker(ends: Ends, variables: Mapping[str, str], *, fresh: bool) -> N
         os._exit(70)
 
 
+def spawn_worker(ends: Ends, variables: Mapping[str, str]) -> int:
+    """Start a worker as an interpreter of its own and return its process id.
+
+    Nothing that a library does at forks is done, since this is none; where no interpreter can be started, a fork
+    says so and ends.
+    """
+    runtime = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    argv = [sys.executable, "-c", BOOT, runtime, ",".join(map(str, ends.numbers))]
+    for fd in ends.fds:
+        os.set_inheritable(fd, True)
+    try:
+        return os.posix_spawn(
+            sys.executable, argv, {**os.environ, **variables}, setsid=sys.platform == "linux"
+        )
+    except OSError as error:
+        pid = os.fork()
+        if pid == 0:
+            os.write(ends.stderr, f"{sys.executable}: {error}\n".encode())
+            os._exit(127)
+        return pid
+    finally:
+        for fd in ends.fds:
+            os.set_inheritable(fd, False)
+
+
 def begin(told: str) -> None:
     """In a new interpreter: be the worker whose descriptors are told."""
-    ends = Ends(*(int(number) for number in told.split(",")))
-    for fd in ends.fds:
-        os.set_inheritable(fd, False)
+    ends = Ends.of([int(number) for number in told.split(",")])
     try:
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+        for fd in ends.fds:
+            os.set_inheritable(fd, False)
+        _close_all_but((*ends.fds, ENVIRONMENT_FD))
         work(ends)
     finally:
         os._exit(70)
@@ -80,7 +116,7 @@ def begin(told: str) -> None:
 def work(ends: Ends) -> None:
     """Serve leases until told to stop; ends the process."""
     output = Output(ends.stdout_read, ends.stderr_read)
-    install(ends.stdout, ends.stderr)
+    install(ends.stdout, ends.stderr, output)
     faulthandler.enable()
     _reseed()
     sys.argv = [""]
@@ -93,6 +129,7 @@ def work(ends: Ends) -> None:
     signal.signal(signal.SIGINT, _interrupter(attendant))
     gc.enable()
     attendant.start()
+    os.register_at_fork(after_in_child=lambda: _let_go(output))
     while True:
         lease = attendant.next_lease()
         if lease is None:
@@ -116,6 +153,12 @@ def _interrupter(attendant: Attendant) -> Callable[[int, FrameType | None], None
             raise KeyboardInterrupt
 
     return on_interrupt
+
+
+def _let_go(output: Output) -> None:
+    """In a child that user code forks: what it prints is its parent's to take in, and it is not who answers."""
+    output.on_switch = None
+    context.leave()
 
 
 def _reseed() -> None:

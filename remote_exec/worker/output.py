@@ -12,6 +12,8 @@ import os
 import select
 import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 
 PIPE_SIZE = 1 << 20
 READ_SIZE = 1 << 18
@@ -39,12 +41,32 @@ def drain(fd: int) -> bytes:
         return b""
 
 
+def drain_all(fd: int) -> bytes:
+    """Return all that lies in a pipe into which nobody writes any longer."""
+    pieces = [drain(fd)]
+    while pieces[-1] and sum(map(len, pieces)) < PIPE_SIZE:
+        pieces.append(drain(fd))
+    return b"".join(pieces)
+
+
+def to_text(data: bytes) -> str:
+    """Return output as a string that loses nothing, whatever it is; `from_text` is the way back."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def from_text(text: str) -> bytes:
+    """Return the bytes that `to_text` was given."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 class Output:
     """The reading ends of a worker's own stdout and stderr. Shared by both threads, under `lock`."""
 
     def __init__(self, stdout: int, stderr: int) -> None:
         self.fds = (stdout, stderr)
         self.lock = threading.Lock()
+        # called before Python prints to the other stream than before: two pipes do not know their order
+        self.on_switch: Callable[[], None] | None = None
         self._poll = select.poll()
         self._poll.register(stdout, select.POLLIN)
         self._poll.register(stderr, select.POLLIN)
@@ -71,7 +93,25 @@ class Output:
         return taken
 
 
-def install(stdout_write: int, stderr_write: int) -> None:
+class _Descriptor(io.FileIO):
+    """Descriptor 1 or 2 as Python's own stream writes to it."""
+
+    last = 1  # to which was written last
+
+    def __init__(self, fd: int, output: Output) -> None:
+        super().__init__(fd, "w", closefd=False)
+        self._output = output
+
+    def write(self, data: Any, /) -> int:
+        fd = self.fileno()
+        if _Descriptor.last != fd:
+            _Descriptor.last = fd
+            if self._output.on_switch is not None:
+                self._output.on_switch()
+        return super().write(data)
+
+
+def install(stdout_write: int, stderr_write: int, output: Output) -> None:
     """Make descriptors 0, 1 and 2, and Python's own streams, the worker's."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -82,7 +122,7 @@ def install(stdout_write: int, stderr_write: int) -> None:
             os.close(fd)
     sys.stdin = io.TextIOWrapper(io.FileIO(0, "r", closefd=False), encoding="utf-8")
     for name, fd in (("stdout", 1), ("stderr", 2)):
-        raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+        raw = io.BufferedWriter(_Descriptor(fd, output))
         stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

@@ -5,7 +5,8 @@ Nothing is drawn here. Without a sink a loop costs what it would without us, alm
     {"id": 1, "desc": "epochs", "done": 3, "total": 10, "elapsed_seconds": 1.5, "rate": 2.0, "ended": False}
 
 `id` tells nested bars apart, `total` is None where it is unknown, `rate` is items a second since the start.
-At most `EVENTS_PER_SECOND` of them are sent for one bar; the first and the last always are.
+At most `EVENTS_PER_SECOND` of them are sent for one bar; the first and the last always are. `Bars` sums them up:
+a loop in a loop makes and ends thousands of bars, of which whoever listens wants to see what stands now.
 
 The sink is the state of this module, one a process; a `Progress` may be updated from several threads.
 """
@@ -22,6 +23,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 EVENTS_PER_SECOND = 10
+SHOWN_BARS = 8  # nested deeper than that, the innermost are not told
 
 T = TypeVar("T")
 Sink = Callable[["dict[str, Any]"], None]
@@ -144,3 +146,45 @@ def _length(iterable: object) -> int | None:
     except Exception:  # a `__len__` that raises, as PyTorch's does for iterable data sets
         return None
     return None if length < 0 else length
+
+
+class Bars:
+    """The bars of one call as they stand now, outermost first, and whether those who look have seen it.
+
+    Args:
+        seconds: how often they are to be shown at the most.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._bars: dict[int, dict[str, Any]] = {}
+        self._shown_at = 0.0
+        self.unseen = False
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Take in one bar's event. One that ends goes, but for the last of all: it tells how it ended."""
+        bars = self._bars
+        if event["id"] not in bars:
+            for number in [number for number, bar in bars.items() if bar["ended"]]:
+                del bars[number]
+        bars[event["id"]] = event
+        if event["ended"] and any(not bar["ended"] for bar in bars.values()):
+            del bars[event["id"]]
+        self.unseen = True
+
+    def due(self, now: float) -> list[dict[str, Any]]:
+        """Return them if it is time to show them again, else nothing."""
+        if not self.unseen or now - self._shown_at < self._seconds:
+            return []
+        self._shown_at = now
+        return self.rest()
+
+    def rest(self) -> list[dict[str, Any]]:
+        """Return them if they have changed since they were shown."""
+        unseen, self.unseen = self.unseen, False
+        return list(self._bars.values())[:SHOWN_BARS] if unseen else []
+
+    def clear(self) -> None:
+        """Another call begins."""
+        self._bars.clear()
+        self._shown_at, self.unseen = 0.0, False

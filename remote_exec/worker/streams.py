@@ -1,72 +1,78 @@
-"""What a function returned that is not a value yet: coroutines are run, generators streamed value by value."""
+"""What a function returned that is not a value yet: coroutines are run, generators streamed or made lists of."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine, Generator
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
 from ..serial import pickling
 from ..wire import frames
-from ..wire.frames import GENERATOR_WINDOW
+from ..wire.frames import GENERATOR_WINDOW, Frame
 from .lease import Lease
 
 if TYPE_CHECKING:
     from .calls import Calls
 
 
-def exhaust(calls: Calls, lease: Lease, call: int, value: Any) -> Any:
-    """Await a coroutine and return its value; stream a generator's values and return what it returned."""
-    lease.running = call
-    try:
-        if isinstance(value, CoroutineType):
-            import asyncio
+def exhaust(calls: Calls, lease: Lease, frame: Frame, value: Any) -> Any:
+    """Await a coroutine and return its value; stream a generator's values and return what it returned.
 
-            return asyncio.run(cast("Coroutine[Any, Any, Any]", value))
-        if isinstance(value, AsyncGeneratorType):
-            return _stream(calls, lease, call, _synchronous(cast("AsyncGenerator[Any, Any]", value)))
-        assert isinstance(value, GeneratorType)  # noqa: S101
-        return _stream(calls, lease, call, cast("Generator[Any, Any, Any]", value))
-    finally:
-        lease.running = 0
-
-
-def _stream(calls: Calls, lease: Lease, call: int, generator: Generator[Any, Any, Any]) -> Any:
-    credit = GENERATOR_WINDOW
-    while True:
-        try:
-            value = next(generator)
-        except StopIteration as stop:
-            return stop.value
-        pickled = pickling.dump(value)
-        calls._flush_output(lease, call)
-        lease.stream.send(
-            lease.stream.frame(frames.YIELD, pickled.stream, [b.raw() for b in pickled.buffers], call=call)
-        )
-        credit -= 1
-        while credit == 0:
-            # The consumer is slow: wait for its word, as nothing else can come from it now.
-            frame = lease.stream.receive()
-            if frame is None:
-                generator.close()
-                raise ConnectionError("the consumer of the generator is gone")
-            if frame.kind == frames.CREDIT and frame.call == call:
-                credit += frame.function
-            elif frame.kind == frames.CLOSE_GENERATOR and frame.call == call:
-                generator.close()
-                return None
+    Where nobody takes the values as they are made (a future, a job, an item of a map), they come as a list.
+    """
+    if isinstance(value, CoroutineType):
+        return _run(cast("Coroutine[Any, Any, Any]", value))
+    values: list[Any] = []
+    streamed = frame.kind == frames.GENERATE
+    take = _Sender(calls, lease, frame.call) if streamed else values.append
+    if isinstance(value, AsyncGeneratorType):
+        returned = _run(_take_from(cast("AsyncGenerator[Any, Any]", value), take))
+    else:
+        returned = _take(cast("Generator[Any, Any, Any]", value), take)
+    return returned if streamed else values
 
 
-def _synchronous(source: AsyncGenerator[Any, Any]) -> Generator[Any, None, None]:
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     import asyncio
 
-    loop = asyncio.new_event_loop()
-    try:
+    return asyncio.run(coroutine)
+
+
+def _take(source: Generator[Any, Any, Any], take: Callable[[Any], object]) -> Any:
+    with contextlib.closing(source):
         while True:
             try:
-                yield loop.run_until_complete(anext(source))
-            except StopAsyncIteration:
-                return
-    finally:
-        loop.run_until_complete(source.aclose())
-        loop.close()
+                value = next(source)
+            except StopIteration as stop:
+                return stop.value
+            take(value)
+
+
+async def _take_from(source: AsyncGenerator[Any, Any], take: Callable[[Any], object]) -> None:
+    async with contextlib.aclosing(source):
+        async for value in source:
+            take(value)
+
+
+class _Sender:
+    """Sends the values of one generator; when its consumer is slow, waits for its word."""
+
+    def __init__(self, calls: Calls, lease: Lease, call: int) -> None:
+        self._calls, self._lease, self._call = calls, lease, call
+        self._credit = GENERATOR_WINDOW
+
+    def __call__(self, value: Any) -> None:
+        stream, call = self._lease.stream, self._call
+        pickled = pickling.dump(value)
+        self._calls._flush_output(self._lease, call)
+        stream.send(
+            stream.frame(frames.YIELD, pickled.stream, [b.raw() for b in pickled.buffers], call=call)
+        )
+        self._credit -= 1
+        while self._credit == 0:
+            frame = stream.receive()  # nothing else can come from the consumer now
+            if frame is None:
+                raise ConnectionError("the consumer of the generator is gone")
+            if frame.kind == frames.CREDIT and frame.call == call:
+                self._credit += frame.function

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pty
+import shutil
 import signal
 import stat
 import subprocess
@@ -177,6 +178,36 @@ def test_a_functions_arguments_are_literals_or_texts(user: User, where: tuple[st
     assert user("run", *where, "train.py:count", "3").stdout == "0\n1\n2\n"
 
 
+def test_a_functions_arguments_become_what_its_annotations_say(user: User) -> None:
+    user.write(
+        "typed.py",
+        """
+        from pathlib import Path
+        from typing import Literal
+
+        def show(rate: float, name: str, *layers: int, where: Path | None = None, how: Literal["a", "b"] = "a"):
+            return rate, name, layers, where, how
+        """,
+    )
+    ran = user("run", "--local", "typed.py:show", "1", "007", "3", "4", "where=/tmp", "how=b")
+    assert ran.stdout == "(1.0, '007', (3, 4), PosixPath('/tmp'), 'b')\n"
+    for typed, said in (
+        (["one", "x"], "argument 'rate' must be a number, not 'one'"),
+        (["1", "x", "how=c"], "argument 'how' must be one of a, b, not 'c'"),
+        (["1"], "missing a required argument: 'name'"),
+        (["1", "x", "--how", "b"], "hint: how=VALUE"),
+    ):
+        assert said in user("run", "typed.py:show", *typed, code=1).stderr
+
+
+def test_a_detached_run_prints_the_jobs_name_and_goes_on(user: User) -> None:
+    name = user("run", "--detach", "train.py:fit", "2").stdout.strip()
+    assert user("result", name).stdout == "{'rate': 2, 'epochs': 1}\n"
+    user("run", "--detach", "--name", "waiting", "train.py", "wait")
+    assert "waiting: stopped" in user("cancel", "--wait", "waiting").stderr
+    assert user.json("jobs", "waiting")["job"]["state"] == "cancelled"
+
+
 def test_an_edited_helper_is_seen_by_the_next_run(user: User) -> None:
     helper = user.work / "helper.py"
     before = helper.read_text()
@@ -331,7 +362,7 @@ def test_the_host_its_pools_and_what_it_keeps_are_told(user: User) -> None:
     assert f"{host['pid']}" in user("hosts").stdout
     assert user.json("pools")[0]["key"] in user("pools").stdout
     assert user.json("env", "ls") == []
-    assert {kept["what"] for kept in user.json("cache", "ls")} == {"blobs", "environments"}
+    assert user("env").stderr == "no environments were built\n"
     assert user("cache", "path").stdout == f"{user.home}/cache\n"
     user("env", "remove", "0123", code=1)
 
@@ -369,18 +400,27 @@ def test_released_pools_have_no_idle_workers(user: User) -> None:
 def test_the_cache_is_pruned_of_what_nothing_uses(user: User) -> None:
     user("run", "train.py:fit", "1")  # its helper's blob is in use
     store = BlobStore(Layout.of(user.environ).blobs)
-    unused = store.path(store.put(b"x" * 5000))
-    os.utime(unused, (1, 1))
-    assert user.json("cache", "ls")[0]["count"] >= 2
+    digest = store.put(b"x" * 5000)
+    os.utime(store.path(digest), (1, 1))
+    blobs = {blob["id"]: blob for blob in user.json("cache", "ls", "--what", "blobs")}
+    assert (blobs[digest]["size_bytes"], blobs[digest]["held_by"]) == (5000, "")
+    assert "local code" in {blob["held_by"] for blob in blobs.values()}
+    bundles = user.json("cache", "ls", "--what", "bundles")
+    assert any(bundle["held_by"].startswith("worker ") for bundle in bundles)
     told = user.json("cache", "prune", "--limit", "1 kB")
     assert (told["removed"], told["removed_bytes"]) == (1, 5000)
-    assert not unused.exists()
-    assert user.json("cache", "ls")[0]["count"] >= 1
+    left = {blob["id"] for blob in user.json("cache", "ls", "--what", "blobs")}
+    assert left == set(blobs) - {digest}
     assert "--limit" in user("cache", "prune", "--limit", "two", code=1).stderr
 
 
 def test_looking_starts_no_agent_and_says_so(newcomer: User) -> None:
-    for command in ("jobs", "top", "env ls", "cache ls", "logs x", "result x", "stack x", "cancel x"):
+    for command in ("jobs", "env", "cache ls"):
+        assert newcomer.json(*command.split()) == []
+    assert "no agent runs on this machine" in newcomer("jobs").stderr
+    for command in ("logs x", "result x", "jobs x"):
+        assert "error: there is no job named 'x'" in newcomer(*command.split(), code=1).stderr
+    for command in ("top", "stack x", "cancel x"):
         ran = newcomer(*command.split(), code=1)
         assert "error: no agent runs on this machine" in ran.stderr
         assert "hint: remote-exec hosts start" in ran.stderr
@@ -388,6 +428,47 @@ def test_looking_starts_no_agent_and_says_so(newcomer: User) -> None:
     assert newcomer.json("pools") == []
     assert "no agent runs" in newcomer("hosts", "stop").stderr
     assert not newcomer.home.exists()
+
+
+def test_what_an_agent_kept_is_told_when_it_is_gone(newcomer: User) -> None:
+    newcomer("run", "--name", "kept", "train.py:fit", "1")
+    newcomer("run", "--name", "failed", "train.py:fail", "1", code=1)
+    newcomer("hosts", "stop")
+    assert [row["name"] for row in newcomer.json("jobs")] == ["failed", "kept"]
+    assert newcomer("result", "kept").stdout == "{'rate': 1, 'epochs': 1}\n"
+    assert "ValueError: no luck with 1" in newcomer("result", "failed", code=1).stderr
+    assert newcomer("logs", "kept").stdout == "hello 1\n"
+    assert "0.5" in newcomer("debug", "failed", typed="p half\nq\n").stdout
+    assert {kept["what"] for kept in newcomer.json("cache")} >= {"blobs", "bundles", "runtimes"}
+    assert newcomer.json("hosts") == []
+
+
+def test_one_agent_serves_sessions_that_look_for_its_socket_elsewhere(newcomer: User, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir(mode=0o700)
+    second.mkdir(mode=0o700)
+    newcomer("hosts", "start", env={"XDG_RUNTIME_DIR": str(first)})
+    newcomer.environ["XDG_RUNTIME_DIR"] = str(second)  # as after a change of user, or in a cron job
+    (host,) = newcomer.json("hosts")
+    shutil.rmtree(first)  # as at a logout
+    first.mkdir(mode=0o700)
+    newcomer("run", "train.py:fit", "1")
+    assert newcomer.json("hosts")[0]["pid"] == host["pid"]
+    newcomer("hosts", "stop")
+
+
+def test_a_stopped_agent_is_named_at_once(newcomer: User) -> None:
+    newcomer("hosts", "start")
+    pid = newcomer.json("hosts")[0]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for command in ("jobs", "doctor"):
+            ran = newcomer(command, code=1)
+            assert f"the agent (process {pid}) is stopped" in ran.stderr
+            assert f"hint: kill -CONT {pid}" in ran.stderr
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    newcomer("hosts", "stop")
 
 
 def test_an_agent_is_started_and_stopped_by_hand(newcomer: User) -> None:

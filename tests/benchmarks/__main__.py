@@ -1,9 +1,12 @@
 """Run the benchmarks and print ratios beside their bars.
 
-``python -m tests.benchmarks [--quick] [--only NAME ...] [--json FILE]``
+``python -m tests.benchmarks [--quick] [--only NAME ...] [--json FILE] [--markdown FILE]``
 
 Never a test: figures depend on the machine, so ours and the peers' rounds alternate in one run and only
 ratios are judged. Runs against agents of its own, in a temporary folder, and stops them at the end.
+
+For every row, install what it is measured beside: ``pip install loky joblib ray "distributed" numpy torch``.
+What is not installed is named and left out.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .harness import Bench, Row, run_python, table
+from . import peers
+from .harness import Bench, Row, run_python, summary, table
 
 BENCHMARKS = {
     "warm": ("calls", "warm_calls"),
@@ -43,13 +47,15 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="few rounds and small data: does it run at all")
     parser.add_argument("--json", type=Path, help="write the rows there too")
+    parser.add_argument("--markdown", type=Path, help="write the table there too")
     chosen = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="remote_exec-bench-") as name:
         os.environ["REMOTE_EXEC_HOME"] = str(Path(name, "home"))
         bench = Bench(quick=chosen.quick, folder=Path(name), on_row=_progress)
-        before = _machine()
+        header = _machine(quick=chosen.quick)
+        started = time.monotonic()
         _warm(Path(name))
         try:
             for benchmark in chosen.only:
@@ -57,15 +63,31 @@ def main() -> int:
                     failures.append(error)
         finally:
             _stop(Path(name, "home"))
-    header = [*before, f"load average at the end: {_load()}"]
+    header.append(
+        f"load average at the end {_load()}; took {time.monotonic() - started:.0f} s; {summary(bench.rows)}"
+    )
     if bench.missing:
         header.append(f"MISSING here, not measured: {', '.join(sorted(bench.missing))}")
-    print("\n" + "\n".join([*header, "", table(bench.rows), *failures]))
-    if chosen.json:
-        rows = [dataclasses.asdict(row) for row in bench.rows]
-        told = {"machine": header, "rows": rows, "failures": failures}
-        chosen.json.write_text(json.dumps(told, indent=1) + "\n")
+    _tell(bench.rows, header, failures, json_file=chosen.json, markdown_file=chosen.markdown)
     return 1 if failures else 0
+
+
+def _tell(
+    rows: Sequence[Row],
+    header: Sequence[str],
+    failures: Sequence[str],
+    *,
+    json_file: Path | None,
+    markdown_file: Path | None,
+) -> None:
+    text = "\n".join([*(f"- {line}" for line in header), "", table(rows), *failures])
+    print(f"\n{text}")
+    if markdown_file:
+        markdown_file.write_text(f"{text}\n")
+    if json_file:
+        plain = [dataclasses.asdict(row) for row in rows]
+        told = {"machine": header, "rows": plain, "failures": failures}
+        json_file.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def _run(bench: Bench, name: str) -> str:
@@ -111,12 +133,13 @@ def _stop(home: Path) -> None:
     hosts.clean(hosts.layout_of(home))
 
 
-def _machine() -> list[str]:
+def _machine(*, quick: bool) -> list[str]:
     return [
-        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "nobody pinned; 2 workers each; medians of interleaved rounds",
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs; "
+        f"beside {peers.versions() or 'the standard library alone'}",
+        f"load average at the start {_load()}" + ("; a QUICK run, of few rounds and small data" if quick else ""),
+        "medians of interleaved rounds in one run; nobody pinned; two workers each; n: repetitions of each side",
         "PPE is concurrent.futures.ProcessPoolExecutor, its start method in brackets",
-        f"load average at the start: {_load()}",
     ]
 
 

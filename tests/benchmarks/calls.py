@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from remote_exec import RemoteFunction, remote
 
 from . import peers
-from .harness import Bench, Latency, interleave, latency, median_times, seconds, timed
+from .harness import Bench, Sample, calls_timed, interleave, measured, seconds, timed, timer
 from .peers import Peer
 
-CALLS = 1000
+CALLS = 400  # of one side in one round: short, so that drift within a round is small
 WARM_UP = 300
-CHUNK_SIZES = (10, 50, 100, 200, 500, 1000)
+PAUSE_SECONDS = 1.0
+CHUNK_SIZES = (10, 50, 100, 200, 500, 1000, 2500)
 
 
 def _identity() -> RemoteFunction[[Any], Any]:
@@ -42,70 +43,69 @@ def warm_calls(bench: Bench) -> None:
             "submit": lambda x: ours.submit(x).result(),
             **{peer.name: peer.call for peer in beside},
         }
-        found = _latencies(bench.rounds(9), sides)
+        found = _latencies(bench.rounds(24), sides)
         pipe, pool = found["Pipe"], found["PPE(fork)"]
         for name, what in (("f(x)", "warm f(x)"), ("submit", "warm submit(x).result()")):
             mine = found[name]
-            bench.at_most(f"{what}: median", mine.median, pool.median, limit=0.35, name="PPE(fork)")
-            bench.at_most(f"{what}: median", mine.median, pipe.median, limit=1.5, name="Pipe, same pickles")
-            bench.at_most(f"{what}: p99", mine.p99, pool.p99, limit=1.0, name="PPE(fork)")
-        for peer in beside[2:]:
-            theirs = found[peer.name]
-            bench.figure(
-                "warm f(x), for comparison",
-                str(found["f(x)"]),
-                peer=f"{peer.name} {theirs}",
-                ratio=found["f(x)"].median / theirs.median,
+            bench.at_most(f"{what}: median", mine, pool, limit=0.35, name="PPE(fork)")
+            bench.at_most(f"{what}: median", mine, pipe, limit=1.5, name="Pipe, same pickles")
+            bench.compared(
+                f"{what}: p99",
+                (mine.p99, seconds(mine.p99)),
+                (pool.p99, f"PPE(fork) {seconds(pool.p99)}"),
+                limit=1.0,
             )
+        for peer in beside[2:]:
+            bench.beside("warm f(x), for comparison", found["f(x)"], found[peer.name], name=peer.name)
         _after_a_pause(bench, sides, found)
-    for name, make in (("Ray", peers.ray), ("Dask", peers.dask)):
+    for name, cluster in peers.CLUSTERS.items():
         if peers.installed(bench, name):
-            with make() as peer:
-                found = _latencies(bench.rounds(3), {"f(x)": ours, name: peer.call})
-                mine, theirs = found["f(x)"], found[name]
-                bench.figure(
-                    "warm f(x), for comparison",
-                    str(mine),
-                    peer=f"{name} {theirs}",
-                    ratio=mine.median / theirs.median,
-                )
+            with cluster() as peer:
+                found = _latencies(bench.rounds(6), {"f(x)": ours, name: peer.call})
+                bench.beside("warm f(x), for comparison", found["f(x)"], found[name], name=name)
 
 
-def _latencies(rounds: int, sides: dict[str, Callable[[int], Any]]) -> dict[str, Latency]:
+def _latencies(rounds: int, sides: Mapping[str, Callable[[int], Any]]) -> dict[str, Sample]:
     for call in sides.values():
-        latency(call, calls=WARM_UP)
+        calls_timed(call, calls=WARM_UP)
     found = interleave(rounds, {name: _round(call) for name, call in sides.items()})
-    return {name: Latency.over(each) for name, each in found.items()}
+    return {name: Sample.of([time for times in each for time in times]) for name, each in found.items()}
 
 
-def _round(call: Callable[[int], Any]) -> Callable[[], Latency]:
-    return lambda: latency(call, calls=CALLS)
+def _round(call: Callable[[int], Any]) -> Callable[[], list[float]]:
+    return lambda: calls_timed(call, calls=CALLS)
 
 
-def _after_a_pause(bench: Bench, sides: dict[str, Callable[[int], Any]], warm: dict[str, Latency]) -> None:
-    names = ("f(x)", "submit", "Pipe", "PPE(fork)")
-    firsts = interleave(bench.rounds(9), {name: _first_after_a_pause(sides[name]) for name in names})
-    medians = {name: statistics.median(times) for name, times in firsts.items()}
+def _after_a_pause(
+    bench: Bench, sides: Mapping[str, Callable[[int], Any]], warm: Mapping[str, Sample]
+) -> None:
+    """The machine's part of it is what the pipe, and a few lines of Python that call nobody, take then."""
+    sides = {name: sides[name] for name in ("f(x)", "submit", "Pipe", "PPE(fork)")} | {"no call": _at_home}
+    warm = {**warm, "no call": Sample.of(calls_timed(_at_home, calls=WARM_UP))}
+    found = measured(bench.rounds(12), {name: _first_after_a_pause(call) for name, call in sides.items()})
     for name in ("f(x)", "submit"):
-        bench.at_most(
-            f"{name}: first call after a second's pause",
-            medians[name],
-            warm[name].median,
-            limit=3.0,
-            name="warm",
+        what = f"{name}: first call after a second's pause"
+        bench.at_most(what, found[name], warm[name], limit=3.0, name="warm")
+        bench.beside(f"{what}, for comparison", found[name], found["Pipe"], name="Pipe after the same")
+    for name in ("Pipe", "PPE(fork)", "no call"):
+        bench.figure(
+            f"the same pause, {name}",
+            "",
+            peer=f"{found[name]} after it, warm {seconds(warm[name].median)}",
+            ratio=found[name].median / warm[name].median,
         )
-    bench.figure(
-        "the same pause, for comparison",
-        "",
-        peer=f"Pipe {seconds(medians['Pipe'])}, PPE(fork) {seconds(medians['PPE(fork)'])}",
-    )
+
+
+def _at_home(x: int) -> str:
+    """A few microseconds of the interpreter's own work."""
+    return ",".join(sorted(f"{number * x:x}" for number in range(20)))
 
 
 def _first_after_a_pause(call: Callable[[int], Any]) -> Callable[[], float]:
     def measure() -> float:
         for number in range(20):
             call(number)
-        time.sleep(1.0)
+        time.sleep(PAUSE_SECONDS)
         return timed(lambda: call(0))
 
     return measure
@@ -120,55 +120,66 @@ def many_calls(bench: Bench) -> None:
         if peers.installed(bench, "loky"):
             others.append(stack.enter_context(peers.loky()))
         ours = _identity()
-        assert pool.executor is not None
-        executor = pool.executor
         sides: dict[str, Callable[[], object]] = {
-            "ours submit": lambda: _gather(ours.submit, count),
-            "PPE submit": lambda: _gather(lambda x: executor.submit(peers.identity, x), count),
-            **{f"{peer.name} submit": _gatherer(peer, count) for peer in others},
+            "ours submit": lambda: peers.submit_then_gather(ours.submit, count),
+            "ours map": lambda: list(ours.map(range(count))),
+            **{f"{peer.name} submit": _gatherer(peer, count) for peer in (pool, *others)},
+            **dict(_mappers((pool, *others), count)),
         }
-        if hasattr(ours, "map"):
-            mapped: Any = ours
-            sides["ours map"] = lambda: list(mapped.map(range(count)))
-        for size in CHUNK_SIZES:
-            sides[f"PPE map, chunks of {size}"] = _mapper(executor, count, size)
-        for side in list(sides)[:2]:
-            sides[side]()
-        found = median_times(bench.rounds(6), sides)
-    bench.faster(
-        f"{count:,} calls, submit then gather",
-        found["ours submit"],
-        found["PPE submit"],
-        times=3,
-        name="PPE submit",
-    )
+        found = measured(bench.rounds(9), {name: timer(side) for name, side in sides.items()})
+    submit, mapped = f"{count:,} calls, submit then gather", f"{count:,} items, map"
+    baseline = found["PPE(fork) submit"]
+    bench.faster(submit, found["ours submit"], baseline, times=3, name="PPE(fork) submit")
+    bench.faster(mapped, found["ours map"], baseline, times=10, name="PPE(fork) submit")
+    best = _best(found, "PPE(fork) map")
+    bench.faster(mapped, found["ours map"], found[best], times=1 / 3, name=best)
     for peer in others:
-        theirs = found[f"{peer.name} submit"]
-        bench.figure(
-            f"{count:,} calls, submit then gather",
-            seconds(found["ours submit"]),
-            peer=f"{peer.name} submit {seconds(theirs)}",
-            ratio=theirs / found["ours submit"],
-        )
-    if "ours map" not in found:
-        raise RuntimeError("RemoteFunction.map is missing")
-    bench.faster(f"{count:,} items, map", found["ours map"], found["PPE submit"], times=10, name="PPE submit")
-    best = min((name for name in found if name.startswith("PPE map")), key=found.__getitem__)
-    bench.faster(f"{count:,} items, map", found["ours map"], found[best], times=1 / 3, name=best)
+        name = f"{peer.name} submit"
+        bench.beside(f"{submit}, for comparison", found["ours submit"], found[name], name=name)
+        best = _best(found, f"{peer.name} map")
+        bench.beside(f"{mapped}, for comparison", found["ours map"], found[best], name=best)
+    _beside_joblib(bench, ours, count, mapped)
+    for name, cluster in peers.CLUSTERS.items():
+        if peers.installed(bench, name):
+            with cluster() as peer:
+                few = {"ours": timer(sides["ours submit"]), name: timer(_gatherer(peer, count))}
+                found = measured(bench.rounds(3), few)
+                bench.beside(f"{submit}, for comparison", found["ours"], found[name], name=name)
 
 
-def _gather(submit: Callable[[int], Any], count: int) -> list[Any]:
-    return [future.result() for future in [submit(number) for number in range(count)]]
+def _beside_joblib(bench: Bench, ours: RemoteFunction[[Any], Any], count: int, what: str) -> None:
+    if not peers.installed(bench, "joblib"):
+        return
+    from joblib import Parallel, delayed  # type: ignore[import-untyped]
+
+    job = delayed(peers.identity)
+    with Parallel(n_jobs=peers.WORKERS) as parallel:  # its batches grow by themselves
+        sides: dict[str, Callable[[], object]] = {
+            "ours": lambda: list(ours.map(range(count))),
+            "joblib": lambda: parallel(job(number) for number in range(count)),
+        }
+        found = measured(bench.rounds(6), {name: timer(side) for name, side in sides.items()})
+    bench.beside(f"{what}, for comparison", found["ours"], found["joblib"], name="joblib, batch_size=auto")
 
 
 def _gatherer(peer: Peer, count: int) -> Callable[[], object]:
-    executor = peer.executor
-    assert executor is not None
-    return lambda: _gather(lambda x: executor.submit(peers.identity, x), count)
+    gather = peer.gather
+    assert gather is not None
+    return lambda: gather(count)
+
+
+def _mappers(pools: Iterable[Peer], count: int) -> Iterable[tuple[str, Callable[[], object]]]:
+    for peer in pools:
+        for size in CHUNK_SIZES:
+            yield f"{peer.name} map, chunks of {size}", _mapper(peer.executor, count, size)
 
 
 def _mapper(executor: Any, count: int, size: int) -> Callable[[], object]:
     return lambda: list(executor.map(peers.identity, range(count), chunksize=size))
+
+
+def _best(found: Mapping[str, Sample], prefix: str) -> str:
+    return min((name for name in found if name.startswith(prefix)), key=lambda name: found[name].median)
 
 
 def arrays(bench: Bench) -> None:
@@ -198,6 +209,8 @@ def arrays(bench: Bench) -> None:
             "ours": lambda: peers.checksum(give(size_bytes)),
             "PPE(fork)": lambda: peers.checksum(submit(peers.fresh_array, size_bytes).result()),
         }
+        for side in (*argument.values(), *result.values()):
+            side()  # forked before a cluster's threads are there
         if peers.installed(bench, "Ray"):
             stack.enter_context(peers.ray())
             import ray  # type: ignore[import-not-found]
@@ -206,9 +219,7 @@ def arrays(bench: Bench) -> None:
             argument["Ray"] = lambda: ray.get(far_take.remote(array))
             result["Ray"] = lambda: peers.checksum(ray.get(far_give.remote(size_bytes)))
         for what, sides, times in (("argument", argument, 8.0), ("result", result, 6.0)):
-            for side in sides.values():
-                side()
-            found = median_times(bench.rounds(7), sides)
+            found = measured(bench.rounds(9), {name: timer(side) for name, side in sides.items()})
             for name, limit in (("PPE(fork)", times), ("Ray", 1.0)):
                 if name in found:
                     bench.faster(

@@ -1,4 +1,4 @@
-"""Rows, rounds and figures of the benchmarks. Knows nothing of what is measured."""
+"""Samples, rounds, rows and tables of the benchmarks. Knows nothing of what is measured."""
 
 from __future__ import annotations
 
@@ -13,6 +13,31 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+
+MANY = 100  # repetitions, from which on a 99th percentile is one
+TIMEOUT_SECONDS = 240.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """All times of one side, in seconds, and what is told of them."""
+
+    median: float
+    p99: float
+    worst: float
+    repetitions: int
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Sample:
+        """Take these times together."""
+        ordered = sorted(times)
+        p99 = ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
+        return cls(statistics.median(ordered), p99, ordered[-1], len(ordered))
+
+    def __str__(self) -> str:
+        if self.repetitions < MANY:
+            return f"{seconds(self.median)} (worst {seconds(self.worst)}, n={self.repetitions})"
+        return f"{seconds(self.median)} (p99 {seconds(self.p99)}, n={self.repetitions:,})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,40 +71,24 @@ class Bench:
         """Return how many rounds to measure: few when quick."""
         return max(2, usual // 3) if self.quick else usual
 
-    def at_most(
-        self,
-        what: str,
-        ours: float,
-        peer: float,
-        *,
-        limit: float,
-        name: str,
-        show: Callable[[float], str] | None = None,
-    ) -> None:
-        """Take a row whose bar is `ours <= limit * peer`; `name` says what the peer is."""
-        show = show or seconds
-        self.add(
-            Row(
-                what=what,
-                ours=show(ours),
-                peer=f"{name} {show(peer)}",
-                ratio=ours / peer,
-                bar=f"<= {limit:g} x",
-                met=ours <= limit * peer,
-            )
-        )
+    def at_most(self, what: str, ours: Sample, peer: Sample, *, limit: float, name: str) -> None:
+        """Take a row whose bar is that our median is at most `limit` times the median of the peer `name`."""
+        self.compared(what, (ours.median, str(ours)), (peer.median, f"{name} {peer}"), limit=limit)
 
-    def faster(self, what: str, ours: float, peer: float, *, times: float, name: str) -> None:
-        """Take a row whose bar is that ours, in seconds, is at least `times` times as fast as the peer."""
+    def compared(
+        self, what: str, ours: tuple[float, str], peer: tuple[float, str], *, limit: float
+    ) -> None:
+        """Take a row whose bar is `ours <= limit * peer`; both are a value and how it is told."""
+        ratio = ours[0] / peer[0]
+        bar = f"<= {limit:g} x"
+        self.add(Row(what=what, ours=ours[1], peer=peer[1], ratio=ratio, bar=bar, met=ratio <= limit))
+
+    def faster(self, what: str, ours: Sample, peer: Sample, *, times: float, name: str) -> None:
+        """Take a row whose bar is that our median is at least `times` times as fast as the peer's."""
+        ratio = peer.median / ours.median
+        bar = f">= {times:.2g} x as fast"
         self.add(
-            Row(
-                what=what,
-                ours=seconds(ours),
-                peer=f"{name} {seconds(peer)}",
-                ratio=peer / ours,
-                bar=f">= {times:.2g} x as fast",
-                met=peer >= times * ours,
-            )
+            Row(what=what, ours=str(ours), peer=f"{name} {peer}", ratio=ratio, bar=bar, met=ratio >= times)
         )
 
     def within(
@@ -94,6 +103,10 @@ class Bench:
         """Take a row whose bar is a figure of its own."""
         show = show or seconds
         self.add(Row(what=what, ours=show(ours), peer=note, bar=f"<= {show(limit)}", met=ours <= limit))
+
+    def beside(self, what: str, ours: Sample, peer: Sample, *, name: str) -> None:
+        """Take a row without a bar: how many times as long as the peer we take."""
+        self.figure(what, str(ours), peer=f"{name} {peer}", ratio=ours.median / peer.median)
 
     def figure(self, what: str, ours: str, *, peer: str = "", ratio: float | None = None) -> None:
         """Take a row without a bar."""
@@ -119,6 +132,11 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def timer(action: Callable[[], object]) -> Callable[[], float]:
+    """Return what times `action` when it is called."""
+    return lambda: timed(action)
+
+
 def interleave(rounds: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
     """Measure all sides once a round, forwards and backwards in turn, so that drift hits all of them."""
     found: dict[str, list[T]] = {name: [] for name in sides}
@@ -129,39 +147,14 @@ def interleave(rounds: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, l
     return found
 
 
-def median_times(rounds: int, sides: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Return the median over rounds of how long each side takes."""
-    found = interleave(rounds, {name: _timer(action) for name, action in sides.items()})
-    return {name: statistics.median(times) for name, times in found.items()}
+def measured(rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, Sample]:
+    """Interleave sides that return what they took, after one turn of each that does not count."""
+    for side in sides.values():
+        side()
+    return {name: Sample.of(times) for name, times in interleave(rounds, sides).items()}
 
 
-def _timer(action: Callable[[], object]) -> Callable[[], float]:
-    return lambda: timed(action)
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Median and 99th percentile of one round's calls, in seconds."""
-
-    median: float
-    p99: float
-
-    @classmethod
-    def of(cls, times: Sequence[float]) -> Latency:
-        """Return those of these times."""
-        ordered = sorted(times)
-        return cls(ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)])
-
-    @classmethod
-    def over(cls, rounds: Sequence[Latency]) -> Latency:
-        """Return the medians over rounds."""
-        return cls(statistics.median(r.median for r in rounds), statistics.median(r.p99 for r in rounds))
-
-    def __str__(self) -> str:
-        return f"{seconds(self.median)} (p99 {seconds(self.p99)})"
-
-
-def latency(call: Callable[[int], object], *, calls: int, at_most_seconds: float = 1.0) -> Latency:
+def calls_timed(call: Callable[[int], object], *, calls: int, at_most_seconds: float = 1.0) -> list[float]:
     """Time up to `calls` calls one by one, for no longer than that."""
     clock = time.perf_counter
     times: list[float] = []
@@ -173,7 +166,7 @@ def latency(call: Callable[[int], object], *, calls: int, at_most_seconds: float
         times.append(ended - started)
         if ended > end and number > 10:
             break
-    return Latency.of(times)
+    return times
 
 
 def run_python(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -> str:
@@ -181,15 +174,57 @@ def run_python(arguments: Sequence[str], *, environ: Mapping[str, str], folder: 
 
     Raises:
         RuntimeError: it failed; the text is what it said.
+        subprocess.TimeoutExpired: it took longer than four minutes.
     """
-    variables = {**os.environ, **environ}
-    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
-        [sys.executable, *arguments], env=variables, cwd=folder, capture_output=True, text=True
+        [sys.executable, *arguments],
+        env=with_bytecode(environ),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)[:80]} failed: {done.stderr.strip()[-600:]}")
     return done.stdout
+
+
+def first_line(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -> tuple[str, float, float]:
+    """Run this interpreter; return its first line, when that came and when the process ended, in seconds.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    started = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        env=with_bytecode(environ),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        came = time.perf_counter() - started
+        process.wait(TIMEOUT_SECONDS)
+    ended = time.perf_counter() - started
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(arguments)[:80]} ended with {process.returncode}")
+    return line.strip(), came, ended
+
+
+def with_bytecode(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's variables and those, for a child that writes its bytecode."""
+    variables = {**os.environ, **environ}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Say how many bars are met."""
+    judged = [row.met for row in rows if row.met is not None]
+    return f"{sum(judged)} of {len(judged)} bars met"
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -1,7 +1,8 @@
 """What we are measured beside: a bare pipe, and the executors that are installed.
 
-Each peer gives `call(x)`, which runs `identity(x)` elsewhere and waits, and some give an executor. They are
-started before any thread of ours exists, since most of them fork this process.
+Each peer gives `call(x)`, which runs `identity(x)` elsewhere and waits; `gather(n)`, which submits n calls one by
+one and gathers their results; and, where it has one, an executor. Those that fork are started before any thread
+of ours exists.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any
@@ -44,7 +46,23 @@ class Peer:
 
     name: str
     call: Callable[[int], Any]
+    gather: Callable[[int], list[Any]] | None = None
     executor: Executor | None = None
+
+
+def submit_then_gather(submit: Callable[[int], Any], count: int) -> list[Any]:
+    """Submit so many calls one by one, then take their results."""
+    return [future.result() for future in [submit(number) for number in range(count)]]
+
+
+def _of_executor(name: str, executor: Executor) -> Peer:
+    list(executor.map(identity, range(50)))  # has its workers started
+    return Peer(
+        name,
+        lambda x: executor.submit(identity, x).result(),
+        lambda count: submit_then_gather(lambda x: executor.submit(identity, x), count),
+        executor,
+    )
 
 
 @contextlib.contextmanager
@@ -79,8 +97,7 @@ def process_pool(method: str = "fork") -> Iterator[Peer]:
     """The standard library's executor, its workers started."""
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(WORKERS, mp_context=context) as executor:
-        list(executor.map(identity, range(50)))
-        yield Peer(f"PPE({method})", lambda x: executor.submit(identity, x).result(), executor)
+        yield _of_executor(f"PPE({method})", executor)
 
 
 @contextlib.contextmanager
@@ -89,9 +106,8 @@ def loky() -> Iterator[Peer]:
     from loky import ProcessPoolExecutor as Loky  # type: ignore[import-untyped]
 
     executor = Loky(max_workers=WORKERS)
-    list(executor.map(identity, range(50)))
     try:
-        yield Peer("loky", lambda x: executor.submit(identity, x).result(), executor)
+        yield _of_executor("loky", executor)
     finally:
         executor.shutdown()
 
@@ -101,11 +117,20 @@ def ray() -> Iterator[Peer]:
     """Ray, a cluster of its own on this machine."""
     import ray  # type: ignore[import-not-found]
 
-    ray.init(num_cpus=WORKERS, include_dashboard=False, logging_level="ERROR")
+    ray.init(
+        num_cpus=WORKERS,
+        include_dashboard=False,
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
     remote = ray.remote(identity)
-    ray.get([remote.remote(i) for i in range(50)])
+    ray.get([remote.remote(number) for number in range(50)])
     try:
-        yield Peer("Ray", lambda x: ray.get(remote.remote(x)))
+        yield Peer(
+            "Ray",
+            lambda x: ray.get(remote.remote(x)),
+            lambda count: ray.get([remote.remote(number) for number in range(count)]),
+        )
     finally:
         ray.shutdown()
 
@@ -117,10 +142,19 @@ def dask() -> Iterator[Peer]:
 
     with Client(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as client:
         client.gather(client.map(identity, range(50)))
-        yield Peer("Dask", lambda x: client.submit(identity, x, pure=False).result())
+
+        def gather(count: int) -> list[Any]:
+            futures = [client.submit(identity, number, pure=False) for number in range(count)]
+            results: list[Any] = client.gather(futures)
+            return results
+
+        yield Peer("Dask", lambda x: client.submit(identity, x, pure=False).result(), gather)
 
 
-_MODULES = {"loky": "loky", "Ray": "ray", "Dask": "distributed"}
+CLUSTERS = {"Ray": ray, "Dask": dask}
+"""Those with daemons of their own, which take processor time from all that is measured beside them."""
+
+_MODULES = {"loky": "loky", "joblib": "joblib", "Ray": "ray", "Dask": "distributed", "torch": "torch"}
 
 
 def installed(bench: Bench, name: str) -> bool:
@@ -129,3 +163,10 @@ def installed(bench: Bench, name: str) -> bool:
         bench.missing.add(name)
         return False
     return True
+
+
+def versions() -> str:
+    """Name the peers that are installed, with their versions."""
+    return ", ".join(
+        f"{name} {version(module)}" for name, module in _MODULES.items() if find_spec(module) is not None
+    )

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,9 @@ from hypothesis import strategies as st
 
 from remote_exec.capture import index
 from remote_exec.capture.bundle import Capture, bundle_modules, bundle_workdir
-from remote_exec.capture.filters import CustomFileFilter
 from remote_exec.capture.modules import Reach, reach
 from remote_exec.errors import ConfigurationError, SizeLimitExceeded
+from remote_exec.options import CustomFileFilter
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -98,7 +97,7 @@ def test_a_module_and_a_package_arrive_importable_with_their_data(
         "bm_pack/__pycache__": "a cache",
     }
     assert capture.bundle.import_roots == (".",)
-    assert capture.bundle.origins == (str(home),)
+    assert capture.origins == (str(home),)
     roots = unpack(capture, tmp_path / "host")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
     command = [sys.executable, "-c", "import bm_single; print(bm_single.VALUE)"]
@@ -114,7 +113,7 @@ def test_several_import_roots_lie_side_by_side_in_the_order_of_the_path(
     capture = bundle_modules(on_path("br_one", "br_space.two", "br_space.three", path=folders))
     assert contents(capture) == {"0/br_one.py": "1", "1/br_space/three.py": "3", "2/br_space/two.py": "2"}
     assert capture.bundle.import_roots == ("0", "1", "2")
-    assert capture.bundle.origins == tuple(map(str, folders))
+    assert capture.origins == tuple(map(str, folders))
 
 
 def test_an_editable_distribution_brings_its_metadata_and_its_import_name(
@@ -207,7 +206,7 @@ def test_a_working_directory_keeps_its_source_folder_importable_and_modules_outs
         "0/src/bw_mine/__init__.py": "1", "0/src/bw_mine/made.py": "2", "0/README": "3",
         "0/.gitignore": "made.py", "1/bw_outside.py": "4",
     }  # fmt: skip
-    placed = dict(zip(capture.bundle.import_roots, capture.bundle.origins, strict=True))
+    placed = dict(zip(capture.bundle.import_roots, capture.origins, strict=True))
     assert placed == {"0/src": str(work / "src"), "1": str(other), "0": str(work)}
 
 
@@ -259,7 +258,7 @@ def test_the_same_tree_has_the_same_digest_wherever_it_lies_and_however_it_was_m
     write(tmp_path / "there", dict(sorted(files.items())))
     here, there = (bundle_workdir(tmp_path / name).bundle for name in ("here", "there"))
     assert here.files == there.files
-    assert replace(here, origins=()).digest == replace(there, origins=()).digest
+    assert here.digest == there.digest
 
 
 def edit_by_renaming(path: Path) -> None:

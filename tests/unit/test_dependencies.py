@@ -69,7 +69,7 @@ def write(path: Path, text: str) -> Path:
 def test_nothing_given_is_the_callers_environment_here_and_pins_elsewhere(tmp_path: Path) -> None:
     third_party = {"yaml": {"yaml"}, "packaging": {"packaging.version"}}
     here = spec_of(None, tmp_path, here=True, third_party=third_party)
-    assert (here.kind, here.python, here.requirements) == (EnvironmentKind.INTERPRETER, sys.executable, ())
+    assert (here.kind, here.name, here.requirements) == (EnvironmentKind.INTERPRETER, sys.executable, ())
     pins = (f"packaging=={version('packaging')}", f"pyyaml=={version('pyyaml')}")
     for given_value in (None, "auto_capture"):
         there = spec_of(given_value, tmp_path, third_party=third_party)
@@ -376,9 +376,22 @@ def test_a_conda_file_gets_the_callers_python_and_no_file_beside_it(tmp_path: Pa
     assert "no conda environment" in refusal("environment.yml", tmp_path)
 
 
-def test_a_named_conda_environment_is_asked_for_by_name(tmp_path: Path) -> None:
-    spec = conda_environment("ml", python=PYTHON)
-    assert (spec.kind, spec.name, spec.python) == (EnvironmentKind.CONDA_NAMED, "ml", PYTHON)
+def test_a_named_conda_environment_is_another_one_when_something_is_installed_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".conda").mkdir()
+    prefix = tmp_path / "envs" / "ml"
+    (tmp_path / ".conda" / "environments.txt").write_text(f"/opt/conda\n{prefix}\n")
+    (prefix / "conda-meta").mkdir(parents=True)
+    before = conda_environment("ml", python=PYTHON).spec
+    assert (before.kind, before.name, before.python) == (EnvironmentKind.CONDA_NAMED, "ml", PYTHON)
+    assert conda_environment("ml", python=PYTHON).spec == before
+    (prefix / "conda-meta" / "numpy-2.1.0-0.json").touch()
+    after = conda_environment("ml", python=PYTHON).spec
+    assert after.digest != before.digest
+    assert conda_environment(str(prefix), python=PYTHON).spec.installed == after.installed
+    assert conda_environment("unknown", python=PYTHON).spec.installed == ""
     with pytest.raises(ConfigurationError, match="job_conda_env"):
         conda_environment(" ", python=PYTHON)
 

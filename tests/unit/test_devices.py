@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nvml import build
 
 from remote_exec.agent.devices import (
     LIBRARY_VARIABLE,
@@ -24,54 +24,9 @@ from remote_exec.agent.devices import (
     visible,
 )
 
-NVML = r"""
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-static int ready = 0;
-static int devices[4] = {0, 1, 2, 3};
-typedef struct { unsigned long long total, free, used; } memory_t;
-typedef struct { unsigned gpu, memory; } rates_t;
-int nvmlInit_v2(void) { if (getenv("STANDIN_NO_DRIVER")) return 9; ready = 1; return 0; }
-int nvmlShutdown(void) { ready = 0; return 0; }
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = 4; return ready ? 0 : 1; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
-    if (index == 2) return 15; /* NVML_ERROR_GPU_IS_LOST */
-    *handle = &devices[index];
-    return ready ? 0 : 1;
-}
-int nvmlDeviceGetUUID(void *handle, char *text, unsigned length) {
-    snprintf(text, length, "GPU-%d000-aaaa", *(int *)handle);
-    return 0;
-}
-int nvmlDeviceGetName(void *handle, char *text, unsigned length) {
-    snprintf(text, length, "Stand-in %d", *(int *)handle);
-    return 0;
-}
-int nvmlDeviceGetMemoryInfo(void *handle, memory_t *memory) {
-    memory->total = 80ULL << 30;
-    memory->used = (1ULL << 30) * *(int *)handle;
-    memory->free = memory->total - memory->used;
-    return 0;
-}
-int nvmlDeviceGetUtilizationRates(void *handle, rates_t *rates) {
-    if (*(int *)handle == 3) return 3; /* NVML_ERROR_NOT_SUPPORTED */
-    rates->gpu = 40 + *(int *)handle; rates->memory = 7;
-    return 0;
-}
-"""
-
-
 @pytest.fixture(scope="module")
 def nvml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler to build the stand-in for NVML with")
-    folder = tmp_path_factory.mktemp("nvml")
-    (folder / "nvml.c").write_text(NVML)
-    library = folder / "libnvml-standin.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "nvml.c"], check=True, timeout=60)
-    return str(library)
+    return build(tmp_path_factory.mktemp("nvml"))
 
 
 def test_gpus_are_found_through_nvml_and_a_lost_one_is_left_out(nvml: str) -> None:

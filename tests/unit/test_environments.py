@@ -9,14 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import uv as uv_package
+from wheels import make_wheel
 
 from remote_exec.agent import builders, environments, interpreters
 from remote_exec.agent.environments import Environment, EnvironmentStore
@@ -25,23 +27,6 @@ from remote_exec.model.environment import EnvironmentKind, EnvironmentSpec
 
 UV = Path(uv_package.find_uv_bin())
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def make_wheel(folder: Path, name: str, *, version: str = "1.0", requires: str = "") -> Path:
-    """A wheel with one module, whose `VERSION` says which it is."""
-    path = folder / f"{name}-{version}-py3-none-any.whl"
-    info = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    files = {
-        f"{name}.py": f"VERSION = {version!r}\n",
-        f"{info}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, text in files.items():
-            archive.writestr(member, text)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +201,7 @@ def test_without_uv_the_error_says_how_to_get_it(tmp_path: Path, environ: dict[s
 
 
 def test_a_given_interpreter_is_used_as_it_is(store: EnvironmentStore, tmp_path: Path) -> None:
-    spec = spec_of(kind=EnvironmentKind.INTERPRETER, python=sys.executable)
+    spec = spec_of(kind=EnvironmentKind.INTERPRETER, name=sys.executable)
     found = store.lookup(spec)
     assert found is not None
     assert (found.python, found.version, found.hold()) == (Path(sys.executable), HERE, None)
@@ -225,10 +210,14 @@ def test_a_given_interpreter_is_used_as_it_is(store: EnvironmentStore, tmp_path:
     broken.chmod(0o755)
     missing = tmp_path / "missing"
     for path, words in ((broken, "status 127.*command not found"), (missing, "no file")):
-        unusable = spec_of(kind=EnvironmentKind.INTERPRETER, python=str(path))
+        unusable = spec_of(kind=EnvironmentKind.INTERPRETER, name=str(path))
         assert store.lookup(unusable) is None
         with pytest.raises(RuntimeEnvironmentError, match=words):
             store.build(unusable, quiet)
+    other = spec_of(kind=EnvironmentKind.INTERPRETER, name=sys.executable, python="3.9")
+    assert store.lookup(other) is None
+    with pytest.raises(RuntimeEnvironmentError, match=rf"is Python {HERE}, but the caller runs 3\.9"):
+        store.build(other, quiet)
 
 
 def test_an_environment_whose_interpreter_went_is_built_again_and_its_users_keep_theirs(
@@ -441,7 +430,7 @@ def test_a_torn_ready_mark_counts_for_none(store: EnvironmentStore) -> None:
 
 FAKE_MICROMAMBA = """#!/bin/sh
 if [ "$1" = run ]; then
-  if [ "$3" = known ]; then echo {python}; exit 0; fi
+  if [ "$3" = known ]; then shift 4; echo activating; GDAL_DATA=/gdal exec {python} "$@"; fi
   echo "no environment $3" >&2; exit 1
 fi
 while [ "$1" != --prefix ]; do shift; done
@@ -468,8 +457,12 @@ def test_conda_environments_are_found_by_name_or_built_from_their_file(
     assert store.build(prefix, quiet).python == Path(sys.prefix, "bin", "python")
     (tools / "micromamba").write_text(FAKE_MICROMAMBA.format(python=sys.executable))
     (tools / "micromamba").chmod(0o755)
-    assert store.build(named, quiet).python == Path(sys.executable)
-    assert store.lookup(named) is not None
+    activated = store.build(named, quiet)
+    assert activated.python == Path(sys.executable)
+    assert activated.variables["GDAL_DATA"] == "/gdal"
+    assert activated.variables["CONDA_PREFIX"] == str(Path(sys.executable).parent.parent)
+    assert not activated.variables.keys() & {"PATH", "HOME", "PWD", "SHLVL"}
+    assert store.lookup(named) == replace(activated, created_at=ANY)
     assert store.build(file, quiet).variables["CONDA_PREFIX"].endswith("/conda")
     with pytest.raises(RuntimeEnvironmentError, match="no usable environment 'unknown'"):
         store.build(unknown, quiet)

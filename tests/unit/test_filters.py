@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_exec.capture.filters import CustomFileFilter, Ignores, default_reason, ignores_above, parse_rule
+from remote_exec.capture.filters import Ignores, default_reason, ignores_above, parse_rule
+from remote_exec.options import CustomFileFilter
 
 NAMES = ["a", "b", "ab", "a.c", "keep", "foo.py", ".x", "[z]", "d d", "!a", "#c", "é"]
 PATTERNS = [

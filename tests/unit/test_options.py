@@ -30,9 +30,10 @@ from remote_exec.options import (
     options_from_environment,
     options_from_flags,
 )
+from remote_exec.options.file_filter import CustomFileFilter
 from remote_exec.options.option_set import CORE
 from remote_exec.options.reference import options_markdown
-from remote_exec.options.values import CustomFileFilter, size
+from remote_exec.options.values import size
 
 ROOT = Path(__file__).parents[2]
 
@@ -378,13 +379,12 @@ def test_sagemakers_own_objects_and_shapes_are_understood() -> None:
         def __fspath__(self) -> str:
             return "/opt/ml/checkpoints"
 
-    theirs = Filter()
     options = Options.from_keywords(
-        custom_file_filter=theirs,
+        custom_file_filter=Filter(),
         checkpoint_location=Location(),
         tags=[{"Key": "a", "Value": "1"}, ("b", "2")],
     )
-    assert options.custom_file_filter is theirs
+    assert options.custom_file_filter == CustomFileFilter(ignore_name_patterns=("*.csv",), workdir="/w")
     assert options.checkpoint_location == "s3://bucket/x"
     assert options.tags == (("a", "1"), ("b", "2"))
 

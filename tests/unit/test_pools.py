@@ -11,6 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from remote_exec.agent.deadlines import Deadlines
+from remote_exec.agent.devices import Gpu
+from remote_exec.agent.findings import Finding
 from remote_exec.agent.pool_events import (
     EVERY_CALL,
     NO_QUOTAS,
@@ -22,13 +25,17 @@ from remote_exec.agent.pool_events import (
     ForkServerLost,
     ForkServerStarted,
     ForkWorker,
+    GpusTaken,
+    ImportStarted,
     Instruction,
+    KillForkServer,
     KillWorker,
     LeaseRequested,
     LeaseReturned,
     LeaseWithdrawn,
     MemoryRanLow,
     ModulesPreloaded,
+    NoteFinding,
     PreloadModules,
     PrepareEnvironment,
     Quotas,
@@ -50,13 +57,15 @@ from remote_exec.agent.pool_events import (
 from remote_exec.agent.pools import (
     FORK_SERVER_KEEP_SECONDS,
     FORK_SERVER_STOP_SECONDS,
-    READY_DEADLINE_SECONDS,
+    IMPORT_GRACE_SECONDS,
+    IMPORT_TOLD_SECONDS,
     Pools,
 )
 from remote_exec.model.environment import EnvironmentKind, EnvironmentSpec
 from remote_exec.model.job import Cause, DeathCertificate
 from remote_exec.model.pool import PoolSpec, Shape, WorkerState
 
+DEADLINES = Deadlines()
 ENVIRONMENT = EnvironmentSpec(kind=EnvironmentKind.UV, python="3.11", requirements=("numpy",))
 DIED = DeathCertificate(cause=Cause.SIGNAL, message="killed by SIGSEGV", last_lines=("last", "words"))
 
@@ -65,11 +74,18 @@ def spec(name: str = "", **shape: Any) -> PoolSpec:
     return PoolSpec(environment=ENVIRONMENT, variables={"NAME": name}, shape=Shape(**shape))
 
 
+def gpus_of(*names: str) -> tuple[Gpu, ...]:
+    return tuple(
+        Gpu(index=index, uuid=f"GPU-{index}", name=name, memory_total_bytes=0)
+        for index, name in enumerate(names)
+    )
+
+
 class Story:
     """A state machine and its clock, and short words for events."""
 
     def __init__(self, cpus: float = 8, memory_bytes: int = 1 << 30, gpus: tuple[str, ...] = ()) -> None:
-        self.pools = Pools(Resources(cpus, memory_bytes, gpus))
+        self.pools = Pools(Resources(cpus, memory_bytes, gpus_of(*gpus)), DEADLINES)
         self.now = 100.0
 
     def happen(self, event: Callable[..., Event], *args: Any, **kwargs: Any) -> list[Instruction]:
@@ -135,11 +151,11 @@ def test_a_cold_request_goes_through_every_phase() -> None:
         TellWaits("a", "start", "its environment's Python is starting"),
     ]
     assert story.happen(ForkServerStarted, key) == [
-        PreloadModules(key, ("numpy", "pandas")),
-        TellWaits("a", "start", "its imports are being loaded"),
+        PreloadModules(key, ("numpy", "pandas"), DEADLINES.import_seconds),
+        TellWaits("a", "imports", "its imports are being loaded"),
     ]
     assert story.happen(ModulesPreloaded, key, {"pandas": "ModuleNotFoundError"}) == [
-        ForkWorker(key, 1, {}, fresh=False),
+        ForkWorker(key, 1, (), fresh=False),
         TellWaits("a", "start", "a worker is starting"),
     ]
     assert story.happen(WorkerForked, key, 1, 4711) == []
@@ -148,8 +164,8 @@ def test_a_cold_request_goes_through_every_phase() -> None:
     assert (attach.worker, attach.lease, attach.bundle, attach.warm) == (1, "a", "sha256:1", False)
     assert {phase.name: phase.seconds for phase in attach.phases} == {
         "environment": 1.0,
-        "start": 1.0,
-        "queue": pytest.approx(sum(phase.seconds for phase in attach.phases if phase.name == "queue")),
+        "start": pytest.approx(3.0),  # the fork server, the fork, the worker's first word
+        "imports": 1.0,
     }
     (info,) = story.pools.infos(story.now)
     assert (info.key, info.python, info.queued, info.workers[0].pid) == (key, "/python", 0, 4711)
@@ -326,13 +342,142 @@ def test_a_worker_that_does_not_speak_is_killed_once() -> None:
     story, asked = Story(), spec()
     story.request("a", asked)
     story.ready_pool(asked)
-    assert story.pools.next_due() == story.now + READY_DEADLINE_SECONDS
-    story.now += READY_DEADLINE_SECONDS
-    assert story.happen(TimePassed) == [KillWorker(asked.key, 1)]
+    assert story.pools.next_due() == story.now + DEADLINES.ready_seconds
+    story.happen(WorkerForked, asked.key, 1, 4711)
+    story.now += DEADLINES.ready_seconds
+    finding, kill = story.happen(TimePassed)
+    assert isinstance(finding, NoteFinding)
+    assert finding.lasting
+    assert kill == KillWorker(asked.key, 1)
     assert story.happen(TimePassed) == []
     assert story.pools.next_due() is None
     assert story.happen(WorkerBecameReady, asked.key, 1) == [], "too late"
     assert only(ForkWorker, story.happen(WorkerDeparted, asked.key, 1, DIED)).fresh
+    other = spec("another pool of the same environment")
+    story.request("b", other)
+    story.ready_pool(other)
+    (info,) = [info for info in story.pools.infos(story.now) if info.key == other.key]
+    assert "not ready within" in info.note, "it is known already"
+
+
+def test_a_fork_server_that_hangs_in_a_fork_is_ended_and_the_next_forks_no_more() -> None:
+    story, asked = Story(), spec()
+    story.request("a", asked)
+    story.ready_pool(asked)
+    story.now += DEADLINES.ready_seconds
+    assert only(KillForkServer, story.happen(TimePassed)).pool == asked.key
+    assert PrepareEnvironment(asked.key, asked) in story.happen(ForkServerLost, asked.key, "killed")
+    story.happen(EnvironmentReady, asked.key, "/python")
+    fork = only(ForkWorker, story.happen(ForkServerStarted, asked.key))
+    assert fork.fresh
+    story.now += DEADLINES.start_seconds
+    refused, _ = story.happen(TimePassed)
+    assert isinstance(refused, RefuseLease)
+    assert "starts no workers" in refused.text
+    assert story.happen(ForkServerLost, asked.key, "killed") == []
+    assert story.pools.infos(story.now) == ()
+
+
+def test_a_fork_server_that_does_not_speak_is_ended_and_those_who_wait_are_refused() -> None:
+    story, asked = Story(), spec()
+    story.request("a", asked)
+    story.happen(EnvironmentReady, asked.key, "/python")
+    assert story.pools.next_due() == story.now + DEADLINES.start_seconds
+    story.now += DEADLINES.start_seconds
+    refused, killed = story.happen(TimePassed)
+    assert isinstance(refused, RefuseLease)
+    assert "has not started within 60 s" in refused.text
+    assert isinstance(killed, KillForkServer)
+    assert story.happen(ForkServerStarted, asked.key) == [], "too late"
+    assert story.happen(ForkServerLost, asked.key, "killed") == []
+
+
+# --- imports ----------------------------------------------------------------------------------------------------
+
+
+def importing(story: Story, asked: PoolSpec, *modules: str) -> None:
+    story.request("a", asked, preload=modules)
+    story.ready_pool(asked)
+    story.happen(ImportStarted, asked.key, modules[0])
+
+
+def test_an_import_that_lasts_is_named_to_those_who_wait() -> None:
+    story, asked = Story(), spec()
+    importing(story, asked, "torch", "quick")
+    assert story.pools.next_due() == story.now + IMPORT_TOLD_SECONDS
+    assert story.happen(TimePassed) == [TellWaits("a", "imports", "torch is being imported")]
+    told = story.happen(ImportStarted, asked.key, "quick")
+    assert told == [TellWaits("a", "imports", "its imports are being loaded")]
+    assert only(ForkWorker, story.happen(ModulesPreloaded, asked.key, {})).pool == asked.key
+
+
+def test_an_import_that_was_given_up_is_left_out_by_the_next_fork_server() -> None:
+    story, asked = Story(), spec()
+    importing(story, asked, "hangs", "numpy")
+    told = story.happen(ModulesPreloaded, asked.key, {"hangs": "given up"}, ("hangs",))
+    finding = only(NoteFinding, told).finding
+    assert (finding.modules, finding.forks) == (("hangs",), True)
+    assert not only(ForkWorker, told).fresh
+    for again in (story, Story()):
+        again.pools = (
+            Pools(Resources(8, 1 << 30), DEADLINES, [finding]) if again is not story else story.pools
+        )
+        other = spec("other")
+        again.request("b", other, preload=("hangs", "numpy"))
+        again.happen(EnvironmentReady, other.key, "/python")
+        assert only(PreloadModules, again.happen(ForkServerStarted, other.key)).modules == ("numpy",)
+
+
+def test_a_fork_server_that_hangs_in_an_import_is_replaced_by_one_that_leaves_it_out() -> None:
+    story, asked = Story(), spec()
+    importing(story, asked, "hangs", "numpy")
+    story.now += DEADLINES.import_seconds + IMPORT_GRACE_SECONDS
+    finding, killed = story.happen(TimePassed)
+    assert isinstance(finding, NoteFinding)
+    assert killed == KillForkServer(asked.key, "the import of hangs hangs")
+    assert PrepareEnvironment(asked.key, asked) in story.happen(ForkServerLost, asked.key, "killed")
+    story.happen(EnvironmentReady, asked.key, "/python")
+    assert only(PreloadModules, story.happen(ForkServerStarted, asked.key)).modules == ("numpy",)
+    assert not only(ForkWorker, story.happen(ModulesPreloaded, asked.key, {})).fresh
+
+
+def test_calls_that_run_are_not_ended_because_an_import_hangs() -> None:
+    story, asked = Story(), spec()
+    worker = story.granted("a", asked, max_workers=2)
+    story.request("b", asked, preload=("hangs",))
+    story.happen(ImportStarted, asked.key, "hangs")
+    story.now += DEADLINES.import_seconds + IMPORT_GRACE_SECONDS
+    (refused,) = story.happen(TimePassed)
+    assert isinstance(refused, RefuseLease)
+    assert refused.text == "the import of hangs hangs in the fork server of this environment"
+    assert story.pools.next_due() is None, "there is nothing to do as long as the call runs"
+    story.give_back(worker, "a", asked)
+    assert KillForkServer(asked.key, "the import of hangs hangs") in story.happen(TimePassed)
+
+
+def test_a_crash_in_an_import_costs_that_module_only() -> None:
+    story, asked = Story(), spec()
+    importing(story, asked, "crashes", "numpy")
+    told = story.happen(ForkServerLost, asked.key, "killed by SIGSEGV")
+    assert not only(NoteFinding, told).lasting, "somebody may have killed it"
+    story.happen(EnvironmentReady, asked.key, "/python")
+    assert only(PreloadModules, story.happen(ForkServerStarted, asked.key)).modules == ("numpy",)
+
+
+def test_imports_that_start_threads_make_their_pools_start_fresh_interpreters() -> None:
+    story, asked = Story(), spec()
+    importing(story, asked, "threads")
+    told = story.happen(ModulesPreloaded, asked.key, {}, (), ("'monitor' of threads",))
+    finding = only(NoteFinding, told)
+    assert finding.lasting
+    assert only(ForkWorker, told).fresh
+    later = Story()
+    later.pools = Pools(Resources(8, 1 << 30), DEADLINES, [finding.finding])
+    for name, modules, fresh in (("same", ("json", "threads"), True), ("other", (), False)):
+        of = spec(name)
+        later.request(name, of, preload=modules)
+        later.happen(EnvironmentReady, of.key, "/python")
+        assert only(ForkWorker, later.happen(ForkServerStarted, of.key)).fresh is fresh, name
 
 
 # --- failures -------------------------------------------------------------------------------------------------
@@ -382,7 +527,7 @@ def test_a_fork_server_that_dies_of_an_import_is_replaced_by_one_without_and_tha
     fork = only(ForkWorker, story.happen(ForkServerStarted, asked.key))
     assert fork.fresh
     (info,) = story.pools.infos(story.now)
-    assert "died of their imports" in info.note
+    assert "died importing" in info.note
     refused = only(RefuseLease, story.happen(ForkServerLost, asked.key, "again"))
     assert "die before a worker is ready" in refused.text
     assert story.pools.infos(story.now) == ()
@@ -393,7 +538,7 @@ def test_a_worker_that_dies_before_it_is_ready_makes_its_pool_start_fresh_ones_a
     story.request("a", asked)
     story.ready_pool(asked)
     fork = only(ForkWorker, story.happen(WorkerDeparted, asked.key, 1, DIED))
-    assert fork == ForkWorker(asked.key, 2, {}, fresh=True)
+    assert fork == ForkWorker(asked.key, 2, (), fresh=True)
     (info,) = story.pools.infos(story.now)
     assert "started afresh" in info.note
     assert "SIGSEGV" in info.note
@@ -417,7 +562,7 @@ def test_a_worker_that_dies_at_work_is_told_to_its_lease_and_replaced() -> None:
     story.request("b", asked)
     told = story.happen(WorkerDeparted, asked.key, worker, DIED, begun=5, item=2)
     assert told[0] == TellLost("a", DIED, 5, 2)
-    assert only(ForkWorker, told) == ForkWorker(asked.key, worker + 1, {}, fresh=False)
+    assert only(ForkWorker, told) == ForkWorker(asked.key, worker + 1, (), fresh=False)
     assert story.happen(WorkerDeparted, asked.key, worker, DIED) == []
 
 
@@ -469,17 +614,36 @@ def test_gpus_are_given_out_once_by_type_and_come_back() -> None:
         forks += [one for one in story.request(lease, asked, max_workers=9) if isinstance(one, ForkWorker)]
     story.happen(EnvironmentReady, asked.key, "/python")
     forks += [one for one in story.happen(ForkServerStarted, asked.key) if isinstance(one, ForkWorker)]
-    assert [fork.variables for fork in forks] == [
-        {"CUDA_VISIBLE_DEVICES": "1"},
-        {"CUDA_VISIBLE_DEVICES": "2"},
-    ]
+    assert [fork.gpus for fork in forks] == [("GPU-1",), ("GPU-2",)]
     fork = only(ForkWorker, story.happen(WorkerDeparted, asked.key, forks[0].worker, DIED))
-    assert fork.variables == {"CUDA_VISIBLE_DEVICES": "1"}
-    none = spec("no gpu")
-    story.request("d", none)
-    story.happen(EnvironmentReady, none.key, "/python")
-    fork = only(ForkWorker, story.happen(ForkServerStarted, none.key))
-    assert fork.variables == {"CUDA_VISIBLE_DEVICES": ""}, "who asked for none sees none"
+    assert fork.gpus == ("GPU-1",)
+
+
+def test_who_may_see_some_gpus_only_gets_one_of_them() -> None:
+    story = Story(gpus=("A100", "A100", "A100"))
+    limited = replace(spec(gpus=1), variables={"CUDA_VISIBLE_DEVICES": "2,0"})
+    story.request("a", limited)
+    story.happen(EnvironmentReady, limited.key, "/python")
+    assert only(ForkWorker, story.happen(ForkServerStarted, limited.key)).gpus == ("GPU-2",)
+    refused = only(RefuseLease, story.request("b", replace(limited, shape=Shape(gpus=3))))
+    assert refused.text.endswith("this host has 2 of those that CUDA_VISIBLE_DEVICES names")
+
+
+def test_gpus_that_others_hold_are_tried_again_after_a_while_and_others_at_once() -> None:
+    story, asked, why = Story(gpus=("A100", "A100")), spec(gpus=1), "GPUs are taken by user eve (process 7)"
+    story.request("a", asked)
+    story.ready_pool(asked)
+    told = story.happen(GpusTaken, asked.key, 1, ("GPU-0",), why)
+    assert told[0] == ForkWorker(asked.key, 2, ("GPU-1",), fresh=False), "the other one may do"
+    assert words(told) == [("a", "queue", f"{why}; position 1")]
+    assert without_words(story.happen(GpusTaken, asked.key, 2, ("GPU-1",), why)) == []
+    due = story.pools.next_due()
+    assert due is not None
+    story.now = due - 1
+    (again,) = story.happen(TimePassed)
+    assert again == ForkWorker(asked.key, 3, ("GPU-0",), fresh=False), "not told of again before it has it"
+    assert words(story.happen(WorkerForked, asked.key, 3, 4711)) == [("a", "start", "a worker is starting")]
+    assert only(AttachWorker, story.happen(WorkerBecameReady, asked.key, 3)).lease == "a"
 
 
 def test_cpus_and_memory_are_counted_over_all_pools() -> None:
@@ -487,7 +651,7 @@ def test_cpus_and_memory_are_counted_over_all_pools() -> None:
     story.granted("a", half)
     workers = [story.granted(f"t{index}", tenth, max_workers=99) for index in range(5)]
     told = story.request("t5", tenth, max_workers=99)
-    assert words(told) == [("t5", "queue", "the host's cpus, memory or gpus are in use; position 1")]
+    assert words(told) == [("t5", "queue", "the host's cpus are in use; position 1")]
     story.happen(WorkerDeparted, half.key, 1, DIED)
     assert len(workers) == 5
     assert sum(len(info.workers) for info in story.pools.infos(story.now)) == 6
@@ -560,7 +724,7 @@ def test_an_adopted_pool_is_used_again_and_its_busy_workers_go_on() -> None:
     story, asked = Story(), spec("secret")
     adopted(story, asked)
     assert words(story.request("new", asked, max_workers=2))[0][1] == "start"
-    told = story.happen(ForkServerStarted, asked.key, ((7, 70),))
+    told = story.happen(ForkServerStarted, asked.key, ((7, 70, ()),))
     fork = only(ForkWorker, told)
     assert fork.worker == 8, "numbers are not used again"
     assert story.happen(WorkerBecameReady, asked.key, 7, "old") == []
@@ -573,9 +737,9 @@ def test_an_adopted_pool_is_used_again_and_its_busy_workers_go_on() -> None:
 def test_an_adopted_worker_may_be_silent_for_as_long_as_its_call_holds_it() -> None:
     story, asked = Story(), spec()
     adopted(story, asked)
-    story.happen(ForkServerStarted, asked.key, ((7, 70),))
+    story.happen(ForkServerStarted, asked.key, ((7, 70, ()),))
     assert story.pools.next_due() is None
-    story.now += 10 * READY_DEADLINE_SECONDS
+    story.now += 10 * DEADLINES.ready_seconds
     assert story.happen(TimePassed) == []
     story.happen(WorkerDeparted, asked.key, 7, DIED)
     story.request("a", asked)
@@ -590,19 +754,21 @@ def test_an_adopted_fork_server_that_is_gone_is_replaced() -> None:
     assert PrepareEnvironment(asked.key, asked) in story.happen(ForkServerLost, asked.key, "end of stream")
 
 
-def test_gpus_of_adopted_workers_are_not_given_out_while_nobody_knows_which_they_are() -> None:
+def test_gpus_that_adopted_workers_hold_are_not_given_out() -> None:
     story, asked = Story(gpus=("A100", "A100")), spec(gpus=1)
     adopted(story, asked)
-    story.happen(ForkServerStarted, asked.key, ((7, 70),))
+    story.happen(ForkServerStarted, asked.key, ((7, 70, ("GPU-0",)),))
     story.happen(WorkerBecameReady, asked.key, 7, "old")
-    assert not [one for one in story.request("a", asked, max_workers=2) if isinstance(one, ForkWorker)]
+    assert only(ForkWorker, story.request("a", asked, max_workers=3)).gpus == ("GPU-1",)
+    assert words(story.request("b", asked))[-1] == ("b", "queue", "the host's gpus are in use; position 2")
     story.give_back(7, "old", asked)
-    assert only(ForkWorker, story.happen(WorkerDeparted, asked.key, 7, DIED)).pool == asked.key
+    assert only(ForkWorker, story.happen(WorkerDeparted, asked.key, 7, DIED)).gpus == ("GPU-0",)
 
 
 # --- anything may happen ------------------------------------------------------------------------------------------
 
-RESOURCES = Resources(4, 1000, ("A100", "A100", "T4"))
+RESOURCES = Resources(4, 1000, gpus_of("A100", "A100", "T4"))
+NAMES = {gpu.uuid: gpu.name for gpu in RESOURCES.gpus}
 SPECS = [
     spec("plain"),
     spec("cpus", cpus=2.0),
@@ -620,7 +786,7 @@ class AnythingHappens(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pools = Pools(RESOURCES)
+        self.pools = Pools(RESOURCES, DEADLINES)
         self.now = 0.0
         self.log: list[tuple[Event, list[Instruction]]] = []
         self.specs: dict[str, PoolSpec] = {}
@@ -630,7 +796,9 @@ class AnythingHappens(RuleBasedStateMachine):
         self.servers: set[str] = set()
         self.preloading: set[str] = set()
         self.stopping: set[str] = set()
-        self.born: dict[int, str] = {}  # forked and silent: worker -> pool
+        self.born: dict[int, str] = {}  # to be forked, or forked and silent: worker -> pool
+        self.forked: set[int] = set()
+        self.imported: dict[str, set[str]] = {}
         self.idle: dict[int, str] = {}
         self.leased: dict[int, tuple[str, str]] = {}  # worker -> pool, lease
         self.ending: dict[int, str] = {}
@@ -639,6 +807,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.waiting: dict[str, tuple[int, str]] = {}  # lease -> client, bundle
         self.recalled: set[str] = set()
         self.quotas = NO_QUOTAS
+        self.unsound: list[set[str]] = []
         self.next_lease = 1
         self.used: set[int] = set()
 
@@ -681,17 +850,21 @@ class AnythingHappens(RuleBasedStateMachine):
     def do_PreloadModules(self, one: PreloadModules) -> None:  # noqa: N802
         assert one.pool in self.servers - self.preloading - self.stopping
         assert len(set(one.modules)) == len(one.modules) > 0
+        assert not self.imported[one.pool] & set(one.modules), "imported twice"
+        self.imported[one.pool] |= set(one.modules)
         self.preloading.add(one.pool)
 
     def do_ForkWorker(self, one: ForkWorker) -> None:  # noqa: N802
         assert one.pool in self.servers - self.preloading - self.stopping
         assert one.worker not in self.used, "numbers are never used again"
         self.used.add(one.worker)
+        if not one.fresh:
+            assert not any(known <= self.imported[one.pool] for known in self.unsound), "known to be unsound"
         self.born[one.worker] = one.pool
         shape = self.specs[one.pool].shape
-        gpus = set(one.variables["CUDA_VISIBLE_DEVICES"].split(",")) - {""}
-        assert len(gpus) == shape.gpus
-        assert all(shape.gpu_type.upper() in RESOURCES.gpus[int(index)] for index in gpus)
+        gpus = set(one.gpus)
+        assert len(gpus) == len(one.gpus) == shape.gpus
+        assert all(shape.gpu_type.upper() in NAMES[uuid] for uuid in gpus)
         assert not any(gpus & held for held in self.gpus.values()), "a GPU is given out twice"
         self.gpus[one.worker] = gpus
         assert list(self.workers().values()).count(one.pool) <= self.most[one.pool]
@@ -722,9 +895,22 @@ class AnythingHappens(RuleBasedStateMachine):
         assert one.pool not in self.workers().values()
         self.stopping.add(one.pool)
 
+    def do_KillForkServer(self, one: KillForkServer) -> None:  # noqa: N802
+        assert one.pool in self.servers | self.starting
+        self.starting.discard(one.pool)
+        self.preloading.discard(one.pool)
+        self.servers.add(one.pool)
+        self.stopping.add(one.pool)
+
+    def do_NoteFinding(self, one: NoteFinding) -> None:  # noqa: N802
+        finding: Finding = one.finding
+        assert finding.reason
+        if one.lasting and not finding.forks:
+            self.unsound.append(set(finding.modules))
+
     def do_TellWaits(self, one: TellWaits) -> None:  # noqa: N802
         assert one.lease in self.waiting
-        assert one.phase in ("environment", "start", "queue")
+        assert one.phase in ("environment", "start", "imports", "queue")
 
     def do_RecallLease(self, one: RecallLease) -> None:  # noqa: N802
         assert one.lease in {lease for _, lease in self.leased.values()}
@@ -780,6 +966,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.starting.discard(pool)
         if ok:
             self.servers.add(pool)
+            self.imported[pool] = set()
             self.happen(ForkServerStarted(self.now, pool))
         else:
             self.lose(pool)
@@ -796,11 +983,33 @@ class AnythingHappens(RuleBasedStateMachine):
         assert sorted(self.told_lost) == sorted(lease for lease in self.gone_with_server if lease)
 
     @precondition(lambda self: self.preloading)
-    @rule(data=st.data())
-    def preloaded(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), module=st.sampled_from("ab"))
+    def import_starts(self, data: st.DataObject, module: str) -> None:
+        self.happen(ImportStarted(self.now, data.draw(st.sampled_from(sorted(self.preloading))), module))
+
+    @precondition(lambda self: self.preloading)
+    @rule(data=st.data(), hung=st.sampled_from([(), (), ("a",)]), threads=st.sampled_from([(), (), ("'t'",)]))
+    def preloaded(self, data: st.DataObject, hung: tuple[str, ...], threads: tuple[str, ...]) -> None:
         pool = data.draw(st.sampled_from(sorted(self.preloading)))
         self.preloading.discard(pool)
-        self.happen(ModulesPreloaded(self.now, pool, {}))
+        self.happen(ModulesPreloaded(self.now, pool, dict.fromkeys(hung, "it hung"), hung, threads))
+
+    @precondition(lambda self: set(self.born) - self.forked)
+    @rule(data=st.data())
+    def worker_forked(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(sorted(set(self.born) - self.forked)))
+        self.forked.add(worker)
+        self.happen(WorkerForked(self.now, self.born[worker], worker, 1000 + worker))
+
+    @precondition(lambda self: any(self.gpus[worker] for worker in set(self.born) - self.forked))
+    @rule(data=st.data())
+    def gpus_are_taken(self, data: st.DataObject) -> None:
+        asking = sorted(worker for worker in set(self.born) - self.forked if self.gpus[worker])
+        worker = data.draw(st.sampled_from(asking))
+        pool, gpus = self.born[worker], sorted(self.gpus[worker])
+        taken = tuple(data.draw(st.lists(st.sampled_from(gpus), min_size=1, unique=True)))
+        self.gone(worker)
+        self.happen(GpusTaken(self.now, pool, worker, taken, "GPUs are taken"))
 
     @precondition(lambda self: self.born)
     @rule(data=st.data())
@@ -809,6 +1018,9 @@ class AnythingHappens(RuleBasedStateMachine):
 
     def speak(self, worker: int) -> None:
         pool = self.idle[worker] = self.born.pop(worker)
+        if worker not in self.forked:
+            self.forked.add(worker)
+            self.happen(WorkerForked(self.now, pool, worker, 1000 + worker))
         self.happen(WorkerBecameReady(self.now, pool, worker))
 
     @precondition(lambda self: self.workers())
@@ -845,7 +1057,7 @@ class AnythingHappens(RuleBasedStateMachine):
             del self.waiting[lease]
             self.happen(LeaseWithdrawn(self.now, lease))
 
-    @rule(seconds=st.sampled_from([0.5, 6.0, READY_DEADLINE_SECONDS, 61.0, 2000.0]))
+    @rule(seconds=st.sampled_from([0.5, 6.0, DEADLINES.ready_seconds, 61.0, 140.0, 2000.0]))
     def time_passes(self, seconds: float) -> None:
         self.pass_time(seconds)
 
@@ -920,7 +1132,7 @@ class AnythingHappens(RuleBasedStateMachine):
         assert not self.waiting
 
     def replay(self) -> None:
-        again = Pools(RESOURCES)
+        again = Pools(RESOURCES, DEADLINES)
         for event, told in self.log:
             assert again.handle(event) == told
 

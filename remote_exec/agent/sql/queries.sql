@@ -15,6 +15,13 @@ INSERT INTO jobs (name, kind, function, state, created_at, started_at, ended_at,
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO NOTHING;
 
+-- name: record_attempt
+-- How an ended call came to run.
+INSERT INTO attempts (job_id, number, state, cause, worker_pid, started_at, ended_at, certificate, phases)
+SELECT id, :number, :state, :cause, :worker_pid, :started_at, :ended_at, :certificate, :phases
+FROM jobs WHERE name = :job
+ON CONFLICT DO NOTHING;
+
 -- name: last_id
 -- Ids grow, and there is one writer: whatever it inserts next lies above.
 SELECT coalesce(max(id), 0) FROM jobs;

@@ -1,0 +1,325 @@
+"""Who reads a pool's channels, and how: the thread that waits is the thread that reads.
+
+Each channel is read by one thread at a time. Whoever waits for a future takes the channel that its call went to, and
+the other busy ones that nobody reads, completes whatever comes, and leaves when its own future is done. Where another
+thread reads that channel, it follows: it waits on its future's condition, which is notified when the future is done
+and when that channel is free again. It looks again by itself now and then, so a word that gets lost costs a moment
+and no more. What nobody has read for a few milliseconds the background thread reads, until somebody waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..serial import pickling
+from ..wire.frames import RESULT
+from .answers import account
+
+if TYPE_CHECKING:
+    from ..future import RemoteFuture
+    from .answers import Answers
+    from .calls import Call
+    from .channel import Channel
+    from .lanes import Lanes
+
+TICK_SECONDS = 0.1
+RECHECK_SECONDS = 0.05
+LISTEN_READS = 16  # of one channel at a time: what prints without an end must not keep others waiting
+ELSEWHERE_SECONDS = (
+    0.005  # how often one looks whose call may have gone to a channel that another thread reads
+)
+
+UNANSWERED = object()
+
+
+class Reading:
+    """See the module's docstring.
+
+    Args:
+        lock: the dispatcher's, which guards lanes and answers.
+        lanes: the channels.
+        answers: what takes frames in, and delivers outcomes.
+        on_answers: called under `lock` when a channel has been read.
+        on_end: called when a channel's stream has ended.
+        on_tick: called every now and then while a thread reads; whether it is one that waits for a call.
+    """
+
+    def __init__(
+        self,
+        lock: threading.Lock,
+        lanes: Lanes,
+        answers: Answers,
+        *,
+        on_answers: Callable[[Channel], None],
+        on_end: Callable[[Channel], None],
+        on_tick: Callable[[bool], None],
+    ) -> None:
+        self._lock = lock
+        self._lanes = lanes
+        self._answers = answers
+        self._on_answers = on_answers
+        self._on_end = on_end
+        self._on_tick = on_tick
+        self._followers: deque[tuple[RemoteFuture[Any], Call]] = deque()
+        self._background: list[Channel] = []
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        weakref.finalize(self, _close_all, self._wake_read, self._wake_write).atexit = False
+
+    # --- waiting ----------------------------------------------------------------------------------------------
+
+    def exchange(self, channel: Channel, call: Call) -> Any:
+        """Read one channel until a call is answered, in the shortest way; complete its future, if it has one.
+
+        Returns:
+            The value; or `UNANSWERED` where it takes the long way.
+        """
+        if not channel.reading.acquire(False):
+            return UNANSWERED
+        try:
+            return self._exchange(channel, call)
+        finally:
+            self._leave((channel,))
+
+    def _exchange(self, channel: Channel, call: Call) -> Any:
+        stream, number, value = channel.stream, call.number, UNANSWERED
+        while number in channel.in_flight:
+            try:
+                size = stream.fill()
+            except (OSError, ValueError):  # nothing for a while, or the end: the long way tells which
+                return UNANSWERED
+            if not size:
+                return UNANSWERED
+            with self._lock:
+                while (frame := stream.next()) is not None:
+                    if frame.call == number and frame.kind == RESULT and not (frame.flags or frame.buffers):
+                        del channel.in_flight[number]
+                        account(channel, call)
+                        value = self._load(call, frame.payload)
+                    else:
+                        self._answers.take(channel, frame)
+                if channel.recalled or self._lanes.queue:
+                    self._on_answers(channel)
+            if self._answers.ready:
+                self._answers.run()
+                if call.shown and value is UNANSWERED:
+                    return UNANSWERED  # it has things to tell: from now on there are ticks as well
+        if value is not UNANSWERED and call._future is not None:
+            call.spend().set_result(value)
+        return value
+
+    def _load(self, call: Call, payload: Any) -> Any:
+        try:
+            value = pickling.load(payload)
+        except BaseException as error:  # a class that is missing here is the call's outcome
+            self._answers.add(call.spend().set_exception, error)
+            value = UNANSWERED
+        if call.shown:
+            self._answers.add_end(call)
+        return value
+
+    def wait(
+        self,
+        future: RemoteFuture[Any],
+        call: Call,
+        deadline: float | None,
+        until: Callable[[], bool] | None = None,
+    ) -> None:
+        """Return when the future is done, or `until()` is true, or the time has come."""
+        channel = call.channel
+        waits_for_it_alone = until is None and deadline is None and self._is_alone(channel)
+        if channel is not None and waits_for_it_alone and self.exchange(channel, call) is not UNANSWERED:
+            return
+        done = until or future.done
+        while not done():
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            taken = self._take(call.channel, self._lanes.channels)
+            if taken:
+                try:
+                    self._read_until(taken, call, done, deadline)
+                finally:
+                    self._leave(taken)
+            else:
+                self._follow(future, call, deadline)
+
+    def _is_alone(self, channel: Channel | None) -> bool:
+        """Whether nothing is in flight on other channels: nobody misses us there."""
+        for other in self._lanes.channels:  # noqa: SIM110 - a generator costs more than all of it
+            if other.in_flight and other is not channel:
+                return False
+        return True
+
+    def in_background(self, channels: Iterable[Channel], seconds: float) -> None:
+        """Read what nobody else does, until somebody waits for it, nothing is in flight, or the time has come."""
+        taken = self._take(None, channels)
+        if not taken:
+            return
+        with contextlib.suppress(BlockingIOError):  # words that came too late the last time
+            os.read(self._wake_read, 4096)
+        self._background = taken
+        try:
+            self._poll(
+                taken, None, lambda: not self._lanes.busy(), time.monotonic() + seconds, self._wake_read
+            )
+        finally:
+            self._background = []
+            self._leave(taken)
+
+    def listen(self) -> None:
+        """Read what idle workers say, without waiting: what a thread prints after its call has ended."""
+        for channel in list(self._lanes.channels):
+            if channel.reading.acquire(False):
+                try:
+                    with contextlib.suppress(BlockingIOError):
+                        for _ in range(LISTEN_READS):
+                            if not channel.closed:
+                                self._read(channel, socket.MSG_DONTWAIT)
+                finally:
+                    self._leave((channel,))
+
+    # --- taking turns -----------------------------------------------------------------------------------------
+
+    def _take(self, wanted: Channel | None, channels: Iterable[Channel]) -> list[Channel]:
+        """Become the reader of the wanted channel and of busy ones that nobody reads; of none if that one is read."""
+        taken: list[Channel] = []
+        if wanted is not None and not wanted.closed:
+            if not wanted.reading.acquire(False):
+                return taken
+            taken.append(wanted)
+        for channel in channels:
+            if channel is not wanted and channel.in_flight and channel.reading.acquire(False):
+                taken.append(channel)
+        return taken
+
+    def _leave(self, taken: Iterable[Channel]) -> None:
+        """Read them no longer; deliver what came, and tell one follower of each that it is free."""
+        for channel in taken:
+            channel.reading.release()
+        if self._answers.ready:
+            self._answers.run()
+        if self._followers:
+            for channel in taken:
+                self._pass_on(channel)
+
+    def _pass_on(self, channel: Channel) -> None:
+        for follower in list(self._followers):
+            future, call = follower
+            if call.channel in (channel, None) and not future.done():
+                with contextlib.suppress(ValueError):
+                    self._followers.remove(follower)
+                with future._condition:
+                    future._condition.notify_all()
+                return
+
+    def _follow(self, future: RemoteFuture[Any], call: Call, deadline: float | None) -> None:
+        """While another thread reads: have the background give way, or wait for the future or for our turn."""
+        background = self._background
+        if background and (call.channel is None or call.channel in background):
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_write, b"w")
+            channel = call.channel or background[0]
+            if channel.reading.acquire(timeout=RECHECK_SECONDS):
+                channel.reading.release()
+            return
+        follower = (future, call)
+        with future._condition:
+            if future.done():
+                return
+            self._followers.append(follower)
+            left = RECHECK_SECONDS if deadline is None else min(RECHECK_SECONDS, deadline - time.monotonic())
+            future._condition.wait(max(0.0, left))
+        with contextlib.suppress(ValueError):
+            self._followers.remove(follower)
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def _read_until(
+        self, taken: list[Channel], call: Call, done: Callable[[], bool], deadline: float | None
+    ) -> None:
+        """Read until `done()`: first in the kernel where it is one channel, then by poll on all that nobody reads."""
+        channel = taken[0]
+        if len(taken) == 1 and (deadline is None or deadline - time.monotonic() > TICK_SECONDS):
+            ticked_at = time.monotonic()
+            try:
+                while not done() and not channel.closed:
+                    self._read(channel, 0)
+                    if time.monotonic() - ticked_at > TICK_SECONDS:  # it tells without a pause
+                        ticked_at = time.monotonic()
+                        self._on_tick(True)
+            except BlockingIOError:
+                pass  # nothing for a while: look around
+        self._poll(taken, call, done, deadline, -1)
+
+    def _poll(
+        self,
+        taken: list[Channel],
+        call: Call | None,
+        done: Callable[[], bool],
+        deadline: float | None,
+        wake: int,
+    ) -> None:
+        """Wait on all channels that nobody else reads; return when it is time to leave."""
+        while not done():
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return
+            for channel in list(self._lanes.channels):
+                if channel not in taken and channel.in_flight and channel.reading.acquire(False):
+                    taken.append(channel)
+            by_fd = {channel.stream.fileno(): channel for channel in taken if not channel.closed}
+            by_fd.pop(-1, None)  # closed by another thread in this moment
+            if not by_fd:
+                return
+            poller = select.poll()
+            for fd in by_fd:
+                poller.register(fd, select.POLLIN)
+            if wake >= 0:
+                poller.register(wake, select.POLLIN)
+            limit = TICK_SECONDS if call is None or call.channel in taken else ELSEWHERE_SECONDS
+            if deadline is not None:
+                limit = min(limit, deadline - now)
+            for fd, _ in poller.poll(max(1, int(limit * 1000))):
+                if fd == wake:
+                    return
+                with contextlib.suppress(BlockingIOError):
+                    self._read(by_fd[fd], socket.MSG_DONTWAIT)
+            self._on_tick(wake < 0)
+
+    def _read(self, channel: Channel, flags: int) -> None:
+        """Read once from a channel and take in what came.
+
+        Raises:
+            BlockingIOError: nothing came.
+        """
+        try:
+            size = channel.stream.fill(flags)
+        except BlockingIOError:
+            raise
+        except (OSError, ValueError):
+            size = 0
+        if not size:
+            self._on_end(channel)
+            return
+        with self._lock:
+            while (frame := channel.stream.next()) is not None:
+                self._answers.take(channel, frame)
+            if channel.recalled or self._lanes.queue:
+                self._on_answers(channel)
+        if self._answers.ready:
+            self._answers.run()
+
+
+def _close_all(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
