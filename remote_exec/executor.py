@@ -7,60 +7,26 @@ before them end where they are.
 
 from __future__ import annotations
 
-import logging
-import operator
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future
-from types import BuiltinFunctionType, FunctionType, ModuleType, TracebackType
+from concurrent.futures import Executor
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-from weakref import WeakSet
 
-from .capture.function import Captured as Found
-from .capture.function import FunctionCapture
-from .capture.modules import reach
-from .capture.named import needed_modules
-from .client.batches import Batches
-from .client.calls import Call, Captured
-from .client.connections import connections
-from .client.dispatcher import Dispatcher
-from .client.target import Place, find_place
-from .function import sent_of
-from .future import RemoteFuture
-from .model.errors import ConfigurationError
-from .model.ids import new_id
 from .options import Options
 from .options.option_set import Origin
-from .serial import pickling
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from .client.world import World
+    from .future import RemoteFuture
     from .options import OptionKeywords
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-NAP_SECONDS = 0.005
-FUNCTIONS_KEPT = 512  # captured functions that one executor remembers
-
-logger = logging.getLogger("concurrent.futures")
-
-
-class _Known:
-    """A function that was captured, and how calls carry it, by the names they go under."""
-
-    __slots__ = ("capture", "found", "place", "sent")
-
-    def __init__(self, capture: FunctionCapture) -> None:
-        self.capture = capture
-        self.found: Found | None = None
-        self.place: Place | None = None
-        self.sent: dict[str, Captured] = {}
 
 
 class RemoteExecutor(Executor):
@@ -101,27 +67,20 @@ class RemoteExecutor(Executor):
         if parallel is not None:
             keywords["max_parallel_jobs"] = parallel
         self._options = Options.from_keywords(Origin.DECORATOR, **keywords)
-        self._private = new_id()
         self._initializer = initializer
         self._initargs = initargs
-        self._lock = threading.RLock()
-        self._modules: frozenset[str] = frozenset()
-        self._known: dict[Callable[..., Any], _Known] = {}
-        self._seen: WeakSet[Callable[..., Any]] = WeakSet()
-        self._key = ""
-        self._dispatchers: list[Dispatcher] = []  # the last one takes calls, those before it end theirs
-        self._maps: WeakSet[Batches] = WeakSet()
-        self._broken: BrokenExecutor | None = None
+        self._lock = threading.Lock()
+        self._world: World | None = None
         self._shut_down = False
-        _executors.add(self)
-        weakref.finalize(self, _let_go, self._dispatchers).atexit = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Shut down; after Ctrl-C, stop what runs instead of waiting for it."""
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self._stop()
+            self._shut_down = True
+            if self._world is not None:
+                self._world.stop()
         self.shutdown()
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[R]:
@@ -131,27 +90,7 @@ class RemoteExecutor(Executor):
             RuntimeError: the executor was shut down, or the interpreter is.
             BrokenExecutor: the initializer failed.
         """
-        self._check()
-        future: RemoteFuture[R] = RemoteFuture()
-        try:
-            # A function made for one call, or bound to an object, travels with the arguments and is forgotten.
-            function: Callable[..., Any] = fn if self._is_kept(fn) else operator.call
-            named = pickling.Named()
-            arguments = pickling.dump_arguments(args if function is fn else (fn, *args), kwargs, named=named)
-            with self._lock:
-                if self._shut_down or self._broken is not None:
-                    self._check()
-                dispatcher, sent = self._place(function, needed_modules(named), name=_name_of(fn))
-                call = Call(sent, arguments, future)
-                future._call, future._dispatcher = call, dispatcher
-                dispatcher.submit(call)
-        except Exception as error:
-            self._check()
-            if isinstance(error, (ConfigurationError, BrokenExecutor)):
-                raise
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
-        return future
+        return (self._world or self._begin()).submit(fn, args, kwargs)
 
     def map(
         self,
@@ -172,16 +111,7 @@ class RemoteExecutor(Executor):
             raise ValueError("chunksize must be >= 1.")
         deadline = None if timeout is None else time.monotonic() + timeout
         arguments = list(zip(*iterables))  # noqa: B905 - as the built-in map
-        named = pickling.Named()
-        for sample in {tuple(map(type, items)): items for items in arguments}.values():
-            pickling.dump_arguments(sample, {}, named=named)
-        with self._lock:
-            self._check()
-            needed = needed_modules(named)
-            dispatcher, sent = self._place(fn, needed, name=_name_of(fn), keep=self._is_kept(fn))
-            batches = Batches(dispatcher, sent, arguments, make_future=RemoteFuture, ahead=None)
-            self._maps.add(batches)
-        return batches.results(lambda: deadline)
+        return (self._world or self._begin()).map(fn, arguments, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; give the workers back when those that are left have ended.
@@ -192,181 +122,17 @@ class RemoteExecutor(Executor):
         """
         with self._lock:
             self._shut_down = True
-            maps, dispatchers = list(self._maps), list(self._dispatchers)
-        for batches in maps:
-            batches.send_no_more() if cancel_futures else batches.send_rest()
-        for dispatcher in dispatchers:
-            if cancel_futures:
-                dispatcher.cancel_queued()
-            dispatcher.close_when_done()
-        for dispatcher in dispatchers if wait else ():
-            while dispatcher.pending:
-                time.sleep(NAP_SECONDS)
-            connections.drop(dispatcher)
+            world = self._world
+        if world is not None:
+            world.shutdown(wait=wait, cancel_futures=cancel_futures)
 
-    def _stop(self) -> None:
-        """Cancel what waits and what runs."""
-        self._shut_down = True
-        for batches in list(self._maps):
-            batches.cancel()
-        for dispatcher in list(self._dispatchers):
-            dispatcher.cancel_all()
+    def _begin(self) -> World:
+        """Load what makes calls: a program that only makes an executor does without."""
+        with self._lock:
+            if self._world is None:
+                if self._shut_down:
+                    raise RuntimeError("cannot schedule new futures after shutdown")
+                from .client.world import World
 
-    # --- what a call needs -------------------------------------------------------------------------------------
-
-    def _check(self) -> None:
-        if self._broken is not None:
-            raise self._broken
-        if self._shut_down:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        if not threading.main_thread().is_alive():
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-
-    def _is_kept(self, fn: Callable[..., Any]) -> bool:
-        """Whether workers keep a function: it has a name of its own, or comes for the second time."""
-        if isinstance(fn, BuiltinFunctionType):
-            return isinstance(getattr(fn, "__self__", None), ModuleType)
-        if not isinstance(fn, (FunctionType, type)):
-            return False
-        if "<" not in fn.__qualname__ or fn in self._seen:
-            return True
-        self._seen.add(fn)
-        return False
-
-    def _place(
-        self, fn: Callable[..., Any], named: frozenset[str], *, name: str, keep: bool = True
-    ) -> tuple[Dispatcher, Captured]:
-        """Return where calls of a function go, and what they carry. Under `_lock`."""
-        known = self._known.get(fn) if keep else None
-        if known is None:
-            known = self._capture(fn, keep=keep)
-        found = known.capture.current()
-        if found is not known.found or not named <= self._modules or known.place is None:
-            known = self._settle(fn, known, found, named, keep=keep)
-        sent = known.sent.get(name)
-        if sent is None:
-            assert known.found is not None  # noqa: S101
-            assert known.place is not None  # noqa: S101
-            sent = known.sent[name] = sent_of(name, known.found, known.place)
-        return self._dispatchers[-1], sent
-
-    def _capture(self, fn: Callable[..., Any], *, keep: bool) -> _Known:
-        known = _Known(
-            FunctionCapture(
-                fn,
-                name=_name_of(fn),
-                options=self._options,
-                modules=self._modules,
-                watch=connections.watch,
-            )
-        )
-        if keep:
-            while len(self._known) >= FUNCTIONS_KEPT:
-                del self._known[next(iter(self._known))]
-            self._known[fn] = known
-        return known
-
-    def _settle(
-        self, fn: Callable[..., Any], known: _Known, found: Found, named: frozenset[str], *, keep: bool
-    ) -> _Known:
-        """Make the executor's world hold what a function and its arguments need, and its workers live in it."""
-        if not self._modules and self._initializer is not None:
-            told = pickling.Named()
-            pickling.dump_arguments(self._initargs, {}, named=told)
-            named |= reach(self._initializer).names | needed_modules(told)
-        reached = found.reach.names
-        if not reached | named <= self._modules:
-            self._modules |= reached | named
-            self._known.clear()
-            if reached != self._modules:
-                known = self._capture(fn, keep=keep)
-                found = known.capture.current()
-            elif keep:
-                self._known[fn] = known
-        place = find_place(found, self._options, private=self._private)
-        key = f"{place.request['pool'].key}/{place.request['bundle']}"
-        if key != self._key:
-            self._open(place)
-            self._key = key
-        known.found, known.place, known.sent = found, place, {}
-        return known
-
-    def _open(self, place: Place) -> None:
-        """Let later calls go to new workers."""
-        for batches in list(self._maps):
-            batches.send_rest()
-        for dispatcher in self._dispatchers:
-            dispatcher.close_when_done()
-        for known in self._known.values():
-            known.place = None
-        fresh = connections.private(
-            place.layout,
-            place.request | {"max_workers": place.max_workers},  # the pool is this executor's alone
-            max_workers=place.max_workers,
-            idle_seconds=float("inf"),
-            opening=self._opening() if self._initializer is not None else None,
-        )
-        self._dispatchers[:] = [*(one for one in self._dispatchers if not one.closed), fresh]
-
-    def _opening(self) -> Callable[[], Call]:
-        """Return what makes the call of the initializer that each worker runs before all others."""
-        assert self._initializer is not None  # noqa: S101
-        found = FunctionCapture(
-            self._initializer, name="initializer", options=self._options, modules=self._modules
-        ).current()
-        place = find_place(found, self._options, private=self._private)
-        sent = sent_of("initializer", found, place)
-        arguments = pickling.dump_arguments(self._initargs, {})
-        opened = weakref.WeakMethod(
-            self._opened
-        )  # workers do not keep an executor alive that nobody else does
-
-        def on_done(future: Future[Any]) -> None:
-            if (method := opened()) is not None:
-                method(future)
-
-        def make() -> Call:
-            future: RemoteFuture[Any] = RemoteFuture()
-            future.add_done_callback(on_done)
-            return Call(sent, arguments, future)
-
-        return make
-
-    def _opened(self, future: Future[Any]) -> None:
-        error = None if future.cancelled() else future.exception()
-        if error is None:
-            return
-        logger.critical("Exception in initializer:", exc_info=error)
-        broken = BrokenExecutor(f"the initializer failed: {type(error).__name__}: {error}")
-        broken.__cause__ = error
-        self._broken = broken
-        for dispatcher in list(self._dispatchers):
-            dispatcher.fail(broken)
-
-    def _after_fork(self) -> None:
-        """In a child: its calls go to workers of its own."""
-        self._lock = threading.RLock()
-        self._key = ""
-        self._dispatchers.clear()
-        self._known.clear()
-        self._maps = WeakSet()
-
-
-_executors: WeakSet[RemoteExecutor] = WeakSet()
-
-
-def _in_child() -> None:
-    for executor in list(_executors):
-        executor._after_fork()
-
-
-os.register_at_fork(after_in_child=_in_child)
-
-
-def _let_go(dispatchers: list[Dispatcher]) -> None:
-    for dispatcher in dispatchers:
-        dispatcher.let_go()
-
-
-def _name_of(fn: Callable[..., Any]) -> str:
-    return str(getattr(fn, "__name__", type(fn).__name__)).strip("<>")
+                self._world = World(self._options, self._initializer, self._initargs)
+            return self._world

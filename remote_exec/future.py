@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CANCEL_SECONDS = 10.0
+TURN_SECONDS = 0.5
 _FINAL = ("FINISHED", "CANCELLED_AND_NOTIFIED", "CANCELLED")
 
 
@@ -53,7 +54,10 @@ class RemoteFuture(Future[T], Generic[T]):
         """
         __tracebackhide__ = True  # pytest and IPython leave this frame out
         if self._state != "FINISHED":
-            self._wait(timeout)
+            try:
+                self._wait(timeout)
+            except KeyboardInterrupt as interrupt:
+                raise interrupt.with_traceback(None) from None  # where exactly it waited is of no interest
         error = self._exception
         if error is None:
             if self._state != "FINISHED":
@@ -142,6 +146,20 @@ class RemoteFuture(Future[T], Generic[T]):
             raise TimeoutError
 
 
+async def awaited(future: Future[T]) -> T:
+    """Wait for a future in a coroutine; cancelling the coroutine cancels the future."""
+    import asyncio
+
+    wrapped = asyncio.wrap_future(future)
+    try:
+        while not wrapped.done():  # a notebook's interrupt is heard when the loop turns, so it has to
+            await asyncio.wait((wrapped,), timeout=TURN_SECONDS)
+        return wrapped.result()
+    except asyncio.CancelledError:
+        wrapped.cancel()
+        raise
+
+
 def beyond_result(trace: TracebackType | None) -> TracebackType | None:
     """Return what a traceback holds beyond `RemoteFuture.result`: the remote frames, without those that waited.
 
@@ -158,4 +176,4 @@ def beyond_result(trace: TracebackType | None) -> TracebackType | None:
 SPENT: RemoteFuture[Any] = RemoteFuture()  # stands for the future of a call that has ended
 SPENT.set_result(None)
 
-__all__ = ["SPENT", "RemoteFuture", "beyond_result"]
+__all__ = ["SPENT", "RemoteFuture", "awaited", "beyond_result"]

@@ -9,12 +9,12 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from .capture.function import FunctionCapture
 from .capture.modules import reach
 from .capture.named import needed_modules
+from .client.caller import sent_of
 from .client.calls import Call
 from .client.connections import connections
 from .client.generators import RemoteIterator
 from .client.target import find_place
-from .function import sent_of
-from .future import RemoteFuture, beyond_result
+from .future import RemoteFuture, awaited, beyond_result
 from .model.ids import new_id
 from .options import Options
 from .options.option_set import Origin
@@ -124,8 +124,9 @@ class RemoteInstance(Generic[T]):
 
     def _submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RemoteFuture[Any]:
         call = self._new_call(method, args, kwargs)
+        future = call.future
         self._dispatcher.submit(call)
-        return call.future
+        return future
 
     def _new_call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         arguments, needed = _pickle(method, args, kwargs)
@@ -164,10 +165,7 @@ class RemoteMethod:
 
     async def aio(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the method from a coroutine."""
-        import asyncio
-
-        future: Future[Any] = self.submit(*args, **kwargs)
-        return await asyncio.wrap_future(future)
+        return await awaited(self.submit(*args, **kwargs))
 
 
 def _pickle(

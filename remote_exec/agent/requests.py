@@ -177,7 +177,11 @@ def _read_log(agent: Agent, record: JobRecord, offset: int) -> tuple[list[Any], 
         if number >= first:
             found, after = LogReader(folder / LOG_NAME).read(position if number == first else 0)
             if found:
-                rows = [[r.time, r.stream, r.text, r.event] for r in found if call in (0, r.call)]
+                rows = [
+                    [r.time, r.stream, r.text, r.event]
+                    for r in found
+                    if call in (0, r.call) or r.stream == "gap"
+                ]
                 return rows, number * ATTEMPT_BYTES + after
     return [], offset
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..client.reporter import progress_line
 from .host import ask, complete_jobs
 from .show import duration, full_moment, json_option, moment, note, print_facts, print_json, print_table
 
@@ -79,6 +80,8 @@ def row_of(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
 def _summary(job: Mapping[str, Any]) -> str:
     if job["state"] == "cancelled":
         return ""  # that it was interrupted is how it was cancelled
+    if job.get("progress"):
+        return progress_line(job["progress"])
     summary: str = job["summary"].removesuffix(": ")
     return summary or ("" if job["cause"] == "none" else job["cause"].replace("_", " "))
 
@@ -106,6 +109,7 @@ def _tell(told: Mapping[str, Any]) -> None:
             "started": full_moment(job["started_at"]),
             "ended": full_moment(job["ended_at"]),
             "elapsed": duration(_elapsed(job, time.time())),
+            "progress": progress_line(told["progress"]),
             "instance type": job["instance_type"],
             "calls": f"{job['count']}, {job['failed']} failed" if job["count"] > 1 else "",
             "tags": ", ".join(f"{key}={value}" for key, value in job["tags"]),

@@ -87,8 +87,8 @@ class Answers:
                 del channel.in_flight[frame.call]
                 account(channel, call)
             self.add(_deliver_batch, call, frame.function, value, last)
-            if last and call.output is not None:
-                self.add(self._reporter.ended, call)
+            if last and call.shown:
+                self.add_end(call)
         elif kind == frames.YIELD:
             call = channel.in_flight[frame.call]
             if call.on_values is not None:
@@ -106,7 +106,7 @@ class Answers:
             return pickling.load(*channel.stream.parts(frame))
         except BaseException as error:  # as for one call: a class that is missing here, an exit on loading
             call.on_values = None
-            if not call.future.done():
+            if not call.ended:
                 self.add(call.spend().set_exception, error)
             return None
 
@@ -195,5 +195,5 @@ def _fail(future: RemoteFuture[Any], text: str) -> None:
 def _deliver_batch(call: Call, first: int, answers: Any, last: bool) -> None:
     if call.on_values is not None:
         call.on_values(first, answers)
-    if last and not call.future.done():
+    if last and not call.ended:
         call.spend().set_result(None)

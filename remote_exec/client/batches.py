@@ -109,7 +109,12 @@ class Batches:
         __tracebackhide__ = True  # pytest and IPython leave this frame out
         try:
             while True:
-                found = self._next(timeout_at)
+                try:
+                    found = self._next(timeout_at)
+                except KeyboardInterrupt as interrupt:
+                    raise interrupt.with_traceback(
+                        None
+                    ) from None  # where exactly it waited is of no interest
                 if found is None:
                     return
                 ok, value = found
@@ -169,7 +174,7 @@ class Batches:
                 raise TimeoutError
 
     def _ready(self, call: Call) -> bool:
-        return (self._taken in self._results if self._ordered else bool(self._results)) or call.future.done()
+        return (self._taken in self._results if self._ordered else bool(self._results)) or call.ended
 
     def _take(self) -> tuple[bool, Any] | None:
         if self._ordered:

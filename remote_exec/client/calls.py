@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
 _tokens = itertools.count(1)
+_making = threading.Lock()  # of futures
 
 SHORT_SECONDS = 0.001  # calls that take less are pipelined
 PRINTED_BYTES = 1 << 20
@@ -116,12 +118,24 @@ class Call:
 
     @property
     def future(self) -> RemoteFuture[Any]:
-        """Its future, made when somebody needs one: a plain call that is answered at once does without."""
+        """Its future, made when somebody needs one: a plain call that is answered at once does without.
+
+        Ask for it before the call is submitted: another thread may complete it, and let go of it.
+        """
         future = self._future
         if future is None:
-            future = self._future = RemoteFuture()
-            future._call, future._dispatcher = self, self.dispatcher
+            with _making:
+                future = self._future
+                if future is None:
+                    future = RemoteFuture()
+                    future._call, future._dispatcher = self, self.dispatcher
+                    self._future = future
         return future
+
+    @property
+    def ended(self) -> bool:
+        """Whether its outcome has been taken in."""
+        return self._future is not None and self._future.done()
 
     def begin(self) -> bool:
         """Mark it as running, under the dispatcher's lock; False when it was cancelled before."""
@@ -139,8 +153,13 @@ class Call:
         return f"{self.captured.name}-{self.channel.lease}-{self.number}" if self.channel is not None else ""
 
     def spend(self) -> RemoteFuture[Any]:
-        """Return the future, to be completed, and let go of it: it refers to this call, and may hold gigabytes."""
-        future = self.future
+        """Return the future, to be completed, and let go of it: it refers to this call, and may hold gigabytes.
+
+        One that is made for it is kept: the thread that called has yet to ask for it.
+        """
+        future = self._future
+        if future is None:
+            return self.future
         self._future = SPENT
         return future
 

@@ -20,7 +20,7 @@ from ..model import errors
 from ..model.ids import new_id
 from ..wire import arenas, frames, protocol
 from ..wire.frames import HEADER
-from ..wire.stream import CallStream
+from ..wire.stream import Buffer, CallStream
 from .calls import SHORT_SECONDS, Call, Captured
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Channel:
         self._on_recall = on_recall
         self.lease = new_id()
         self.in_flight: dict[int, Call] = {}
+        self.outbox: list[bytes] = []  # frames that go in one piece
         self.cancelled: set[int] = set()  # calls that were asked to be stopped
         self.bytes_in_flight = 0
         self.granted: protocol.LeaseGranted | None = None
@@ -127,17 +128,17 @@ class Channel:
 
     # --- sending ----------------------------------------------------------------------------------------------
 
-    def prepare(self, call: Call) -> list[bytes]:
-        """Return the small frames that send a call, or send it at once where it is big; it is in flight now."""
+    def post(self, call: Call) -> None:
+        """Put a call into the outbox, or send it at once where it is big; it is in flight now."""
         number = call.number = self._next_call
         self._next_call = number + 1
         call.channel = self
         self.in_flight[number] = call
         captured = call.captured
         function = self._defined.get(captured.token)
-        pieces: list[bytes] = []
+        pieces = self.outbox
         if function is None:
-            function = self._define(captured, pieces)
+            function = self._define(captured)
         folder = call.folder
         levels, root_level = captured.log_levels, logging.root.level
         if folder != self._folder or levels is not self._log_levels or root_level != self._root_level:
@@ -155,34 +156,45 @@ class Channel:
             call.size = call.pickled.size_bytes
             raw = [buffer.raw() for buffer in buffers]
             message = self.stream.frame(call.kind, stream, raw, function=function, call=number, ack=ack)
-            if pieces:
-                self.stream.send_now(b"".join(pieces))
-                pieces = []
-            self.stream.send(message)
+            self._send_big(message)
         self.bytes_in_flight += call.size
         if not captured.keeps_arguments:
             call.drop_arguments()
-        return pieces
+
+    def flush(self) -> None:
+        """Send what is in the outbox."""
+        if self.outbox:
+            data = self.outbox[0] if len(self.outbox) == 1 else b"".join(self.outbox)
+            self.outbox.clear()
+            try:
+                self.stream.send_now(data)
+            except OSError:
+                pass  # whoever reads finds the end of the stream, and settles what was in flight
+
+    def _send_big(self, message: list[Buffer]) -> None:
+        self.flush()
+        try:
+            self.stream.send(message)
+        except OSError:
+            pass  # as above
 
     def cost(self, call: Call) -> int:
         """Return how many bytes sending a call takes, with its function if the worker does not know it."""
         known = call.captured.token in self._defined
         return call.pickled.size_bytes + (0 if known else call.captured.pickled.size_bytes)
 
-    def _define(self, captured: Captured, pieces: list[bytes]) -> int:
+    def _define(self, captured: Captured) -> int:
         function = len(self._defined) + 1
         self._defined[captured.token] = function
-        pieces += _joined(
+        self.outbox += _joined(
             frames.pack(frames.CONTEXT, [json.dumps({"functions": {function: captured.told}}).encode()])
         )
         stream, buffers = captured.pickled.stream, captured.pickled.buffers
         message = self.stream.frame(frames.DEFINE, stream, [b.raw() for b in buffers], function=function)
         if sum(len(part) for part in message) < SMALL:
-            pieces += _joined(message)
+            self.outbox += _joined(message)
         else:
-            self.stream.send_now(b"".join(pieces))
-            pieces.clear()
-            self.stream.send(message)
+            self._send_big(message)
         return function
 
     def flush_acknowledgement(self) -> None:
@@ -199,6 +211,7 @@ class Channel:
     def release(self) -> None:
         """Give the worker back, in good order."""
         if not self.closed:
+            self.flush()
             self.closed = True
             try:
                 self.stream.send(frames.pack(frames.BYE, ack=self.to_acknowledge))

@@ -134,6 +134,7 @@ class Dispatcher:
                 with contextlib.suppress(CancelledError):
                     self.wait(future, time.monotonic() + IDLE_SECONDS)
             raise
+        call.spend()
         return future.result()
 
     def _on_answers(self, channel: Channel) -> None:
@@ -143,12 +144,17 @@ class Dispatcher:
         elif self._lanes.queue:
             self._lanes.refill(channel)
 
-    def _tick(self, waited_for: bool) -> None:
-        """Tell the reporter that time passes."""
-        oldest = self._lanes.oldest()
-        if oldest is not None:
-            oldest.shown = True
-        self._reporter.tick(oldest, waited_for=waited_for)
+    def _tick(self, awaited: Call | None) -> None:
+        """Tell the reporter that time passes, for the call that is waited for, else the one that is oldest."""
+        with self._lock:
+            call = awaited
+            if call is None or call.ended:
+                call = self._lanes.oldest()
+            if call is None:
+                return
+            phase, why = self._lanes.phase(call), self._lanes.why(call)
+        call.shown = True
+        self._reporter.tick(call, phase, why, waited_for=awaited is not None)
 
     def _give_back(self, channels: list[Channel]) -> None:
         for channel in channels:
@@ -187,7 +193,7 @@ class Dispatcher:
                 channel.release()
             self._lanes.channels.clear()
         for call in calls:
-            if not call.future.done():
+            if not call.ended:
                 call.spend().set_exception(error)
 
     def cancel_queued(self) -> None:
@@ -265,7 +271,10 @@ class Dispatcher:
             raise HostUnavailable(FORKED, hint="wait for it there, or call again here")
         call = future._call
         if call is not None:
-            self._reading.wait(future, call, deadline, until)
+            try:
+                self._reading.wait(future, call, deadline, until)
+            finally:
+                self._reporter.left()
 
     # --- ends of workers --------------------------------------------------------------------------------------
 
@@ -347,6 +356,8 @@ class Dispatcher:
                 continue
             time.sleep(UNREAD_SECONDS)
             now = time.monotonic()
+            if self._lanes.unsent:
+                self._reading.flush()
             busy = self._lanes.busy()
             if busy or self._lanes.queue:
                 quiet_since = now

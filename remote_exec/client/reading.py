@@ -50,7 +50,7 @@ class Reading:
         answers: what takes frames in, and delivers outcomes.
         on_answers: called under `lock` when a channel has been read.
         on_end: called when a channel's stream has ended.
-        on_tick: called every now and then while a thread reads; whether it is one that waits for a call.
+        on_tick: called every now and then while a thread reads, with the call that it waits for, if it does.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Reading:
         *,
         on_answers: Callable[[Channel], None],
         on_end: Callable[[Channel], None],
-        on_tick: Callable[[bool], None],
+        on_tick: Callable[[Call | None], None],
     ) -> None:
         self._lock = lock
         self._lanes = lanes
@@ -84,6 +84,8 @@ class Reading:
         Returns:
             The value; or `UNANSWERED` where it takes the long way.
         """
+        if self._lanes.unsent:
+            self.flush()
         if not channel.reading.acquire(False):
             return UNANSWERED
         try:
@@ -136,6 +138,8 @@ class Reading:
         until: Callable[[], bool] | None = None,
     ) -> None:
         """Return when the future is done, or `until()` is true, or the time has come."""
+        if self._lanes.unsent:
+            self.flush()
         channel = call.channel
         waits_for_it_alone = until is None and deadline is None and self._is_alone(channel)
         if channel is not None and waits_for_it_alone and self.exchange(channel, call) is not UNANSWERED:
@@ -175,6 +179,11 @@ class Reading:
         finally:
             self._background = []
             self._leave(taken)
+
+    def flush(self) -> None:
+        """Send what waits for others to go with it: one waits now."""
+        with self._lock:
+            self._lanes.flush()
 
     def listen(self) -> None:
         """Read what idle workers say, without waiting: what a thread prints after its call has ended."""
@@ -256,7 +265,7 @@ class Reading:
                     self._read(channel, 0)
                     if time.monotonic() - ticked_at > TICK_SECONDS:  # it tells without a pause
                         ticked_at = time.monotonic()
-                        self._on_tick(True)
+                        self._on_tick(call)
             except BlockingIOError:
                 pass  # nothing for a while: look around
         self._poll(taken, call, done, deadline, -1)
@@ -294,7 +303,7 @@ class Reading:
                     return
                 with contextlib.suppress(BlockingIOError):
                     self._read(by_fd[fd], socket.MSG_DONTWAIT)
-            self._on_tick(wake < 0)
+            self._on_tick(call)
 
     def _read(self, channel: Channel, flags: int) -> None:
         """Read once from a channel and take in what came.

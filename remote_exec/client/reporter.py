@@ -22,6 +22,7 @@ SHOWN_AFTER_SECONDS = 0.5
 REPEAT_SECONDS = 10.0  # where lines cannot be updated, how often one is repeated
 REST_CHARACTERS = 1 << 16  # of a line that does not end, while others print too
 BAR_WIDTH = 20
+PROGRESS = "progress"  # as news, one bar is as good as the next
 
 Bars = list[dict[str, Any]]
 
@@ -35,11 +36,14 @@ class Reporter(Protocol):
     def event(self, call: Call | None, event: dict[str, Any]) -> None:
         """The call told of something: a log record, or its progress."""
 
-    def tick(self, call: Call | None, *, waited_for: bool = True) -> None:
-        """A tenth of a second has passed and `call` has waited for longest; whether some thread waits."""
+    def tick(self, call: Call, phase: str, why: str, *, waited_for: bool) -> None:
+        """A tenth of a second has passed; what the call is at and why, and whether some thread waits for it."""
 
     def phase(self, phase: Span | None) -> None:
         """This process is busy with a phase of a call; None: it is done."""
+
+    def left(self) -> None:
+        """Nobody waits any longer, for now."""
 
     def ended(self, call: Call) -> None:
         """The call's outcome is there."""
@@ -108,34 +112,32 @@ class Console:
             _relog(event["log"])
         elif "progress" in event:
             with self._lock:
-                begins = call not in self._bars
+                if not self._bars:
+                    self._said, self._said_at = PROGRESS, time.monotonic()  # not at once, where it takes a line
                 self._bars[call] = event["progress"]
-                if begins:
-                    self._said, self._said_at = progress_line(event["progress"]), time.monotonic()
-                elif not _interactive(sys.stderr):
-                    self._say(progress_line(event["progress"]), key=self._said)
 
-    def tick(self, call: Call | None, *, waited_for: bool = True) -> None:
+    def tick(self, call: Call, phase: str, why: str, *, waited_for: bool) -> None:
         """Say what the call waits for, or how far it is, once it has waited for a while."""
-        # At a prompt, nobody wants a line to move by itself.
-        if (not waited_for and hasattr(sys, "ps1")) or call is None:
+        name, seconds = call.captured.name, time.monotonic() - call.started_at
+        # While nobody waits, the terminal is the program's: no line must move there by itself, least at a prompt.
+        live = waited_for and _interactive(sys.stderr)
+        if not waited_for and hasattr(sys, "ps1"):
             return
-        seconds = time.monotonic() - call.started_at
         with self._lock:
-            channel = call.channel
-            bars = [bar for bars in self._bars.values() for bar in bars]
-            if bars and _interactive(sys.stderr):
-                self._show(f"{call.captured.name}: {progress_line(merged(self._bars.values()))}")
+            if self._bars and phase == "run":
+                self._say(f"{name}: {progress_line(merged(self._bars.values()))}", key=PROGRESS, live=live)
             elif seconds < SHOWN_AFTER_SECONDS:
                 return
-            elif channel is not None and channel.granted is not None:
-                if _interactive(sys.stderr):
-                    self._show(f"{call.captured.name}: run ({seconds:.0f} s)")
-            elif channel is not None and channel.waits is not None:
-                waits = channel.waits
-                self._say(f"{call.captured.name}: {waits.phase}: {waits.why}", seconds)
-            else:
-                self._say(f"{call.captured.name}: queue: it waits for a worker", seconds)
+            elif phase != "run":
+                self._say(f"{name}: {phase}: {why} ({seconds:.0f} s)", key=f"{name}: {phase}: {why}", live=live)
+            elif live:
+                self._show(f"{name}: run ({seconds:.0f} s)")
+
+    def left(self) -> None:
+        """Take the status line away: whoever waited goes on."""
+        if self._line:
+            with self._lock:
+                self._clear()
 
     def phase(self, phase: Span | None) -> None:
         """Say what this process is busy with, once that has taken a while."""
@@ -146,7 +148,9 @@ class Console:
             seconds = time.monotonic() - phase.started_at
             if seconds >= SHOWN_AFTER_SECONDS:
                 text = f"{phase.of}: {phase.name}"
-                self._say(f"{text}: {phase.detail}" if phase.detail else text, seconds, key=text)
+                detail = f": {phase.detail}" if phase.detail else ""
+                live = _interactive(sys.stderr)
+                self._say(f"{text}{detail} ({seconds:.0f} s)", key=text, live=live)
 
     def ended(self, call: Call) -> None:
         """Take the status line away, and write what the call had begun to print."""
@@ -191,21 +195,19 @@ class Console:
                 text = f"\n{text}"
         self._write(index, text)
 
-    def _say(self, text: str, seconds: float = 0.0, *, key: str = "") -> None:
-        """Show it on the terminal's line; elsewhere write it, if that is news or long ago."""
-        if _interactive(sys.stderr):
-            self._show(f"{text} ({seconds:.0f} s)")
+    def _say(self, text: str, *, key: str, live: bool) -> None:
+        """Show it on the terminal's line; elsewhere write it, if `key` is news or was said long ago."""
+        if live:
+            self._show(text)
             return
-        now, key = time.monotonic(), key or text
+        now = time.monotonic()
         if key != self._said or now - self._said_at > REPEAT_SECONDS:
             self._said, self._said_at = key, now
-            _write(
-                sys.stderr,
-                f"remote_exec: {text} ({seconds:.0f} s)\n" if seconds else f"remote_exec: {text}\n",
-            )
+            self._clear()
+            _write(sys.stderr, f"remote_exec: {text}\n")
 
     def _show(self, text: str) -> None:
-        if self._open_line or not _interactive(sys.stderr):
+        if self._open_line:
             return  # what the call has begun to print stands there
         text = "".join(letter if letter.isprintable() else " " for letter in text)[: _columns() - 1]
         if text != self._line:

@@ -47,6 +47,8 @@ class Pickled(NamedTuple):
     @property
     def size_bytes(self) -> int:
         """Bytes in all parts together."""
+        if len(self.stream) == 1 and not self.buffers:
+            return len(self.stream[0])
         return sum(map(len, self.stream)) + sum(buffer.raw().nbytes for buffer in self.buffers)
 
 

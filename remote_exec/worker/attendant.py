@@ -305,7 +305,7 @@ class Attendant(threading.Thread):
             self._left_out += len(lost)
 
     def _send_backlog(self, lease: Lease, *, wait: bool) -> None:
-        if self._left_out:
+        if self._left_out and (wait or not self._backlog):  # one note for all, when the client has caught up
             note = f"[{self._left_out:,} bytes of output left out here; the job's log has them]\n".encode()
             call = self._backlog[0][0] if self._backlog else 0
             self._backlog.insert(0, (call, frames.OUTPUT, frames.STDERR, note))

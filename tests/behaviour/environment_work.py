@@ -73,8 +73,8 @@ def captured() -> tuple[str, list[str]]:
 
 
 def wait_for(gate: Path) -> int:
-    """Say by a file that this runs; run until another is there."""
-    gate.with_suffix(".begun").touch()
+    """Say by a file who runs this; run until another is there."""
+    gate.with_suffix(".begun").write_text(str(os.getpid()))
     while not gate.exists():
         time.sleep(0.01)
     return os.getpid()

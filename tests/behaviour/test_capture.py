@@ -50,7 +50,12 @@ def run(project: Path, script: str) -> str:
     """Run a script in a process of its own; return what it printed."""
     (project / "script.py").write_text(script)
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=project, env=os.environ, capture_output=True, text=True, timeout=100
+        [sys.executable, "script.py"],
+        cwd=project,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert not done.returncode, done.stderr
     return done.stdout
@@ -187,7 +192,7 @@ def test_pytest_shows_the_users_frames_alone(project: Path) -> None:
 
 
 def test_the_source_of_what_a_script_defines_can_be_had_in_the_worker(project: Path) -> None:
-    script = '''
+    script = """
 import inspect, multiprocessing
 from dataclasses import dataclass
 from remote_exec import remote
@@ -212,5 +217,5 @@ if __name__ == "__main__":
     print(sources(Point, Model, helper) == here)
 else:
     print("run again")
-'''
+"""
     assert run(project, script) == "True\n"

@@ -107,7 +107,7 @@ def test_a_lock_is_installed_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
         f'[project]\nname = "mine"\nversion = "0"\nrequires-python = ">={HERE}"\ndependencies = ["iniconfig<2.1"]\n'
     )
-    subprocess.run([UV, "lock", "--quiet"], cwd=tmp_path, env=tool_environ(os.environ), check=True)
+    subprocess.run([UV, "lock", "--quiet", "--python", sys.executable], cwd=tmp_path, env=tool_environ(os.environ), check=True)
     locked = remote(dependencies=tmp_path)(work.imported)
     found, prefix = locked("iniconfig")
     assert found.startswith("2.0")
@@ -139,6 +139,15 @@ def test_a_failing_requirement_is_told_in_the_resolvers_words(index: Path) -> No
     assert len(caught.value.output.splitlines()) <= 20
     with pytest.raises(RuntimeEnvironmentError):  # it is not remembered as something else
         bad()
+
+
+def test_the_index_is_the_callers_whoever_started_the_agent(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote(work.pid)()
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(index))
+    assert remote(dependencies=["apple==6.0"])(work.apple)()[0] == "6.0"
 
 
 def test_a_conda_file_without_conda_says_what_is_missing(
@@ -203,15 +212,16 @@ def test_pre_execution_commands_run_once_for_each_attempt_in_the_environment(
     monkeypatch.chdir(tmp_path)
     python = 'import sys, os; print(sys.prefix, os.environ["GREETING"])'
     commands = [f"python -c '{python}' >> ran", "echo second >> ran"]
-    prepared = remote(
-        dependencies=as_list(tmp_path, index),
-        environment_variables={"GREETING": "hello"},
-        pre_execution_commands=commands,
-    )(work.apple)
-    prefix = prepared()[1]
+    options: dict[str, Any] = {
+        "dependencies": as_list(tmp_path, index),
+        "environment_variables": {"GREETING": "hello"},
+    }
+    prepared = remote(pre_execution_commands=commands, **options)
+    prefix = prepared(work.apple)()[1]
     assert (tmp_path / "ran").read_text().splitlines() == [f"{prefix} hello", "second"]
-    prepared()
+    used = prepared(work.pid)()
     assert len((tmp_path / "ran").read_text().splitlines()) == 4
+    assert remote(**options)(work.pid)() != used, "a worker where commands have run is no longer like others"
 
 
 def test_a_failing_pre_execution_script_is_told_with_its_stderr(tmp_path: Path) -> None:
@@ -404,7 +414,10 @@ def test_an_environment_is_kept_while_a_worker_lives_even_without_an_agent(
     gate = tmp_path / "gate"
     held = remote(dependencies=as_list(tmp_path, index), keep_alive_period_in_seconds=0)(work.wait_for)
     running = held.submit(gate)
-    until(gate.with_suffix(".begun").exists)
+    begun = gate.with_suffix(".begun")
+    until(lambda: begun.exists() and begun.read_text())
+    descriptors = Path("/proc", begun.read_text(), "fd").iterdir()
+    assert any(str(descriptor.readlink()).endswith("in-use.lock") for descriptor in descriptors)
     ask = connections.session().ask
     (told,) = ask("environments")
     digest = told["digest"].partition(":")[2]
