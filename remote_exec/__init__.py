@@ -9,7 +9,7 @@ from .version import VERSION
 __version__ = VERSION
 
 if TYPE_CHECKING:
-    from .checkpoint import CheckpointLocation
+    from .worker.checkpoint import CheckpointLocation
     from .client.jobs import get_future, list_futures
     from .decorator import remote
     from .executor import RemoteExecutor
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CheckpointLocation": "checkpoint",
+    "CheckpointLocation": "worker.checkpoint",
     "CustomFileFilter": "options",
     "RemoteClass": "remote_class",
     "RemoteExecutor": "executor",

@@ -18,6 +18,7 @@ from .options import Options
 from .options.option_set import Origin
 
 if TYPE_CHECKING:
+    from concurrent.futures import BrokenExecutor
     from typing import Unpack
 
     from .client.world import World
@@ -125,6 +126,11 @@ class RemoteExecutor(Executor):
             world = self._world
         if world is not None:
             world.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+    @property
+    def _broken(self) -> BrokenExecutor | None:
+        """Why no more calls can run; by this name the standard library's own tests ask."""
+        return self._world.broken if self._world is not None else None
 
     def _begin(self) -> World:
         """Load what makes calls: a program that only makes an executor does without."""

@@ -1,18 +1,59 @@
-"""Death certificates: from how a worker was reaped to what killed it, in one sentence."""
+"""Death certificates: from how a worker was reaped to what killed it, in one sentence; and who asks for them."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from ..model.job import Cause, DeathCertificate
-from ..wire.protocol import WorkerExited
+from ..wire.protocol import WorkerExited, WorkerLost
 from ..worker.guards import TIMED_OUT_EXIT
 from ..worker.joblog import LOG_NAME, LogReader, LogWriter, Stream
 from ..worker.output import from_text
 
 LAST_LINES = 20
+KEPT = 256
+
+Heard = Callable[[WorkerLost], None]
+
+
+class Deaths:
+    """How the workers of leases died. Owned by the loop's thread.
+
+    Most clients are told at once and never ask. One whose agent has died asks the next; so does a job that the
+    next agent recovers.
+    """
+
+    def __init__(self) -> None:
+        self._lost: dict[str, WorkerLost] = {}
+        self._waiting: dict[str, list[Heard]] = {}
+
+    def note(self, lost: WorkerLost) -> None:
+        """Keep what is known of a death, and tell it to those who have asked; the first word counts."""
+        self._lost.setdefault(lost.lease, lost)
+        if len(self._lost) > KEPT:
+            del self._lost[next(iter(self._lost))]
+        for hear in self._waiting.pop(lost.lease, []):
+            hear(lost)
+
+    def find(self, lease: str) -> WorkerLost | None:
+        """Return how the worker of a lease died, if that is known."""
+        return self._lost.get(lease)
+
+    def wait(self, lease: str, hear: Heard) -> Callable[[], None]:
+        """Be told of a death that is not known yet; the function returned withdraws that."""
+        waiting = self._waiting.setdefault(lease, [])
+        waiting.append(hear)
+
+        def withdraw() -> None:
+            with contextlib.suppress(ValueError):
+                waiting.remove(hear)
+            if not waiting and self._waiting.get(lease) is waiting:
+                del self._waiting[lease]
+
+        return withdraw
 
 
 def oom_kills() -> int:

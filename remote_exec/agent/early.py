@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 import sys
 from typing import NamedTuple
 
@@ -134,7 +135,7 @@ def make_private(folder: str) -> None:
     """Make a folder that is this user's alone, and see that nobody else could have made it."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
     found = os.lstat(folder)
-    if found.st_uid != os.getuid():
-        sys.exit(f"{folder} belongs to another user; set REMOTE_EXEC_HOME or XDG_RUNTIME_DIR")
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        sys.exit(f"{folder} belongs to another user or is a link; set REMOTE_EXEC_HOME or XDG_RUNTIME_DIR")
     if found.st_mode & 0o077:
         os.chmod(folder, 0o700)

@@ -184,6 +184,7 @@ class EnvironmentStore:
         self,
         spec: EnvironmentSpec,
         on_line: Callable[[str], None],
+        cancelled: Callable[[], bool] = lambda: False,
         *,
         environ: Mapping[str, str] | None = None,
     ) -> tuple[Environment, int | None]:
@@ -191,12 +192,13 @@ class EnvironmentStore:
 
         Raises:
             RuntimeEnvironmentError: as `build` and `Environment.hold`.
+            concurrent.futures.CancelledError: as `build`.
         """
-        found = self.build(spec, on_line, environ=environ)
+        found = self.build(spec, on_line, cancelled, environ=environ)
         try:
             return found, found.hold()
         except RuntimeEnvironmentError:  # removed in between
-            found = self.build(spec, on_line, environ=environ)
+            found = self.build(spec, on_line, cancelled, environ=environ)
             return found, found.hold()
 
     def _build_generation(

@@ -74,6 +74,8 @@ class Forking:
         agent.happen(events.ForkServerStarted(time.monotonic(), pool, workers))
         for worker, pid, _ in workers:
             agent.processes.adopt(pool, worker, pid)
+        for exited in message.exited:
+            agent.note_past_death(exited)
 
     def preloaded(self, pool: str, message: protocol.Preloaded) -> None:
         """A fork server has imported what it could."""

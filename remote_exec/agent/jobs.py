@@ -215,17 +215,11 @@ class Job:
         )
         if self.cancelled or certificate.cause is Cause.CANCELLED:
             self._finish(JobState.CANCELLED, Cause.CANCELLED, Outcome(kind=OutcomeKind.FAILED), "cancelled")
-        elif certificate.cause is Cause.TIMED_OUT:
-            self._fail(MaxRuntimeExceeded(certificate.message), Cause.TIMED_OUT)
         elif certificate.cause in _LOST and self._retries_left():
             self._end_attempt(JobState.FAILED, certificate.cause)
             self._retry()
         else:
-            error = WorkerDied(
-                f"the worker that ran {self.record.function} died: {certificate.message}",
-                certificate=certificate,
-            )
-            self._fail(error, certificate.cause)
+            self._fail(_death(self.record.function, certificate), certificate.cause)
 
     def _retries_left(self) -> bool:
         return self.attempt <= int(self.spec["max_retry_attempts"])
@@ -244,7 +238,7 @@ class Job:
 
     def _fail(self, error: RemoteExecError, cause: Cause) -> None:
         outcome = Outcome(kind=OutcomeKind.FAILED, failure=_failure_text(error))
-        self._finish(JobState.FAILED, cause, outcome, f"{type(error).__name__}: {error.message}"[:300])
+        self._finish(JobState.FAILED, cause, outcome, _summary(error))
 
     def _end_attempt(self, state: JobState, cause: Cause) -> None:
         self.agent.journal.end_attempt(
@@ -327,8 +321,7 @@ def finish(agent: Agent, name: str, *, state: JobState, cause: Cause, outcome: O
         agent.jobs.pop(name, None)
         with contextlib.suppress(OSError):
             os.unlink(_private_file(agent, name))
-        for waiter in agent.job_waiters.pop(name, []):
-            waiter()
+        agent.running.forget(name)
         agent.settle()
 
     future.add_done_callback(lambda _: agent.reactor.call_from_thread(written))
@@ -361,6 +354,46 @@ def finish_orphan(agent: Agent, message: protocol.OrphanEnded, body: bytes) -> N
     )
 
 
+def finish_dead(
+    agent: Agent, record: JobRecord, certificate: DeathCertificate, *, phases: tuple[Phase, ...] = ()
+) -> None:
+    """Write down how a call ended whose worker died: once, with the certificate as its one attempt's."""
+    known = agent.journal.get(record.name)
+    if known is not None and known.state.final:
+        agent.running.forget(record.name)
+        return
+    if known is None:
+        agent.journal.create_job(record, spec_json="{}")
+    cancelled = certificate.cause is Cause.CANCELLED
+    state = JobState.CANCELLED if cancelled else JobState.FAILED
+    attempt = AttemptRecord(
+        job=record.name,
+        number=1,
+        state=JobState.RUNNING,
+        worker_pid=certificate.pid,
+        started_at=record.started_at,
+        phases=phases,
+    )
+    agent.journal.start_attempt(attempt)  # unless it was when the call became a job
+    agent.journal.end_attempt(
+        replace(attempt, state=state, cause=certificate.cause, ended_at=time.time(), certificate=certificate)
+    )
+    error = _death(record.function, certificate)
+    finish(
+        agent,
+        record.name,
+        state=state,
+        cause=certificate.cause,
+        outcome=Outcome(kind=OutcomeKind.FAILED, failure=None if cancelled else _failure_text(error)),
+        summary="cancelled" if cancelled else _summary(error),
+    )
+
+
+def job_of(lease: str) -> str:
+    """Return the job that a lease is for; empty where it is a client's."""
+    return lease.rpartition(".")[0]
+
+
 def recover(agent: Agent, adopted_leases: set[str]) -> None:
     """After a former agent's death: wait for what still runs, start anew what does not."""
     for record in agent.journal.unfinished():
@@ -378,6 +411,8 @@ def recover(agent: Agent, adopted_leases: set[str]) -> None:
         elif job.lease in adopted_leases:
             job.expect(agent.leases[job.lease])
         else:
+            died = agent.deaths.find(job.lease)
+            job.certificate = died.certificate if died is not None else None
             job.lost()
 
 
@@ -385,15 +420,20 @@ def _recover_call(agent: Agent, record: JobRecord, adopted_leases: set[str]) -> 
     """A call that outlived its client: its worker tells how it ends, if it is there."""
     lease = record.name.rpartition("-")[0].rpartition("-")[2]
     if lease not in adopted_leases:
-        text = _failure_text(WorkerDied("its worker and its agent died; how is unknown"))
-        finish(
-            agent,
-            record.name,
-            state=JobState.FAILED,
-            cause=Cause.HOST_LOST,
-            outcome=Outcome(kind=OutcomeKind.FAILED, failure=text),
-            summary="WorkerDied: its worker and its agent died",
+        unknown = DeathCertificate(
+            cause=Cause.HOST_LOST, message="its fork server is gone too; how is unknown"
         )
+        finish_dead(agent, record, unknown)
+
+
+def _death(function: str, certificate: DeathCertificate) -> RemoteExecError:
+    if certificate.cause is Cause.TIMED_OUT:
+        return MaxRuntimeExceeded(f"{function}: {certificate.message}")
+    return WorkerDied(f"the worker that ran {function} died: {certificate.message}", certificate=certificate)
+
+
+def _summary(error: RemoteExecError) -> str:
+    return f"{type(error).__name__}: {error.message}"[:300]
 
 
 def _failure_text(error: RemoteExecError) -> str:

@@ -8,10 +8,11 @@ return futures (see `database`), reads may be made from any thread and are short
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from sqlite3 import Connection
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..model.errors import ConfigurationError
@@ -102,6 +103,10 @@ class Journal:
     def database(self) -> Database:
         """The file, for whoever keeps other tables in it."""
         return self._database
+
+    def written(self) -> Future[None]:
+        """Return a future that resolves when all that was to be written until now has been."""
+        return self._database.submit(lambda _: None, durable=False)
 
     def close(self) -> None:
         """Write what waits, sync it and close; twice does no harm."""
@@ -223,13 +228,18 @@ class Journal:
         return self._database.submit(apply, durable=True)
 
     def record_calls(
-        self, records: Sequence[JobRecord], attempts: Sequence[AttemptRecord] = ()
+        self,
+        records: Sequence[JobRecord],
+        attempts: Sequence[AttemptRecord] = (),
+        *,
+        failures: Mapping[str, str] = MappingProxyType({}),
     ) -> Future[None]:
-        """Record calls and arrays that have ended, relaxed; one whose name is known changes nothing.
+        """Record calls and arrays that have ended, relaxed; a call whose name is known changes nothing.
 
         Args:
-            records: what is listed.
+            records: what is listed; an array whose name is known is added to it.
             attempts: how those of them that took a while came to run.
+            failures: as JSON, of some of those that are new, by name: they become their outcomes.
 
         Raises:
             ValueError: a record has not ended.
@@ -243,6 +253,10 @@ class Journal:
             ((last_id,),) = connection.execute(_Q["last_id"]).fetchall()
             connection.executemany(_Q["record_call"], rows)
             connection.execute(_Q["count_inserted"], {"last_id": last_id})
+            connection.executemany(
+                _Q["record_failure"],
+                [{"name": name, "failure": text, "last_id": last_id} for name, text in failures.items()],
+            )
             connection.executemany(_Q["record_attempt"], [attempt_facts(attempt) for attempt in attempts])
 
         return self._database.submit(apply, durable=False, rows=len(rows))
@@ -283,7 +297,7 @@ class Journal:
         return self._parts(name, "payload")
 
     def outcome(self, name: str) -> Outcome | None:
-        """Return how a job ended; None while it has not, and for calls, whose outcome their caller has."""
+        """Return how a job ended; None while it has not, and for calls that returned: their caller has the value."""
         rows = self._database.read(_Q["outcome"], (name,))
         if not rows:
             return None

@@ -93,20 +93,29 @@ class Link:
                 return
             if not self._stream.wants_write:
                 self._reactor.watch(self._stream.fileno(), self._ready)
+        self._read()
+
+    def hear_out(self) -> None:
+        """Take in all that a peer has sent that is known to have ended."""
+        while not self.closed and self._read():
+            pass
+
+    def _read(self) -> bool:
+        """Read once; False when there was nothing to read."""
         try:
             received = self._stream.receive()
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             self.end(str(error))
-            return
+            return False
         except ProtocolError as error:
             _log.warning("a peer broke the protocol: %s", error.message)
             self.end(error.message)
-            return
+            return False
         if received is None:
             self.end("end of stream")
-            return
+            return False
         for one in received:
             if self.closed:
                 break
@@ -115,6 +124,7 @@ class Link:
             except ProtocolError as error:
                 _log.warning("a peer broke the protocol: %s", error.message)
                 self.end(error.message)
+        return True
 
 
 def close_fds(fds: list[int]) -> None:

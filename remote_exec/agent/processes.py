@@ -173,6 +173,13 @@ class Processes:
         link.send(message, fds=fds)
         return True
 
+    def hear_out(self, pool: str, worker: int) -> None:
+        """Take in what a worker that has been reaped had told before its end."""
+        server = self.fork_servers.get(pool)
+        link = server.workers.get(worker) if server is not None else None
+        if link is not None:
+            link.hear_out()
+
     def forget_worker(self, pool: str, worker: int) -> None:
         """It has been reaped."""
         server = self.fork_servers.get(pool)

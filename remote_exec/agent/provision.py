@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,14 @@ class Provision:
         def tell(line: str) -> None:
             self._agent.reactor.call_from_thread(lambda: self._tell(pool, line))
 
+        def unwanted() -> bool:
+            state = self._agent.pools.pools.get(pool)
+            return state is None or not state.queue
+
         def done(taken: Any, error: BaseException | None) -> None:
+            if isinstance(error, CancelledError) and not unwanted():
+                self.prepare(instruction)  # somebody wants it again
+                return
             if error is not None:
                 self._failed(pool, error)
                 return
@@ -71,7 +79,7 @@ class Provision:
 
         # The caller's index, cache and proxy settings count, not those of whoever started this agent.
         variables = _variables(instruction.spec)
-        self._agent.reactor.in_thread(lambda: store.take(spec, tell, environ=variables), done)
+        self._agent.reactor.in_thread(lambda: store.take(spec, tell, unwanted, environ=variables), done)
 
     def start(self, instruction: events.StartForkServer) -> None:
         """Start a pool's fork server in the environment that was prepared for it."""
@@ -90,7 +98,9 @@ class Provision:
         self._let_go(pool)
 
     def _failed(self, pool: str, error: BaseException) -> None:
-        if not isinstance(error, RuntimeEnvironmentError):
+        if isinstance(error, CancelledError):
+            error = RuntimeEnvironmentError("nobody waited for the environment any longer")
+        elif not isinstance(error, RuntimeEnvironmentError):
             _log.error("preparing an environment failed", exc_info=error)
             error = RuntimeEnvironmentError(f"the environment could not be prepared: {error}")
         name = type(error).__name__

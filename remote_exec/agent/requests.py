@@ -14,6 +14,7 @@ from ..model.job import AttemptRecord, JobRecord, JobState, OutcomeKind
 from ..wire import protocol
 from ..wire.messages import to_plain
 from ..worker.joblog import LOG_NAME, LogReader
+from ..worker.lease import SUMMED
 from . import housekeeping, jobs, results
 from . import pool_events as events
 from .journal import Cursor
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 PIECE = 16 << 20
 FOLLOW_SECONDS = 0.1
+DEATH_SECONDS = 3.0
+TOLD_SECONDS = 0.3
 ATTEMPT_BYTES = 1 << 48  # an offset is in the log of attempt `offset // ATTEMPT_BYTES`
 
 Send = Callable[..., None]  # value=..., body=..., more=...
@@ -33,8 +36,10 @@ class _Later(Exception):  # noqa: N818 - not an error
     """The answer comes by itself."""
 
 
-def answer(agent: Agent, client: Client, request: protocol.Request, body: bytes) -> None:
-    """Answer one request, now or when its answer is there."""
+def answer(
+    agent: Agent, client: Client, request: protocol.Request, body: bytes, *, patient: bool = True
+) -> None:
+    """Answer one request, now or when its answer is there; `patient` about a call that may have ended just now."""
 
     def send(value: Any = None, *, body: bytes | memoryview = b"", more: bool = False) -> None:
         client.link.send(protocol.Reply(request.id, value, more=more), body)
@@ -58,6 +63,11 @@ def answer(agent: Agent, client: Client, request: protocol.Request, body: bytes)
         send(ask(agent, request.arguments, send))
     except _Later:
         pass
+    except JobNotFound as error:
+        if patient and _may_come(agent, request.arguments.get("name", "")):
+            agent.reactor.after(TOLD_SECONDS, lambda: answer(agent, client, request, body, patient=False))
+        else:
+            fail(type(error).__name__, error.message)
     except RemoteExecError as error:
         fail(type(error).__name__, error.message)
     except (KeyError, ValueError, TypeError) as error:
@@ -92,7 +102,9 @@ def _jobs(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
         # a job's own call is listed as the job
         known = {row["name"] for row in rows} | {job.lease for job in agent.jobs.values()}
         live = [
-            r for r in agent.running.records.values() if r.name.startswith(prefix) and r.name not in known
+            r
+            for r in agent.running.records.values()
+            if r.name.startswith(prefix) and r.name not in known and agent.journal.get(r.name) is None
         ]
         rows = [to_plain(record) for record in sorted(live, key=lambda r: r.created_at, reverse=True)] + rows
     for row in rows:
@@ -108,6 +120,7 @@ def _job(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
         "job": to_plain(record),
         "attempts": [to_plain(attempt) for attempt in _attempts(agent, record.name)],
         "why": job.why if job is not None else "",
+        "kept": agent.journal.outcome(record.name) is not None,
         "progress": _last_progress(agent, record.name, record.attempts),
         "spec": _spec(agent, record.name),
     }
@@ -124,9 +137,9 @@ def _result(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
 
     def tell() -> None:
         outcome = agent.journal.outcome(record.name)
-        ended = agent.journal.get(record.name)
-        if outcome is None or ended is None:
-            send({"state": ended.state.value if ended else "", "ok": False, "kept": False})
+        ended = _known(agent, record.name) or record
+        if outcome is None:
+            send({"state": ended.state.value, "ok": False, "kept": False})
             return
         data = b"".join(p if isinstance(p, bytes) else agent.blobs.read(p) for p in outcome.parts)
         ok = outcome.kind is OutcomeKind.OK
@@ -147,15 +160,17 @@ def _result(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
 
 def _logs(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
     """The log of a job or call from an offset on; followed until its end if `follow` is true."""
-    record = _find(agent, arguments["name"])
+    name = arguments["name"]
+    _find(agent, name)
     offset = int(arguments.get("offset", 0))
     follow = bool(arguments.get("follow", False))
 
     def turn() -> None:
         nonlocal offset
-        current = agent.journal.get(record.name) or agent.running.records.get(record.name)
+        current = _known(agent, name)
         final = current is None or current.state.final
-        before, (rows, offset) = offset, _read_log(agent, current or record, offset)
+        attempts = current.attempts if current is not None else 1
+        before, (rows, offset) = offset, _read_log(agent, name, attempts, offset)
         last = not follow or (final and offset == before)
         if rows or last:
             send({"records": rows, "offset": offset}, more=not last)
@@ -166,14 +181,14 @@ def _logs(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
     raise _Later
 
 
-def _read_log(agent: Agent, record: JobRecord, offset: int) -> tuple[list[Any], int]:
+def _read_log(agent: Agent, name: str, attempts: int, offset: int) -> tuple[list[Any], int]:
     """Return a job's log from `offset` on, and where to go on; nothing new where that is the same.
 
     A row is ``[time, stream, text, event]``: a log record's and an event's facts come along, all others have None.
     The log of a job is that of its attempts, one after the other.
     """
     first, position = divmod(offset, ATTEMPT_BYTES)
-    for number, folder, call in _log_folders(agent, record.name, record.attempts):
+    for number, folder, call in _log_folders(agent, name, attempts):
         if number >= first:
             found, after = LogReader(folder / LOG_NAME).read(position if number == first else 0)
             if found:
@@ -235,6 +250,30 @@ def _stack(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
 
     agent.stacks[number] = told
     agent.processes.tell_worker(entry.pool, entry.worker, protocol.DumpStack(number))
+    raise _Later
+
+
+def _death(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
+    """How the worker of a lease died, for a client whose own agent has died; None where that is not known."""
+    lease = arguments["lease"]
+    known = agent.deaths.find(lease)
+
+    def tell(lost: protocol.WorkerLost | None) -> None:
+        agent.running.when_written(lambda: send(to_plain(lost) if lost is not None else None))
+
+    def hear(lost: protocol.WorkerLost) -> None:
+        timer.cancel()
+        tell(lost)
+
+    def give_up() -> None:
+        withdraw()
+        tell(None)
+
+    if known is not None or (agent.recovered and lease not in agent.leases):
+        tell(known)
+    else:
+        withdraw = agent.deaths.wait(lease, hear)
+        timer = agent.reactor.after(DEATH_SECONDS, give_up)
     raise _Later
 
 
@@ -312,9 +351,24 @@ def _stop(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
 
 
 def _find(agent: Agent, name: str) -> JobRecord:
-    record = agent.journal.get(name) or agent.running.records.get(name)
+    record = _known(agent, name)
     if record is None:
         raise JobNotFound(f"there is no job named {name!r} on this host, or its retention has ended")
+    return record
+
+
+def _may_come(agent: Agent, name: str) -> bool:
+    """Whether a worker that lives may tell of a call of this name: it tells what has ended a few times a second."""
+    return name.rpartition("-")[0].rpartition("-")[2] in agent.leases
+
+
+def _known(agent: Agent, name: str) -> JobRecord | None:
+    """Return what is known under a name; for a call that was summed up with its like, their array."""
+    record = agent.journal.get(name) or agent.running.records.get(name)
+    head, _, number = name.rpartition("-")
+    if record is None and number.isdigit():
+        array = agent.journal.get(f"{head}-{SUMMED}")
+        return array if array is not None and array.kind == "array" else None
     return record
 
 
@@ -335,6 +389,7 @@ _ASK: dict[str, Callable[[Agent, dict[str, Any], Send], Any]] = {
     "logs": _logs,
     "cancel": _cancel,
     "stack": _stack,
+    "death": _death,
     "release": _release,
     "environments": _environments,
     "remove_environment": _remove_environment,

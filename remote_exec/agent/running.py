@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..model.job import AttemptRecord, JobRecord, JobState
+from ..model.job import AttemptRecord, DeathCertificate, JobRecord, JobState
 from ..wire import protocol
+from ..worker.lease import call_name
 from . import jobs
 
 if TYPE_CHECKING:
@@ -45,25 +47,83 @@ class RunningCalls:
         if isinstance(message, protocol.CallOrphaned):
             jobs.promote(self._agent, record, attempt)
 
-    def ended(self, records: tuple[JobRecord, ...], attempts: tuple[AttemptRecord, ...] = ()) -> None:
-        """Calls have ended; their clients have the outcomes."""
-        for record in records:
-            self.forget(record.name)
-        self._agent.journal.record_calls(records, attempts)
+    def ended(self, message: protocol.CallsEnded) -> None:
+        """Calls have ended; their clients have the outcomes. A name is found all the time: here until it is there."""
+        names = (*(record.name for record in message.records), *message.summed)
+        self._agent.journal.record_calls(message.records, message.attempts, failures=message.failures)
+        self._forget_when_written([name for name in names if self._is_known(name)])
 
     def orphan_ended(self, message: protocol.OrphanEnded, body: bytes) -> None:
         """A call has ended that no client waits for; its outcome is kept."""
-        self.forget(message.record.name)
+        self.leases.pop(message.record.name, None)
         jobs.finish_orphan(self._agent, message, body)
 
+    def died(self, exited: protocol.WorkerExited, certificate: DeathCertificate) -> None:
+        """A worker has died, perhaps in the midst of a client's call."""
+        if exited.running and not jobs.job_of(exited.lease):
+            name = call_name(exited.function, exited.lease, exited.begun)
+            self._died(name, exited.function, exited.started_at, certificate)
+
+    def is_settled(self, exited: protocol.WorkerExited) -> bool:
+        """Whether it is in the journal already what became of the call or job that a dead worker ran."""
+        name = jobs.job_of(exited.lease) or call_name(exited.function, exited.lease, exited.begun)
+        known = self._agent.journal.get(name)
+        return known is not None and known.state.final
+
+    def lost(self, lease: str, certificate: DeathCertificate) -> None:
+        """The worker of a lease is gone: what was listed of it has died, if that has not been told yet."""
+        for name, (owner, _) in list(self.leases.items()):
+            if owner == lease and not jobs.job_of(lease):
+                record = self.records[name]
+                self._died(name, record.function, record.started_at or record.created_at, certificate)
+        self.forget_lease(lease)
+
+    def _died(self, name: str, function: str, started_at: float, certificate: DeathCertificate) -> None:
+        self.leases.pop(name, None)
+        record = self.records.get(name) or JobRecord(
+            name=name,
+            kind="call",
+            function=function,
+            state=JobState.RUNNING,
+            created_at=started_at,
+            started_at=started_at,
+        )
+        self.records[name] = record  # until it is in the journal
+        attempt = self.attempts.get(name)
+        jobs.finish_dead(
+            self._agent, record, certificate, phases=attempt.phases if attempt is not None else ()
+        )
+
     def forget(self, name: str) -> None:
-        """A call does not run any longer."""
+        """The journal has what became of a call: tell those who wait for it."""
         self.records.pop(name, None)
         self.attempts.pop(name, None)
         self.leases.pop(name, None)
+        known = self._agent.journal.get(name)
+        if known is not None and not known.state.final:
+            return  # an attempt's end is not the job's
+        for waiter in self._agent.job_waiters.pop(name, []):
+            waiter()
 
     def forget_lease(self, lease: str) -> None:
         """Nothing of a lease runs any longer."""
-        for name, (owner, _) in list(self.leases.items()):
-            if owner == lease:
+        names = [name for name, (owner, _) in self.leases.items() if owner == lease]
+        for name in names:
+            del self.leases[name]
+        self._forget_when_written(names)
+
+    def _is_known(self, name: str) -> bool:
+        return name in self.records or name in self._agent.job_waiters
+
+    def when_written(self, then: Callable[[], None]) -> None:
+        """Do something when the journal has all that it was told until now."""
+        written = self._agent.journal.written()
+        written.add_done_callback(lambda _: self._agent.reactor.call_from_thread(then))
+
+    def _forget_when_written(self, names: list[str]) -> None:
+        def forget() -> None:
+            for name in names:
                 self.forget(name)
+
+        if names:
+            self.when_written(forget)

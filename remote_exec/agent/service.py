@@ -26,7 +26,7 @@ from .adoption import adopt, adopted_lease
 from .bundles import place_of
 from .cache import BlobStore
 from .deadlines import Deadlines
-from .deaths import certify, keep_rest, oom_kills
+from .deaths import Deaths, certify, keep_rest, oom_kills
 from .early import Spare
 from .forking import FINDINGS_NAME, Forking
 from .greeting import greet
@@ -86,6 +86,8 @@ class Agent:
         self.clients: dict[int, Client] = {}
         self.leases: dict[str, LeaseEntry] = {}
         self.running = RunningCalls(self)
+        self.deaths = Deaths()
+        self.recovered = False  # what a former agent left has been taken over
         self.stacks: dict[int, Callable[[str], None]] = {}
         self.processes = Processes(
             reactor,
@@ -178,8 +180,12 @@ class Agent:
         self.reactor.after(HOUSEKEEPING_SECONDS, self._keep_house)
         adopted = adopt(self)
         # Workers say within moments which leases they serve; then it is clear which jobs run on.
-        self.reactor.after(ADOPTION_SECONDS if adopted else 0.0, lambda: jobs.recover(self, set(self.leases)))
+        self.reactor.after(ADOPTION_SECONDS if adopted else 0.0, self._recover_jobs)
         self.settle()
+
+    def _recover_jobs(self) -> None:
+        self.recovered = True
+        jobs.recover(self, set(self.leases))
 
     def _keep_house(self) -> None:
         self._housekeeps = True
@@ -252,16 +258,18 @@ class Agent:
         self._forget_lease(entry)
 
     def _tell_lost(self, instruction: events.TellLost) -> None:
-        entry = self.leases.get(instruction.lease)
+        lease, entry = instruction.lease, self.leases.get(instruction.lease)
+        rest = entry.rest if entry is not None else ("", "")
+        lost = protocol.WorkerLost(lease, instruction.begun, instruction.item, instruction.certificate, rest)
+        self.deaths.note(lost)
         if entry is None:
             return
-        self._tell_lease(
-            entry.id,
-            protocol.WorkerLost(
-                entry.id, instruction.begun, instruction.item, instruction.certificate, entry.rest
-            ),
-        )
-        self.running.forget_lease(entry.id)
+        self.running.lost(lease, instruction.certificate)
+        client = entry.client
+        if client is None:
+            self._tell_lease(lease, lost)
+        else:  # who hears of a death finds its record
+            self.running.when_written(lambda: client.link.send(lost))
         self._forget_lease(entry)
 
     def _tell_lease(self, lease: str, message: object) -> None:
@@ -416,7 +424,7 @@ class Agent:
             case protocol.CallRunning() | protocol.CallOrphaned():
                 self.running.began(message)
             case protocol.CallsEnded():
-                self.running.ended(message.records, message.attempts)
+                self.running.ended(message)
             case protocol.OrphanEnded():
                 self.running.orphan_ended(message, body)
             case protocol.CallStopped():
@@ -441,7 +449,21 @@ class Agent:
             self._forget_lease(entry)
         self.happen(events.LeaseReturned(time.monotonic(), pool, worker, lease))
 
+    def note_past_death(self, exited: protocol.WorkerExited) -> None:
+        """Write down what died with a worker while there was no agent, or one that could not do so any longer."""
+        if not exited.lease or self.deaths.find(exited.lease) is not None:
+            return
+        folder = self.layout.jobs / exited.lease
+        certificate = certify(exited, killed_for="", oom_kills=0, log_folder=folder)
+        rest = ("", "")
+        if exited.running and not self.running.is_settled(exited):
+            rest = keep_rest(exited, folder, limit_bytes=LOG_LIMIT_BYTES)
+        lost = protocol.WorkerLost(exited.lease, exited.begun, exited.item, certificate, rest)
+        self.deaths.note(lost)
+        self.running.died(exited, certificate)
+
     def _worker_exited(self, pool: str, message: protocol.WorkerExited) -> None:
+        self.processes.hear_out(pool, message.worker)
         entry = next((e for e in self.leases.values() if e.pool == pool and e.worker == message.worker), None)
         before, self._oom_kills = self._oom_kills, oom_kills()
         certificate = certify(
@@ -457,6 +479,9 @@ class Agent:
         if entry is not None and own:
             limit = entry.request.log_limit_bytes or LOG_LIMIT_BYTES
             entry.rest = keep_rest(message, self.layout.jobs / entry.id, limit_bytes=limit)
+            self.running.died(message, certificate)
+        elif message.running:  # a former agent's, which has not said what it serves
+            self.note_past_death(message)
         self.happen(
             events.WorkerDeparted(
                 time.monotonic(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ def connect(layout: Layout) -> socket.socket | None:
 
 
 def _connect(path: Path) -> socket.socket | None:
+    for folder in (path.parent.parent, path.parent):
+        _make_sure_of(folder)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(str(path))
@@ -47,6 +50,32 @@ def _connect(path: Path) -> socket.socket | None:
             hint="set REMOTE_EXEC_HOME or XDG_RUNTIME_DIR to a directory of your own",
         )
     return sock
+
+
+def _make_sure_of(folder: Path) -> None:
+    """See to it that a folder of sockets, if it is there, is a folder of this user's and closed to all others.
+
+    Raises:
+        HostUnavailable: somebody else could have put it there, as anybody can in /tmp.
+    """
+    try:
+        found = os.lstat(folder)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        wrong = "is a symbolic link"
+    elif not stat.S_ISDIR(found.st_mode):
+        wrong = "is not a folder"
+    elif found.st_uid != os.getuid():
+        wrong = f"belongs to another user (uid {found.st_uid})"
+    else:
+        if found.st_mode & 0o077:
+            os.chmod(folder, 0o700)
+        return
+    raise HostUnavailable(
+        f"the folder of the agent's sockets is not to be trusted: {folder} {wrong}",
+        hint="remove it, or set XDG_RUNTIME_DIR to a folder of your own",
+    )
 
 
 def _noted_socket(layout: Layout) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import click
@@ -53,9 +54,10 @@ def command(names: tuple[str, ...], *, wait: bool, as_json: bool) -> None:
 
 
 def _await_end(name: str, deadline: float) -> None:
-    from ..model.errors import HostUnavailable
+    from ..model.errors import HostUnavailable, JobNotFound
 
-    while (state := ask("job", name=name)["job"]["state"]) in ("queued", "running"):
-        if time.monotonic() > deadline:
-            raise HostUnavailable(f"{name} is still {state}", hint=f"remote-exec stack {name}")
-        time.sleep(NAP_SECONDS)
+    with contextlib.suppress(JobNotFound):  # a call that was not kept has ended, too
+        while (state := ask("job", name=name)["job"]["state"]) in ("queued", "running"):
+            if time.monotonic() > deadline:
+                raise HostUnavailable(f"{name} is still {state}", hint=f"remote-exec stack {name}")
+            time.sleep(NAP_SECONDS)

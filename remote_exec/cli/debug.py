@@ -1,4 +1,4 @@
-"""``remote-exec debug``: pdb on what was kept of the frames of a job that failed."""
+"""``remote-exec debug``: pdb on what was kept of the frames of a job or call that failed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .show import note
 @click.command()
 @job_argument
 def command(name: str) -> None:
-    """Open pdb on the frames of a job that failed, wherever and whenever that was.
+    """Open pdb on the frames of a job or call that failed, wherever and whenever that was.
 
     where, up, down, list, p and pp work. Small locals are there as values, others as their remote repr; what
     looks secret is masked.

@@ -121,7 +121,7 @@ def _tell(told: Mapping[str, Any]) -> None:
         print_facts(_attempt(attempt))
         for line in _timeline(attempt):
             click.echo(f"  {line}")
-    if job["state"] == "failed" and job["kind"] == "job":
+    if job["state"] == "failed" and told["kept"]:
         note(f"\nhint: remote-exec result {job['name']}, or: remote-exec debug {job['name']}")
 
 

@@ -20,6 +20,7 @@ from ..model import errors
 from ..model.ids import new_id
 from ..wire import arenas, frames, protocol
 from ..wire.frames import HEADER
+from ..wire.messages import from_plain
 from ..wire.stream import Buffer, CallStream
 from .calls import SHORT_SECONDS, Call, Captured
 
@@ -28,18 +29,33 @@ if TYPE_CHECKING:
 
 RECEIVE_SECONDS = 0.05  # how long the waiting thread sleeps in the kernel before it looks around
 CERTIFICATE_SECONDS = 3.0  # how long a dead worker's certificate is waited for
+SUCCESSOR_SECONDS = 8.0  # the same, where the agent has died too: the next one has to start first
 SMALL = 1 << 16
 TOLD_SECONDS = 0.5  # a call that has waited for longer is sent with what it has waited for
 LEAST_SECONDS = 0.01
 
 
 class Channel:
-    """The client's end of one lease."""
+    """The client's end of one lease.
+
+    Args:
+        session: with the agent that is asked for it.
+        reconnect: gives a session with the next agent, when that one is lost.
+        on_recall: called when the agent wants the worker back.
+        outlives_agent: calls may be sent after that agent has died, too.
+    """
 
     def __init__(
-        self, session: Session, *, on_recall: Callable[[], None] | None = None, outlives_agent: bool = False
+        self,
+        session: Session,
+        *,
+        reconnect: Callable[[], Session],
+        on_recall: Callable[[], None] | None = None,
+        outlives_agent: bool = False,
     ) -> None:
         self.session = session
+        self._reconnect = reconnect
+        self._asked = False  # the next agent has been
         self.reading = threading.Lock()  # held by the thread that reads it
         self.usable = (
             True  # calls may be sent: its worker is not known to be gone, wanted back, or out of sight
@@ -59,7 +75,8 @@ class Channel:
         self.closed = False
         self.sent_at = self.last_result = time.monotonic()
         self._word = threading.Event()
-        self._defined: dict[int, int] = {}
+        self._defined: dict[int, int] = {}  # token -> number, of the functions that the worker keeps
+        self._next_function = 1
         self._folder: str = ""
         self._log_levels: dict[str, int] = {}
         self._root_level = -1
@@ -184,7 +201,9 @@ class Channel:
         return call.pickled.size_bytes + (0 if known else call.captured.pickled.size_bytes)
 
     def _define(self, captured: Captured) -> int:
-        function = len(self._defined) + 1
+        function, self._next_function = self._next_function, self._next_function + 1
+        if len(self._defined) >= frames.FUNCTIONS_KEPT:
+            del self._defined[next(iter(self._defined))]
         self._defined[captured.token] = function
         self.outbox += _joined(
             frames.pack(frames.CONTEXT, [json.dumps({"functions": {function: captured.told}}).encode()])
@@ -231,6 +250,9 @@ class Channel:
         """Return what to raise for a call whose stream has ended; waits a moment for the agent's word."""
         if self.refused is None and self.lost is None and not self.session.lost:
             self._word.wait(CERTIFICATE_SECONDS)
+        if self.granted is not None and self.lost is None and self.session.lost and not self._asked:
+            self._asked = True
+            self.lost = self._ask_successor()
         if self.refused is not None:
             return _refusal(self.refused)
         if self.lost is not None:
@@ -243,6 +265,26 @@ class Channel:
         return errors.WorkerDied(
             f"the worker that ran {call.captured.name} is gone; how it died is unknown, since its agent is gone too"
         )
+
+    def _ask_successor(self) -> protocol.WorkerLost | None:
+        """Ask the next agent how the worker died; its fork server, if that is alive, has told it."""
+        answers: list[protocol.WorkerLost] = []
+
+        def ask() -> None:
+            try:
+                told = self._reconnect().ask("death", {"lease": self.lease})
+            except (errors.RemoteExecError, OSError):
+                return  # then it is not known
+            if told is not None:
+                answers.append(from_plain(protocol.WorkerLost, told))
+
+        asking = threading.Thread(target=ask, name="remote_exec-death", daemon=True)
+        try:
+            asking.start()
+        except RuntimeError:  # the interpreter is ending
+            return None
+        asking.join(SUCCESSOR_SECONDS)
+        return answers[0] if answers else None
 
 
 def _phases(call: Call) -> list[bytes]:

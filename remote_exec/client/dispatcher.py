@@ -302,6 +302,8 @@ class Dispatcher:
             )
             return
         with self._lock:
+            for idle in [one for one in self._lanes.channels if not one.in_flight]:
+                self._lanes.refill(idle)  # what was sent back to the queue need not wait for a new worker
             self._grow()
         self._answers.run()
 

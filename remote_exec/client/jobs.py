@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from ..future import RemoteFuture
-from ..model.errors import HostUnavailable, RemoteError
+from ..model.errors import HostUnavailable, JobNotFound
 from ..model.layout import Layout
 from ..serial import pickling
 from ..serial.pickling import Pickled
@@ -131,7 +131,10 @@ class JobFuture(RemoteFuture[Any]):
             self.set_exception(rebuild(body.decode()))
         else:
             self.set_exception(
-                RemoteError(f"the job {self._name} has {value['state']}; nothing more is kept of it")
+                JobNotFound(
+                    f"{self._name} has {value['state']}; it was a call that its caller waited for, and only jobs "
+                    "and calls that fail keep how they ended"
+                )
             )
 
     def _become_cancelled(self) -> None:

@@ -122,7 +122,8 @@ class Lanes:
             self.channels.remove(channel)
             channel.release()
         waiting = len(self.queue)
-        coming = sum(1 for channel in self.channels if channel.granted is None)
+        # What waits is not waited for by a worker that comes for a call of its own.
+        coming = sum(1 for channel in self.channels if channel.granted is None and not channel.in_flight)
         if not waiting or coming >= waiting or len(self.channels) >= self.max_workers:
             return
         if self._single and self._opened:
@@ -130,7 +131,12 @@ class Lanes:
         seconds = self.queue[0].captured.seconds * self.queue[0].items
         if self.channels and 0.0 < seconds < SHORT_SECONDS and waiting < DEPTH:
             return
-        channel = Channel(self._session(), on_recall=self._on_recall, outlives_agent=self._single)
+        channel = Channel(
+            self._session(),
+            reconnect=self._session,
+            on_recall=self._on_recall,
+            outlives_agent=self._single,
+        )
         self.channels.append(channel)
         try:
             channel.open(self._request)

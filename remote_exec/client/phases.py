@@ -32,11 +32,18 @@ class Span:
         self.detail = ""
         self.seconds = 0.0
         self.started_at = 0.0
+        self._size = self._moved = 0
         self._phases = phases
 
-    def moved(self, done: int, total: int) -> None:
-        """Take note that so many bytes of so many have gone."""
-        self.detail = f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
+    def expect(self, size_bytes: int) -> None:
+        """Take note of how many bytes are to be moved."""
+        self._size, self._moved = size_bytes, 0
+
+    def moved(self, size_bytes: int) -> None:
+        """Take note that so many more bytes have gone."""
+        self._moved += size_bytes
+        of = f" of {self._size / 1e6:,.0f}" if self._size else ""
+        self.detail = f"{self._moved / 1e6:,.0f}{of} MB"
 
     def __enter__(self) -> Span:
         self.started_at = time.monotonic()

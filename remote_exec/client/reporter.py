@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .phases import Span
 
 SHOWN_AFTER_SECONDS = 0.5
+WRITTEN_AFTER_SECONDS = 2.0  # where lines cannot be updated, they stay
 REPEAT_SECONDS = 10.0  # where lines cannot be updated, how often one is repeated
 REST_CHARACTERS = 1 << 16  # of a line that does not end, while others print too
 BAR_WIDTH = 20
@@ -82,7 +83,7 @@ class Console:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._line = ""  # the status line that stands on the terminal now
-        self._open_line = False  # the terminal's cursor is not where a line begins
+        self._open = [False, False]  # on which streams the last line has not ended; a terminal is both
         self._said = ""
         self._said_at = 0.0
         self._notes: set[str] = set()
@@ -126,7 +127,7 @@ class Console:
         with self._lock:
             if self._bars and phase == "run":
                 self._say(f"{name}: {progress_line(merged(self._bars.values()))}", key=PROGRESS, live=live)
-            elif seconds < SHOWN_AFTER_SECONDS:
+            elif seconds < (SHOWN_AFTER_SECONDS if live else WRITTEN_AFTER_SECONDS):
                 return
             elif phase != "run":
                 self._say(f"{name}: {phase}: {why} ({seconds:.0f} s)", key=f"{name}: {phase}: {why}", live=live)
@@ -146,10 +147,10 @@ class Console:
                 self._clear()
                 return
             seconds = time.monotonic() - phase.started_at
-            if seconds >= SHOWN_AFTER_SECONDS:
+            live = _interactive(sys.stderr)
+            if seconds >= (SHOWN_AFTER_SECONDS if live else WRITTEN_AFTER_SECONDS):
                 text = f"{phase.of}: {phase.name}"
                 detail = f": {phase.detail}" if phase.detail else ""
-                live = _interactive(sys.stderr)
                 self._say(f"{text}{detail} ({seconds:.0f} s)", key=text, live=live)
 
     def ended(self, call: Call) -> None:
@@ -179,8 +180,9 @@ class Console:
             self._clear()
             stream = sys.stderr if index else sys.stdout
             _write(stream, text)
-            if _interactive(stream):
-                self._open_line = text[-1] != "\n"
+            self._open[index] = text[-1] != "\n"
+            if _interactive(stream) and _interactive(sys.stdout if index else sys.stderr):
+                self._open[1 - index] = self._open[index]
 
     def _write_lines(self, call: Call, index: int, text: str) -> None:
         stream = sys.stderr if index else sys.stdout
@@ -191,9 +193,7 @@ class Console:
             pid = channel.granted.pid if channel is not None and channel.granted is not None else ""
             prefix = _dim(f"{call.captured.name}[{pid}] ")
             text = "".join(f"{prefix}{line}" for line in text.splitlines(keepends=True))
-            if self._open_line:
-                text = f"\n{text}"
-        self._write(index, text)
+        self._write(index, f"\n{text}" if self._open[index] else text)
 
     def _say(self, text: str, *, key: str, live: bool) -> None:
         """Show it on the terminal's line; elsewhere write it, if `key` is news or was said long ago."""
@@ -207,7 +207,7 @@ class Console:
             _write(sys.stderr, f"remote_exec: {text}\n")
 
     def _show(self, text: str) -> None:
-        if self._open_line:
+        if self._open[1]:
             return  # what the call has begun to print stands there
         text = "".join(letter if letter.isprintable() else " " for letter in text)[: _columns() - 1]
         if text != self._line:

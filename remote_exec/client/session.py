@@ -22,6 +22,7 @@ from ..version import VERSION
 from ..wire import protocol
 from ..wire.control import ControlStream
 from . import runtime
+from .phases import Span
 from .variables import meaningful
 
 PIECE = 8 << 20
@@ -118,14 +119,14 @@ class Session:
                 return
 
     def upload(
-        self, bundle: Bundle, sources: Mapping[str, Path], moved: Callable[[int, int], None] | None = None
+        self, bundle: Bundle, sources: Mapping[str, Path], span: Span | None = None
     ) -> int:
         """Bring a bundle to the host: the files that it lacks, by digest; return how many bytes went.
 
         Args:
             bundle: its manifest.
             sources: where the files lie, by digest.
-            moved: told now and then how many bytes of how many have gone.
+            span: told how far it is.
 
         Raises:
             RemoteExecError: the host refused it.
@@ -136,20 +137,19 @@ class Session:
             answer, _body = self._expect(number, protocol.OfferBundle(number, bundle)).result()
             if not answer["missing"]:
                 return sent
-            sizes = {file.digest: file.size for file in bundle.files}
-            whole = sent + sum(sizes[digest] for digest in answer["missing"])
+            if span is not None:
+                sizes = {file.digest: file.size for file in bundle.files}
+                span.expect(sum(sizes[digest] for digest in answer["missing"]))
             for digest in answer["missing"]:
-                sent += self.upload_blob(digest, sources[digest])
-                if moved is not None:
-                    moved(sent, whole)
+                sent += self.upload_blob(digest, sources[digest], span)
         raise errors.HostUnavailable("the host keeps missing files that were sent to it")
 
-    def upload_blob(self, digest: str, path: Path) -> int:
+    def upload_blob(self, digest: str, path: Path, span: Span | None = None) -> int:
         """Bring one file to the host; return its size."""
         with open(path, "rb") as file:
-            return self.upload_file(digest, file, size=path.stat().st_size)
+            return self.upload_file(digest, file, size=path.stat().st_size, span=span)
 
-    def upload_file(self, digest: str, file: BinaryIO, *, size: int) -> int:
+    def upload_file(self, digest: str, file: BinaryIO, *, size: int, span: Span | None = None) -> int:
         """Bring the content of an open file to the host as a blob; return its size."""
         sent = 0
         number = next(self._ids)
@@ -160,6 +160,8 @@ class Session:
             sent += len(piece)
             last = sent >= size or not piece
             self._send(protocol.PutBlob(number, digest, last), piece)
+            if span is not None:
+                span.moved(len(piece))
             if last:
                 break
         reply.result()

@@ -23,7 +23,6 @@ from ..model.record import record
 from ..options import Options, check_readers, check_together
 from .connections import connections
 from .dispatcher import Dispatcher
-from .home_files import remember
 from .variables import meaningful
 
 if TYPE_CHECKING:
@@ -104,10 +103,12 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
 
         def upload(session: Session) -> None:
             if bundle.digest:
+                from .home_files import remember
+
                 remember(captured.local_code)
-                session.upload(bundle, source_paths(captured.local_code.sources), transfer.moved)
+                session.upload(bundle, source_paths(captured.local_code.sources), transfer)
             for wheel, path in wheels.items():
-                session.upload_blob(wheel, path)
+                session.upload_blob(wheel, path, transfer)
 
         with transfer:
             connections.with_agent(layout, upload)
@@ -117,7 +118,7 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
         "import_roots": bundle.import_roots,
         "preload": captured.preload,
         "keep_alive_seconds": float(options.keep_alive_period_in_seconds),
-        "max_workers": options.max_workers or cpu_count(),
+        "max_workers": options.max_workers or max(cpu_count(), options.max_parallel_jobs or 0),
         "log_limit_bytes": options.log_size_limit,
         "uv": find_uv() if environment.kind in (EnvironmentKind.UV, EnvironmentKind.PROJECT) else "",
     }

@@ -75,7 +75,7 @@ class World:
         self._key = ""
         self._dispatchers: list[Dispatcher] = []  # the last one takes calls, those before it end theirs
         self._maps: WeakSet[Batches] = WeakSet()
-        self._broken: BrokenExecutor | None = None
+        self.broken: BrokenExecutor | None = None
         self._shut_down = False
         _worlds.add(self)
         weakref.finalize(self, _let_go, self._dispatchers).atexit = False
@@ -97,7 +97,7 @@ class World:
             named = pickling.Named()
             arguments = pickling.dump_arguments(args if function is fn else (fn, *args), kwargs, named=named)
             with self._lock:
-                if self._shut_down or self._broken is not None:
+                if self._shut_down or self.broken is not None:
                     self._check()
                 dispatcher, sent = self._place(function, needed_modules(named), name=_name_of(fn))
                 call = Call(sent, arguments, future)
@@ -153,8 +153,8 @@ class World:
     # --- what a call needs -------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        if self._broken is not None:
-            raise self._broken
+        if self.broken is not None:
+            raise self.broken
         if self._shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if not threading.main_thread().is_alive():
@@ -277,7 +277,7 @@ class World:
         logger.critical("Exception in initializer:", exc_info=error)
         broken = BrokenExecutor(f"the initializer failed: {type(error).__name__}: {error}")
         broken.__cause__ = error
-        self._broken = broken
+        self.broken = broken
         for dispatcher in list(self._dispatchers):
             dispatcher.fail(broken)
 

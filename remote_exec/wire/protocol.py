@@ -212,6 +212,7 @@ class ForkServerReady:
     pid: int
     python: str
     workers: tuple[tuple[int, int], ...]  # worker id, pid
+    exited: tuple[WorkerExited, ...] = ()  # of late; a former agent may not have heard of them
 
 
 @message
@@ -251,9 +252,12 @@ class WorkerExited:
     peak_memory: int
     last_lines: tuple[str, ...]
     rest: tuple[str, str]  # what it printed and nobody had taken in: stdout and stderr, as `output.to_text` has it
-    lease: str  # for which the next two hold
+    lease: str  # for which all that follows holds
     begun: int
     item: int
+    running: bool  # the call that was begun last had not been answered
+    function: str
+    started_at: float
 
 
 # --- agent to worker ----------------------------------------------------------------------------------------
@@ -331,6 +335,8 @@ class CallsEnded:
 
     records: tuple[JobRecord, ...]
     attempts: tuple[AttemptRecord, ...] = ()  # of those that were long on their way
+    failures: dict[str, str] = field(default_factory=lambda: dict[str, str]())  # JSON, by the record's name
+    summed: tuple[str, ...] = ()  # names that were listed, of calls that have no record but their array's
 
 
 @message

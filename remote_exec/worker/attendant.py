@@ -24,6 +24,7 @@ from ..serial import pickling
 from ..wire import frames, protocol
 from ..wire.control import ControlStream
 from ..wire.stream import CallStream
+from . import progress
 from .joblog import LOG_NAME, LogWriter, Stream
 from .lease import Lease, Outcome
 from .output import READ_SIZE, Output
@@ -63,6 +64,7 @@ class Attendant(threading.Thread):
         self._bars_call = 0
         output.on_switch = self._on_switch
         self._deadline: tuple[Lease, int, float] | None = None
+        self._flushes = False
         self._wake_read, self._wake_write = os.pipe()
 
     # --- asked by the main thread ---------------------------------------------------------------------------
@@ -87,12 +89,10 @@ class Attendant(threading.Thread):
         self._tell(protocol.LeaseEnded(lease.id))
 
     def call_ended(self, lease: Lease) -> None:
-        """Take note that a call has ended, before it is answered."""
-        lease.reported = False
-        if lease.stopping:
-            for call in list(lease.stopping):
-                self._tell(protocol.CallStopped(lease.id, call))
-            lease.stopping.clear()
+        """Tell the agent, which waits for it, that a call has ended."""
+        for call in list(lease.stopping):
+            self._tell(protocol.CallStopped(lease.id, call))
+        lease.stopping.clear()
 
     def orphan(self, lease: Lease) -> None:
         """The client is gone: what runs is a job from now on."""
@@ -116,6 +116,12 @@ class Attendant(threading.Thread):
         body = pickling.join(outcome.stream, outcome.buffers)
         record, attempt = lease.to_record(outcome), lease.to_attempt(outcome)
         self._tell(protocol.OrphanEnded(lease.id, record, outcome.ok, attempt), body)
+
+    def flush_soon(self) -> None:
+        """Tell the agent within moments what has ended: somebody may ask for it."""
+        if not self._flushes:
+            self._flushes = True
+            os.write(self._wake_write, b"f")
 
     @property
     def backlogged(self) -> bool:
@@ -224,28 +230,32 @@ class Attendant(threading.Thread):
 
     def _tick(self, lease: Lease) -> None:
         now = time.time()
-        if lease.running and not lease.reported and now - lease.started_at > TICK_SECONDS:
+        if lease.running and lease.reported != lease.running and now - lease.started_at > TICK_SECONDS:
             self._report_running(lease)
         if self._deadline is not None and time.monotonic() >= self._deadline[2]:
             owner, call, _ = self._deadline
             self._deadline = None
             self._interrupt(owner, call, "timed_out")
+        progress.catch_up()
         if self.backlogged:
             self.forward_output(lease, lease.running, wait=False)
+        if self._flushes:
+            self._flushes = False
+            time.sleep(COALESCE_SECONDS)  # a function that fails may do so again and again
         self._flush_records(lease)
 
     def _report_running(self, lease: Lease) -> None:
-        call, function = lease.running, lease.running_function
-        if call:
-            lease.reported = True
-            name = lease.name_of(call, function)
-            phases = lease.phases.get(call, ())
-            self._tell(protocol.CallRunning(lease.id, call, name, function, lease.started_at, phases))
+        with lease.lock:  # what is told to be running is recorded, or summed up, after that
+            call, function = lease.running, lease.running_function
+            if call:
+                lease.reported = call
+                name, phases = lease.name_of(call, function), lease.phases.get(call, ())
+                self._tell(protocol.CallRunning(lease.id, call, name, function, lease.started_at, phases))
 
     def _flush_records(self, lease: Lease) -> None:
-        records, attempts = lease.take_records()
-        if records and not lease.attach.job:
-            self._tell(protocol.CallsEnded(records, attempts))
+        ended = lease.take_ended()
+        if ended is not None and not lease.attach.job:
+            self._tell(protocol.CallsEnded(*ended))
 
     def _on_output(self, lease: Lease | None) -> None:
         if lease is None:
@@ -348,6 +358,8 @@ class Attendant(threading.Thread):
             self._control.close()
         self._control = ControlStream(socket.socket(fileno=fds[0]))
         lease = self._lease
+        if lease is not None:
+            lease.reported = 0  # it is news to this agent
         self._tell(protocol.WorkerReady(self.worker, os.getpid(), lease.id if lease else ""))
         undelivered, self._undelivered = self._undelivered, []
         for message, body in undelivered:

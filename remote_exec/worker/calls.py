@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -16,11 +15,13 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import DeserializationError, MaxRuntimeExceeded, SerializationError
+from ..model.failure import Failure
 from ..model.job import Cause, Phase
 from ..serial import failures, failures_json, pickling
 from ..wire import frames
 from ..wire.frames import HEADER, Frame
 from . import context, streams
+from .begun import Begun
 from .lease import Function, Lease, Outcome
 
 if TYPE_CHECKING:
@@ -28,20 +29,19 @@ if TYPE_CHECKING:
 
 BATCH_FLUSH_SECONDS = 0.02
 SMALL = 1 << 16  # bytes that are sent in one piece
-BEGUN = struct.Struct("<24sQQ")  # lease, call, item of a batch: the last that was begun
-END_BY = struct.Struct("<d")  # behind it: when a watchdog ends the process, on the monotonic clock; 0: never
+SUMMARY_CHARS = 300
+KEPT_FAILURE_CHARS = 256 << 10  # of an attached call's failure, for the journal
 _AWAITED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 class Calls:
     """Runs the calls of one lease after another. Owned by the main thread."""
 
-    def __init__(self, attendant: Attendant, begun: Any) -> None:
+    def __init__(self, attendant: Attendant, begun: Begun) -> None:
         self._attendant = attendant
         self._output = attendant.output
         # shared with the fork server, which reads it after this process has died: what had been begun
         self._begun = begun
-        self._lease_id = b""
         self._handlers: dict[int, Callable[[Lease, Frame], None]] = {
             frames.CALL: self._on_call,
             frames.GENERATE: self._on_call,
@@ -67,8 +67,7 @@ class Calls:
     def serve(self, lease: Lease) -> None:
         """Run the calls of a lease until its client says goodbye or is gone."""
         context.enter(lease, self._attendant.forward_event)
-        self._lease_id = lease.id.encode()
-        BEGUN.pack_into(self._begun, 0, self._lease_id, 0, 0)
+        self._begun.lease(lease.id)
         goodbye = False
         receive, handlers = lease.stream.receive, self._handlers
         try:
@@ -94,7 +93,8 @@ class Calls:
             return
         started_at = time.time()
         lease.started_at, lease.running_function = started_at, function.name
-        BEGUN.pack_into(self._begun, 0, self._lease_id, frame.call, 0)
+        self._begun.function(function.name)
+        self._begun.call(frame.call, 0, started_at)
         arguments: Any = None
         value: Any = None
         try:
@@ -151,12 +151,12 @@ class Calls:
                 lease.running = 0
         assert function.call is not None  # noqa: S101
         seconds = function.max_runtime_seconds
-        END_BY.pack_into(self._begun, BEGUN.size, time.monotonic() + seconds if seconds else 0.0)
+        self._begun.end_by(time.monotonic() + seconds if seconds else 0.0)
         try:
             with guards.max_runtime(self._attendant, lease, frame.call, seconds):
                 return self._run(lease, frame, function.call, args, kwargs)
         finally:
-            END_BY.pack_into(self._begun, BEGUN.size, 0.0)
+            self._begun.end_by(0.0)
 
     def _cause_of(
         self, lease: Lease, call: int, function: Function, error: BaseException
@@ -186,15 +186,17 @@ class Calls:
     ) -> None:
         error, cause = self._cause_of(lease, call, function, error)
         failure = failures.capture(error, dumps=pickling.dump_bytes)
+        text = failures_json.to_json(failure)
         outcome = Outcome(
             call,
             function.name,
             started_at,
             time.time(),
             False,
-            [failures_json.to_json(failure).encode()],
+            [text.encode()],
             cause=cause,
-            summary=f"{type(error).__name__}: {failure.message}"[:300],
+            summary=_summary(error, failure),
+            failure=_kept(text, failure),
         )
         self._answer_failure(lease, outcome)
 
@@ -216,6 +218,7 @@ class Calls:
                 [text.encode()],
                 cause=Cause.SERIALIZATION,
                 summary="could not be loaded",
+                failure=text if len(text) <= KEPT_FAILURE_CHARS else "",
             ),
         )
 
@@ -231,9 +234,11 @@ class Calls:
             lease.unacknowledged.append(outcome)
         else:
             self._attendant.orphan_ended(lease, outcome)
-        if lease.reported or lease.stopping:
+        if lease.stopping:
             self._attendant.call_ended(lease)
-        lease.record(outcome, printed=printed)
+        self._begun.ended(outcome.call)
+        if lease.record(outcome, printed=printed):
+            self._attendant.flush_soon()
         lease.enter_folder()
 
     def _send(self, lease: Lease, call: int, parts: list[Any], buffers: Any, flags: int) -> bool:
@@ -255,16 +260,11 @@ class Calls:
         if function is None or function.call is None:
             self._refuse(lease, number, function)
             return
-        call, run, begun, pack_into, lease_id = (
-            function.call,
-            self._run,
-            self._begun,
-            BEGUN.pack_into,
-            self._lease_id,
-        )
+        call, run, begin_item = function.call, self._run, self._begun.item
         started_at = time.time()
         lease.started_at, lease.running_function = started_at, function.name
-        pack_into(begun, 0, lease_id, number, 0)
+        self._begun.function(function.name)
+        self._begun.call(number, 0, started_at)
         try:
             items = pickling.load(*lease.stream.parts(frame))
         except BaseException as error:
@@ -272,10 +272,11 @@ class Calls:
             return
         guarded = bool(function.pre_execution or function.max_runtime_seconds)
         answers: list[tuple[bool, Any]] = []
-        first, cancelled = 0, False
+        failure: Outcome | None = None
+        first = failed = 0
         flush_at = time.monotonic() + BATCH_FLUSH_SECONDS
         for index, args in enumerate(items):
-            pack_into(begun, 0, lease_id, number, index)
+            begin_item(index)
             try:
                 if guarded:
                     value = self._run_guarded(lease, frame, function, args, {})
@@ -283,29 +284,46 @@ class Calls:
                     value = run(lease, frame, call, args, {})
                 answers.append((True, value))
             except BaseException as error:
-                text, cancelled = self._item_failure(lease, number, function, error)
-                answers.append((False, text))
-            if cancelled:
-                break
+                outcome = self._item_failure(lease, number, function, started_at, error)
+                answers.append((False, outcome.stream[0]))
+                failure, failed = failure or outcome, failed + 1
+                if outcome.cause is Cause.CANCELLED:
+                    break
             if time.monotonic() >= flush_at and self._send_batch(lease, number, first, answers, last=False):
                 first, answers = index + 1, []
                 flush_at = time.monotonic() + BATCH_FLUSH_SECONDS
         args = value = None
         lease.interrupted.pop(number, None)
-        if lease.reported or lease.stopping:
+        if lease.stopping:
             self._attendant.call_ended(lease)
-        if self._send_batch(lease, number, first, answers, last=True):
-            lease.record_many(function.name, len(items), started_at)
-        else:
+        if not self._send_batch(lease, number, first, answers, last=True):
             self._orphan_batch(lease, number, started_at, answers, alone=len(items) == 1)
+        elif failure is None:
+            lease.record_many(function.name, number, len(items), started_at)
+        else:
+            failure.count, failure.failed, failure.ended_at = len(items), failed, time.time()
+            if lease.record(failure, printed=True):
+                self._attendant.flush_soon()
+        self._begun.ended(number)
 
     def _item_failure(
-        self, lease: Lease, call: int, function: Function, error: BaseException
-    ) -> tuple[str, bool]:
-        """Return an item's failure as text, and whether it was that its batch was cancelled."""
+        self, lease: Lease, call: int, function: Function, started_at: float, error: BaseException
+    ) -> Outcome:
+        """Return how an item failed: its text is what the client is told, and it may stand for its batch."""
         told, cause = self._cause_of(lease, call, function, error)
-        text = failures_json.to_json(failures.capture(told, dumps=pickling.dump_bytes))
-        return text, cause is Cause.CANCELLED
+        failure = failures.capture(told, dumps=pickling.dump_bytes)
+        text = failures_json.to_json(failure)
+        return Outcome(
+            call,
+            function.name,
+            started_at,
+            time.time(),
+            False,
+            [text],
+            cause=cause,
+            summary=_summary(told, failure),
+            failure=_kept(text, failure),
+        )
 
     def _send_batch(
         self, lease: Lease, call: int, first: int, answers: list[tuple[bool, Any]], *, last: bool
@@ -361,8 +379,9 @@ class Calls:
         function = lease.functions.setdefault(frame.function, Function())
         # Calls are numbered in the order they are sent: the one that comes with this definition is the next. If
         # loading the function ends the process, that call has had its turn, and must not end others.
-        _, begun, item = BEGUN.unpack_from(self._begun)
-        BEGUN.pack_into(self._begun, 0, self._lease_id, begun + 1, 0)
+        call, item, at = self._begun.last()
+        self._begun.function(function.name)
+        self._begun.call(call + 1, 0, time.time())
         try:
             stream, buffers = lease.stream.parts(frame)
             function.call = pickling.load(stream, buffers)
@@ -370,7 +389,7 @@ class Calls:
         except BaseException as error:
             function.call = None
             function.failure = failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
-        BEGUN.pack_into(self._begun, 0, self._lease_id, begun, item)
+        self._begun.call(call, item, at)
 
     def _on_context(self, lease: Lease, frame: Frame) -> None:
         told = json.loads(bytes(frame.payload))
@@ -383,10 +402,13 @@ class Calls:
             found = tuple(Phase(name=name, seconds=seconds) for name, seconds in phases)
             lease.phases[int(number)] = found + lease.phases.get(int(number), ())
         for number, row in told.get("functions", {}).items():
-            lease.functions[int(number)] = Function(
-                name=row["name"],
-                max_runtime_seconds=row.get("max_runtime_seconds", 0.0),
-                pre_execution=tuple(row.get("pre_execution", ())),
+            lease.know(
+                int(number),
+                Function(
+                    name=row["name"],
+                    max_runtime_seconds=row.get("max_runtime_seconds", 0.0),
+                    pre_execution=tuple(row.get("pre_execution", ())),
+                ),
             )
 
     def _flush_output(self, lease: Lease, call: int) -> bool:
@@ -399,6 +421,18 @@ class Calls:
             return self._attendant.printed(lease)
         self._attendant.forward_output(lease, call, wait=True)
         return True
+
+
+def _summary(error: BaseException, failure: Failure) -> str:
+    return f"{type(error).__name__}: {failure.message}"[:SUMMARY_CHARS]
+
+
+def _kept(text: str, failure: Failure) -> str:
+    """Return what the journal is to have of a failure whose caller has all of it."""
+    if len(text) <= KEPT_FAILURE_CHARS:
+        return text
+    return failures_json.to_json(failure, max_chars=KEPT_FAILURE_CHARS)
+
 
 def _raw(buffers: Any) -> list[Any]:
     return [buffer.raw() for buffer in buffers]

@@ -19,6 +19,7 @@ from ..model.record import record
 from . import context
 from . import progress as _progress
 from .bound import BoundFunction
+from .checkpoint import CheckpointLocation
 
 THREADS = 8
 PREFIX = "remote_exec-nested"
@@ -209,17 +210,6 @@ class RemoteExecutor(ThreadPoolExecutor):
         **_: Any,
     ) -> None:
         super().__init__(max_parallel_jobs or THREADS, initializer=initializer, initargs=initargs)
-
-
-@record
-class CheckpointLocation:
-    """Where a job's checkpoints go; inside the worker it is a path."""
-
-    s3_uri: str = ""
-    local_path: str = "/opt/ml/checkpoints/"
-
-    def __fspath__(self) -> str:
-        return self.local_path
 
 
 @record

@@ -13,6 +13,7 @@ It imports and forks, nothing else: it never unpickles, never runs user code, an
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
 import mmap
@@ -24,13 +25,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..model.record import record
 from ..wire import protocol
 from ..wire.control import ControlStream, peer_uid
+from . import begun
 from . import main as worker_main
-from .calls import BEGUN, END_BY
 from .guards import TIMED_OUT_EXIT, WATCHDOG_EXIT
 from .output import drain_all, make_pipe, to_text
 from .preload import import_ahead
@@ -38,6 +40,7 @@ from .preload import import_ahead
 ORPHAN_SECONDS = 60.0  # how long it waits for another agent
 LAST_BYTES = 16384
 LAST_LINES = 100  # a fault handler's stack is long; the agent tells the function's part of it
+DEATHS_KEPT = 32  # that the next agent is told of
 HAS_PIDFD = hasattr(os, "pidfd_open")
 UNTOLD_SECONDS = 0.1  # without pidfds, how often it looks whether a worker has died
 
@@ -63,6 +66,8 @@ class ForkServer:
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._control: ControlStream | None = None
         self._children: dict[int, Child] = {}
+        # An agent that dies may have been told of a death and have done nothing about it.
+        self._exited: collections.deque[protocol.WorkerExited] = collections.deque(maxlen=DEATHS_KEPT)
         self._orphan_since = 0.0
         self._used = False
         self._stopping = False
@@ -103,7 +108,8 @@ class ForkServer:
         self._control = ControlStream(sock)
         self._selector.register(sock, selectors.EVENT_READ, self._hear)
         workers = tuple((worker, child.pid) for worker, child in self._children.items())
-        self._tell(protocol.ForkServerReady(os.getpid(), sys.version.split()[0], workers))
+        python = sys.version.split()[0]
+        self._tell(protocol.ForkServerReady(os.getpid(), python, workers, tuple(self._exited)))
 
     def _lose_agent(self) -> None:
         if self._control is not None:
@@ -177,7 +183,7 @@ class ForkServer:
         stderr, stderr_write = make_pipe()
         lifeline, lifeline_child = socket.socketpair()
         begun_fd = _shared_bytes()
-        begun = mmap.mmap(begun_fd, mmap.PAGESIZE)
+        memory = mmap.mmap(begun_fd, begun.SIZE)
         ends = worker_main.Ends(
             worker=message.worker,
             lifeline=lifeline_child.fileno(),
@@ -195,7 +201,7 @@ class ForkServer:
             os.close(fd)
         lifeline_child.close()
         pidfd = os.pidfd_open(pid) if HAS_PIDFD else -1
-        child = Child(pid, pidfd, lifeline, stdout, stderr, begun)
+        child = Child(pid, pidfd, lifeline, stdout, stderr, memory)
         self._children[message.worker] = child
         if pidfd >= 0:
             self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._reap(message.worker))
@@ -221,30 +227,33 @@ class ForkServer:
         self._kill_session(child.pid)
         rest = drain_all(child.stdout), drain_all(child.stderr)
         last = rest[0][-LAST_BYTES:] + rest[1][-LAST_BYTES:]
-        lease, begun, item = BEGUN.unpack_from(child.begun)
-        (end_by,) = END_BY.unpack_from(child.begun, BEGUN.size)
+        noted = begun.read(child.begun)
         child.begun.close()
         child.lifeline.close()
         os.close(child.stdout)
         os.close(child.stderr)
         code = os.waitstatus_to_exitcode(status)
-        if code == WATCHDOG_EXIT and 0.0 < end_by <= time.monotonic():
+        if code == WATCHDOG_EXIT and 0.0 < noted.end_by <= time.monotonic():
             code = TIMED_OUT_EXIT
         scale = 1 if sys.platform == "darwin" else 1024
-        self._tell(
-            protocol.WorkerExited(
-                worker=worker,
-                pid=child.pid,
-                signal=-code if code < 0 else None,
-                exit_code=code if code >= 0 else None,
-                peak_memory=usage.ru_maxrss * scale,
-                last_lines=tuple(last.decode(errors="replace").splitlines()[-LAST_LINES:]),
-                rest=(to_text(rest[0]), to_text(rest[1])),
-                lease=lease.rstrip(b"\0").decode(errors="replace"),
-                begun=begun,
-                item=item,
-            )
+        exited = protocol.WorkerExited(
+            worker=worker,
+            pid=child.pid,
+            signal=-code if code < 0 else None,
+            exit_code=code if code >= 0 else None,
+            peak_memory=usage.ru_maxrss * scale,
+            last_lines=tuple(last.decode(errors="replace").splitlines()[-LAST_LINES:]),
+            rest=(to_text(rest[0]), to_text(rest[1])),
+            lease=noted.lease,
+            begun=noted.call,
+            item=noted.item,
+            running=noted.running,
+            function=noted.function,
+            started_at=noted.started_at,
         )
+        out, err = exited.rest
+        self._exited.append(replace(exited, rest=(out[-LAST_BYTES:], err[-LAST_BYTES:])))
+        self._tell(exited)
         self._reap_adopted()
 
     def _signal(self, child: Child, number: int) -> None:
@@ -307,7 +316,7 @@ def _shared_bytes() -> int:
 
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.ftruncate(fd, mmap.PAGESIZE)
+    os.ftruncate(fd, begun.SIZE)
     return fd
 
 

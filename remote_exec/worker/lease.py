@@ -13,14 +13,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..model.job import AttemptRecord, Cause, JobRecord, JobState, Phase
 from ..model.record import record
+from ..wire.frames import FUNCTIONS_KEPT
 from ..wire.protocol import Attach
 from ..wire.stream import CallStream
 
+SUMMED = 0  # the number in the name of a lease's array of calls that have no record of their own
 RECORDED_ALONE_SECONDS = 0.05  # a silent success shorter than this is summed up with its like
+FAILURE_CHARS = 4 << 20  # of failures that the journal gets at once from one lease, ...
+FAILURE_CHARS_PER_SECOND = 64 << 10  # ... and in the long run
 TOLD_SECONDS = 0.5  # a call that took longer is recorded with the phases of its way
 
 
@@ -48,6 +52,18 @@ class Outcome:
     buffers: Sequence[Any] = ()
     cause: Cause = Cause.NONE
     summary: str = ""
+    failure: str = ""  # what the journal is to have of it
+    count: int = 1  # of a batch: how many items, and how many of them failed
+    failed: int = 0
+
+
+class Ended(NamedTuple):
+    """What the journal is to be told."""
+
+    records: tuple[JobRecord, ...]
+    attempts: tuple[AttemptRecord, ...]  # of those that took a while
+    failures: dict[str, str]  # by the name of the call
+    summed: tuple[str, ...]  # calls that were listed while they ran, and have no record but their array's
 
 
 class Lease:
@@ -64,7 +80,7 @@ class Lease:
         self.running = 0
         self.running_function = ""
         self.started_at = 0.0
-        self.reported = False  # the agent has been told that the running call runs
+        self.reported = 0  # the last call that the agent has been told to be running
         self.interrupted: dict[int, str] = {}  # call number -> reason, for calls to be stopped
         self.stopping: set[int] = set()  # calls whose end the agent waits for
         self.interrupting = 0  # a call for which a signal is under way
@@ -74,6 +90,10 @@ class Lease:
         # what calls that have not ended had waited for before they began
         self.phases: dict[int, tuple[Phase, ...]] = {1: attach.phases} if attach.phases else {}
         self._records: list[JobRecord] = []
+        self._failures: dict[str, str] = {}
+        self._failure_chars = float(FAILURE_CHARS)  # how much may be kept of failures now
+        self._failed_at = time.monotonic()
+        self._summed: list[str] = []
         self._attempts: list[AttemptRecord] = []
         self._short: dict[str, list[float]] = {}  # function -> [count, first start, last end]
 
@@ -86,38 +106,65 @@ class Lease:
         while self.unacknowledged and self.unacknowledged[0].call <= call:
             self.unacknowledged.popleft()
 
-    def record(self, outcome: Outcome, *, printed: bool) -> None:
-        """Remember an ended call for the journal."""
+    def know(self, number: int, function: Function) -> None:
+        """Take in a function; the client has forgotten the one that was defined so many functions ago."""
+        self.functions[number] = function
+        self.functions.pop(number - FUNCTIONS_KEPT, None)
+
+    def record(self, outcome: Outcome, *, printed: bool) -> bool:
+        """Remember an ended call for the journal; return whether it should be told soon."""
         length = outcome.ended_at - outcome.started_at
         with self.lock:
             waited = self._waited(outcome.call) if self.phases else 0.0
             if outcome.ok and not printed and length < RECORDED_ALONE_SECONDS and not waited > TOLD_SECONDS:
-                row = self._short.setdefault(outcome.function, [0, outcome.started_at, 0.0])
-                row[0] += 1
-                row[2] = outcome.ended_at
+                self._sum(outcome.function, outcome.call, 1, outcome.started_at, outcome.ended_at)
             else:
-                self._records.append(self.to_record(outcome))
+                record = self.to_record(outcome)
+                self._records.append(record)
                 if length + waited > TOLD_SECONDS:
                     self._attempts.append(self.to_attempt(outcome))
+                if outcome.failure and self._may_keep(len(outcome.failure)):
+                    self._failures[record.name] = outcome.failure
             self.phases.pop(outcome.call, None)
+        return not outcome.ok
 
-    def record_many(self, function: str, count: int, started_at: float) -> None:
-        """Remember quick successes of a batch."""
+    def record_many(self, function: str, call: int, count: int, started_at: float) -> None:
+        """Remember a batch that succeeded."""
         with self.lock:
-            row = self._short.setdefault(function, [0, started_at, 0.0])
-            row[0] += count
-            row[2] = time.time()
+            self.phases.pop(call, None)
+            self._sum(function, call, count, started_at, time.time())
 
-    def take_records(self) -> tuple[tuple[JobRecord, ...], tuple[AttemptRecord, ...]]:
-        """Return what is to be told to the journal, and forget it."""
+    def _sum(self, function: str, call: int, count: int, started_at: float, ended_at: float) -> None:
+        row = self._short.setdefault(function, [0, started_at, 0.0])
+        row[0] += count
+        row[2] = ended_at
+        if self.reported == call:
+            self._summed.append(self.name_of(call, function))
+
+    def _may_keep(self, chars: int) -> bool:
+        """Whether the journal can take so much of a failure: a function may fail thousands of times a second."""
+        now = time.monotonic()
+        allowed = self._failure_chars + (now - self._failed_at) * FAILURE_CHARS_PER_SECOND
+        self._failure_chars, self._failed_at = min(allowed, FAILURE_CHARS), now
+        if self._failure_chars < chars:
+            return False
+        self._failure_chars -= chars
+        return True
+
+    def take_ended(self) -> Ended | None:
+        """Return what is to be told to the journal, and forget it; None when there is nothing."""
         with self.lock:
+            if not self._records and not self._short:
+                return None
             records, self._records = self._records, []
             attempts, self._attempts = self._attempts, []
             short, self._short = self._short, {}
+            failures, self._failures = self._failures, {}
+            summed, self._summed = self._summed, []
         for function, (count, first, last) in short.items():
             records.append(
                 JobRecord(
-                    name=call_name(function, self.id, 0),
+                    name=call_name(function, self.id, SUMMED),
                     kind="array",
                     function=function,
                     state=JobState.SUCCEEDED,
@@ -127,7 +174,7 @@ class Lease:
                     count=int(count),
                 )
             )
-        return tuple(records), tuple(attempts)
+        return Ended(tuple(records), tuple(attempts), failures, tuple(summed))
 
     def to_attempt(self, outcome: Outcome) -> AttemptRecord:
         """Return the journal's row for the one try at a call."""
@@ -146,7 +193,7 @@ class Lease:
         """Return the journal's row for an outcome."""
         return JobRecord(
             name=self.name_of(outcome.call, outcome.function),
-            kind="call",
+            kind="array" if outcome.count > 1 else "call",
             function=outcome.function,
             state=_state_of(outcome),
             created_at=outcome.started_at - self._waited(outcome.call),
@@ -154,6 +201,8 @@ class Lease:
             ended_at=outcome.ended_at,
             cause=outcome.cause,
             summary=outcome.summary,
+            count=outcome.count,
+            failed=outcome.failed,
         )
 
     def _waited(self, call: int) -> float:

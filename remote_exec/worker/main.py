@@ -20,6 +20,7 @@ from types import FrameType
 from ..model.record import record
 from . import context, facade
 from .attendant import Attendant
+from .begun import SIZE, Begun
 from .calls import Calls
 from .output import Output, install
 
@@ -122,7 +123,7 @@ def work(ends: Ends) -> None:
     sys.argv = [""]
     sys.modules["__main__"] = types.ModuleType("__main__")
     facade.install()
-    begun = mmap.mmap(ends.begun, mmap.PAGESIZE)
+    begun = Begun(mmap.mmap(ends.begun, SIZE))
     os.close(ends.begun)
     attendant = Attendant(ends.worker, socket.socket(fileno=ends.lifeline), output)
     calls = Calls(attendant, begun)

@@ -65,7 +65,7 @@ class Output:
     def __init__(self, stdout: int, stderr: int) -> None:
         self.fds = (stdout, stderr)
         self.lock = threading.Lock()
-        # called before Python prints to the other stream than before: two pipes do not know their order
+        # called before Python prints when the other pipe holds something: two pipes do not know their order
         self.on_switch: Callable[[], None] | None = None
         self._poll = select.poll()
         self._poll.register(stdout, select.POLLIN)
@@ -79,6 +79,12 @@ class Output:
             except (OSError, ValueError, AttributeError):
                 pass  # user code closed or replaced it
 
+    def other_pending(self, fd: int) -> bool:
+        """Whether stderr's pipe holds something (fd 1), or stdout's (fd 2)."""
+        poll = select.poll()  # one for each time: two threads must not ask the same at once
+        poll.register(self.fds[2 - fd], select.POLLIN)
+        return bool(poll.poll(0))
+
     def pending(self) -> bool:
         """Whether a pipe holds something."""
         return bool(self._poll.poll(0))
@@ -86,8 +92,9 @@ class Output:
     def take(self) -> list[tuple[int, bytes]]:
         """Return what the pipes hold, as (0 for stdout or 1 for stderr, bytes). The caller holds `lock`."""
         taken: list[tuple[int, bytes]] = []
-        for index, fd in enumerate(self.fds):
-            data = drain(fd)
+        # What Python has printed since the last switch came before what others have to the other stream since.
+        for index in (0, 1) if _Descriptor.last == 1 else (1, 0):
+            data = drain(self.fds[index])
             if data:
                 taken.append((index, data))
         return taken
@@ -100,14 +107,13 @@ class _Descriptor(io.FileIO):
 
     def __init__(self, fd: int, output: Output) -> None:
         super().__init__(fd, "w", closefd=False)
-        self._output = output
+        self._fd, self._output = fd, output
 
     def write(self, data: Any, /) -> int:
-        fd = self.fileno()
-        if _Descriptor.last != fd:
-            _Descriptor.last = fd
-            if self._output.on_switch is not None:
-                self._output.on_switch()
+        fd = _Descriptor.last = self._fd
+        on_switch = self._output.on_switch
+        if on_switch is not None and self._output.other_pending(fd):
+            on_switch()
         return super().write(data)
 
 

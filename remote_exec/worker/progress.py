@@ -18,6 +18,7 @@ import itertools
 import operator
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ Sink = Callable[["dict[str, Any]"], None]
 
 _sink: Sink | None = None
 _ids = itertools.count(1)
+_open: weakref.WeakSet[Progress] = weakref.WeakSet()
 
 
 def set_sink(sink: Sink | None) -> Sink | None:
@@ -68,7 +70,8 @@ class Progress:
         self._lock = threading.Lock()
         self._started = clock()
         self._due = self._started
-        self._ended = False
+        self._ended = self._unsent = False
+        _open.add(self)
         self.update(0)
 
     def update(self, n: float = 1) -> None:
@@ -78,8 +81,8 @@ class Progress:
                 return
             self.done += n
             now = self._clock()
+            self._unsent = True
             if now >= self._due:
-                self._due = now + 1 / EVENTS_PER_SECOND
                 self._send(now)
 
     def close(self) -> None:
@@ -87,9 +90,19 @@ class Progress:
         with self._lock:
             if not self._ended:
                 self._ended = True
+                _open.discard(self)
                 self._send(self._clock())
 
+    def catch_up(self) -> None:
+        """Send what has been counted and not been sent, if that is due."""
+        with self._lock:
+            now = self._clock()
+            if self._unsent and not self._ended and now >= self._due:
+                self._send(now)
+
     def _send(self, now: float) -> None:
+        self._unsent = False
+        self._due = now + 1 / EVENTS_PER_SECOND
         sink = _sink
         if sink is None:
             return
@@ -113,6 +126,12 @@ class Progress:
         self, cls: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close()
+
+
+def catch_up() -> None:
+    """Have every bar tell where it stands, also one that is not moving now; for who has a clock."""
+    for bar in list(_open):
+        bar.catch_up()
 
 
 def progress(

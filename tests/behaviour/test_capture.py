@@ -219,3 +219,56 @@ else:
     print("run again")
 """
     assert run(project, script) == "True\n"
+
+
+def test_a_checkpoint_location_is_the_folder_that_it_names(project: Path) -> None:
+    script = """
+from remote_exec import CheckpointLocation, remote
+from remote_exec.errors import ConfigurationError
+
+@remote
+def train(location):
+    import os
+    from remote_exec import CheckpointLocation
+    os.makedirs(location, exist_ok=True)
+    with open(os.path.join(location, "state"), "w") as file:
+        file.write("1")
+    return location, isinstance(location, CheckpointLocation)
+
+location, same = train(CheckpointLocation("runs/7"))
+print(same, location == CheckpointLocation("runs/7"), open("runs/7/state").read())
+try:
+    train(CheckpointLocation("s3://bucket/run", local_path="/no/such/folder"))
+except ConfigurationError as error:
+    print(error.message)
+"""
+    assert run(project, script).splitlines() == [
+        "True True 1",
+        "nothing here keeps /no/such/folder the same as s3://bucket/run: checkpoints would be lost",
+    ]
+
+
+def test_more_calls_run_at_once_than_there_are_cpus_where_that_is_asked_for(project: Path) -> None:
+    script = """
+import os, socket
+from remote_exec import RemoteExecutor, remote
+COUNT = (os.cpu_count() or 1) + 2
+
+def meet(address):
+    with socket.create_connection(address, timeout=60) as sock:
+        return len(sock.recv(1))
+
+def all_meet(start):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        futures = [start(server.getsockname()) for _ in range(COUNT)]
+        guests = [server.accept()[0] for _ in range(COUNT)]  # each waits until all are there
+        for guest in guests:
+            guest.sendall(b"x")
+        print(sum(future.result() for future in futures) == COUNT)
+
+all_meet(remote(max_parallel_jobs=COUNT)(meet).submit)
+with RemoteExecutor(max_parallel_jobs=COUNT) as executor:
+    all_meet(lambda address: executor.submit(meet, address))
+"""
+    assert run(project, script) == "True\nTrue\n"

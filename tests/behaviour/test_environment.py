@@ -107,7 +107,12 @@ def test_a_lock_is_installed_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
         f'[project]\nname = "mine"\nversion = "0"\nrequires-python = ">={HERE}"\ndependencies = ["iniconfig<2.1"]\n'
     )
-    subprocess.run([UV, "lock", "--quiet", "--python", sys.executable], cwd=tmp_path, env=tool_environ(os.environ), check=True)
+    subprocess.run(
+        [UV, "lock", "--quiet", "--python", sys.executable],
+        cwd=tmp_path,
+        env=tool_environ(os.environ),
+        check=True,
+    )
     locked = remote(dependencies=tmp_path)(work.imported)
     found, prefix = locked("iniconfig")
     assert found.startswith("2.0")

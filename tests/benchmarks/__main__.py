@@ -16,11 +16,13 @@ import dataclasses
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 
 from . import peers
 from .harness import Bench, Row, run_python, summary, table
@@ -39,6 +41,10 @@ BENCHMARKS = {
 }
 
 
+QUICK_LIMIT_SECONDS, LIMIT_SECONDS = 90, 240
+"""What takes longer than that has hung: it is given up, said, and the next one is run."""
+
+
 def main() -> int:
     """Run what was asked for; return 1 when a benchmark could not be run."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
@@ -50,6 +56,10 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="write the table there too")
     chosen = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that agents are stopped then, too
+    signal.signal(signal.SIGALRM, _give_up)
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="remote_exec-bench-") as name:
         os.environ["REMOTE_EXEC_HOME"] = str(Path(name, "home"))
@@ -96,7 +106,9 @@ def _run(bench: Bench, name: str) -> str:
     module, function = BENCHMARKS[name]
     run: Callable[[Bench], None] = getattr(import_module(f".{module}", __package__), function)
     started = time.monotonic()
-    print(f"[{name}] {run.__doc__}", file=sys.stderr)
+    about = (run.__doc__ or "").partition("\n")[0]
+    print(f"[{name}] {about}", file=sys.stderr)
+    signal.alarm(QUICK_LIMIT_SECONDS if bench.quick else LIMIT_SECONDS)
     try:
         run(bench)
     except Exception as error:
@@ -104,8 +116,13 @@ def _run(bench: Bench, name: str) -> str:
         print(text, file=sys.stderr)
         return text
     finally:
+        signal.alarm(0)
         print(f"[{name}] took {time.monotonic() - started:.1f} s", file=sys.stderr)
     return ""
+
+
+def _give_up(_number: int, _frame: FrameType | None) -> None:
+    raise TimeoutError("it has hung")
 
 
 def _progress(row: Row) -> None:
@@ -137,7 +154,8 @@ def _machine(*, quick: bool) -> list[str]:
     return [
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs; "
         f"beside {peers.versions() or 'the standard library alone'}",
-        f"load average at the start {_load()}" + ("; a QUICK run, of few rounds and small data" if quick else ""),
+        f"load average at the start {_load()}"
+        + ("; a QUICK run, of few rounds and small data" if quick else ""),
         "medians of interleaved rounds in one run; nobody pinned; two workers each; n: repetitions of each side",
         "PPE is concurrent.futures.ProcessPoolExecutor, its start method in brackets",
     ]

@@ -75,9 +75,7 @@ class Bench:
         """Take a row whose bar is that our median is at most `limit` times the median of the peer `name`."""
         self.compared(what, (ours.median, str(ours)), (peer.median, f"{name} {peer}"), limit=limit)
 
-    def compared(
-        self, what: str, ours: tuple[float, str], peer: tuple[float, str], *, limit: float
-    ) -> None:
+    def compared(self, what: str, ours: tuple[float, str], peer: tuple[float, str], *, limit: float) -> None:
         """Take a row whose bar is `ours <= limit * peer`; both are a value and how it is told."""
         ratio = ours[0] / peer[0]
         bar = f"<= {limit:g} x"
@@ -189,7 +187,9 @@ def run_python(arguments: Sequence[str], *, environ: Mapping[str, str], folder: 
     return done.stdout
 
 
-def first_line(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -> tuple[str, float, float]:
+def first_line(
+    arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path
+) -> tuple[str, float, float]:
     """Run this interpreter; return its first line, when that came and when the process ended, in seconds.
 
     Raises:

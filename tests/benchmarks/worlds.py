@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import itertools
 import os
 import shutil
-import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 from remote_exec import RemoteFunction, remote
 from remote_exec.errors import WorkerDied
 
-from .harness import Bench, interleave, median_times, seconds, timed
+from . import peers
+from .harness import Bench, measured, run_python, timed, timer
 
 REQUIREMENTS = ["numpy", "pandas"]
 SMALL_FILE_BYTES = 4096
@@ -54,10 +55,9 @@ def _new_environments(bench: Bench) -> None:
         )
         shutil.rmtree(folder)
 
-    sides: dict[str, Callable[[], object]] = {"ours": ours, "uv": theirs}
-    for side in sides.values():
-        side()  # fetches the wheels
-    found = median_times(bench.rounds(5), sides)
+    found = measured(
+        bench.rounds(7), {"ours": timer(ours), "uv": timer(theirs)}
+    )  # the first turn fetches wheels
     bench.at_most(
         f"new environment ({', '.join(REQUIREMENTS)}), every wheel cached, to the first result",
         found["ours"],
@@ -89,9 +89,7 @@ def _same_requirements(bench: Bench) -> None:
         "requirements": first_call_in_a_new_worker(dependencies=["packaging"]),
         "none": first_call_in_a_new_worker(),
     }
-    for side in sides.values():
-        side()
-    found = {name: statistics.median(times) for name, times in interleave(bench.rounds(9), sides).items()}
+    found = measured(bench.rounds(15), sides)
     bench.at_most(
         "same requirements again, job start",
         found["requirements"],
@@ -109,62 +107,64 @@ def _uv(*arguments: str) -> None:
     subprocess.run([find_uv_bin(), *arguments], check=True, env=tool_environ(os.environ), capture_output=True)
 
 
+BUNDLE = """\
+import sys, time
+from pathlib import Path
+from remote_exec.capture.bundle import bundle_workdir
+started = time.perf_counter()
+bundle_workdir(sys.argv[1], cache_dir=Path(sys.argv[2]), limit_bytes=int(sys.argv[3]))
+print(time.perf_counter() - started)
+"""
+
+
 def working_directory(bench: Bench) -> None:
-    """One file edited in a working directory of 5,000 files and 1 GB (quick: 500 and 100 MB)."""
-    count, total_bytes = (500, 100_000_000) if bench.quick else (5000, 1_000_000_000)
-    folder = bench.folder / "working-directory"
-    files = _fill(folder, count, total_bytes)
-    git = [
-        "git",
-        "-C",
-        str(folder),
-        "-c",
-        "user.name=b",
-        "-c",
-        "user.email=b@localhost",
-        "-c",
-        "core.compression=0",
-    ]
-    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "all"]):
-        subprocess.run([*git, *command], check=True, capture_output=True)
-    editions = itertools.count()
+    """One file edited in a working directory of 5,000 files and 1 GB (quick: 500 and 100 MB).
 
-    def edited(action: Callable[[], object]) -> Callable[[], float]:
-        def measure() -> float:
-            files[len(files) // 2].write_text(f"edition {next(editions)}\n" * 100)
-            return timed(action)
-
-        return measure
-
+    `git status` is a new process; so is the bundle of the first row, which reads its index from the disk.
+    """
     from remote_exec.capture.bundle import bundle_workdir
 
-    cache = bench.folder / "index"
-    limit = 2 * total_bytes
+    count, total_bytes = (500, 100_000_000) if bench.quick else (5000, 1_000_000_000)
+    folder, cache, limit = bench.folder / "working-directory", bench.folder / "index", 2 * total_bytes
+    files = _fill(folder, count, total_bytes)
+    git = ["git", "-C", str(folder), "-c", "user.name=b", "-c", "user.email=b@localhost"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run([*git, "-c", "core.compression=0", *command], check=True, capture_output=True)
+    editions = itertools.count()
 
-    def bundle() -> None:
-        bundle_workdir(folder, cache_dir=cache, limit_bytes=limit)
+    def edited(measure: Callable[[], float]) -> Callable[[], float]:
+        def side() -> float:
+            files[len(files) // 2].write_text(f"edition {next(editions)}\n" * 100)
+            return measure()
 
-    call = _call_in(folder, limit)
+        return side
+
+    def in_a_new_process() -> float:
+        arguments = ["-c", BUNDLE, str(folder), str(cache), str(limit)]
+        return float(run_python(arguments, environ={}, folder=bench.folder))
+
+    def status() -> None:
+        subprocess.run([*git, "status", "--porcelain"], check=True, capture_output=True)
+
     sides = {
-        "bundle": edited(bundle),
-        "git": edited(
-            lambda: subprocess.run([*git, "status", "--porcelain"], check=True, capture_output=True)
-        ),
-        "call": edited(call),
+        "new process": in_a_new_process,
+        "git": timer(status),
+        "here": timer(lambda: bundle_workdir(folder, cache_dir=cache, limit_bytes=limit)),
+        "call": timer(_call_in(folder, limit)),
     }
     try:
-        for side in sides.values():
-            side()
-        found = {name: statistics.median(times) for name, times in interleave(bench.rounds(7), sides).items()}
+        found = measured(bench.rounds(9), {name: edited(side) for name, side in sides.items()})
     finally:
         shutil.rmtree(folder)
     what = f"one file edited of {count:,} ({total_bytes / 1e9:g} GB)"
-    bench.at_most(f"{what}: bundle", found["bundle"], found["git"], limit=3.0, name="git status")
-    bench.figure(
-        f"{what}: the whole call, new worker and all",
-        seconds(found["call"]),
-        peer=f"git status {seconds(found['git'])}",
-        ratio=found["call"] / found["git"],
+    bench.at_most(
+        f"{what}: bundle, in a new process", found["new process"], found["git"], limit=3.0, name="git status"
+    )
+    bench.at_most(
+        f"{what}: bundle again in a process", found["here"], found["git"], limit=3.0, name="git status"
+    )
+    bench.beside(
+        f"{what}: the whole call, new worker and all", found["call"], found["git"], name="git status"
     )
 
 
@@ -201,57 +201,66 @@ def _fill(folder: Path, count: int, total_bytes: int) -> list[Path]:
     return files
 
 
+IMPORT_TORCH = "import time; t = time.perf_counter(); import torch; print(time.perf_counter() - t)"
+
+
 def heavy_import(bench: Bench) -> None:
-    """The first line of a function that needs torch, after its local module was edited."""
-    if importlib.util.find_spec("torch") is None:
-        bench.missing.add("torch")
+    """The first line of a function that needs torch, after its local module was edited.
+
+    From the call to the function's first line, by the monotonic clock that both processes share; beside what
+    `import torch` takes in a new process, its files in the page cache.
+    """
+    if not peers.installed(bench, "torch"):
         return
-    helper = bench.folder / "torch_helper.py"
+    module = bench.folder / "torch_module.py"
     editions = itertools.count()
 
     def edit() -> None:
-        helper.write_text(
+        module.write_text(
             f"import torch\n\n\ndef edition():\n    return {next(editions)}, torch.__version__\n"
         )
-        sys.modules.pop("torch_helper", None)
+        sys.modules.pop("torch_module", None)
         importlib.invalidate_caches()
+        importlib.import_module("torch_module")
 
     sys.path.insert(0, str(bench.folder))
     try:
         edit()
-        with _function_of(
-            "needs_torch",
-            "import torch_helper\n\n\ndef probe():\n    return torch_helper.edition()\n",
-            bench.folder,
-        ) as probe:
-            far: RemoteFunction[[], Any] = remote(max_workers=1)(probe)
-            far()
+        with _function_of("needs_torch", NEEDS_TORCH, bench.folder) as probe:
+            far: RemoteFunction[[], float] = remote(max_workers=1)(probe)
 
-            def ours() -> float:
+            def first_line() -> float:
                 edit()
-                importlib.import_module("torch_helper")
+                called = time.monotonic()
+                return far() - called
+
+            def whole() -> float:
+                edit()
                 return timed(far)
 
             def theirs() -> float:
-                program = "import time; t = time.perf_counter(); import torch; print(time.perf_counter() - t)"
-                done = subprocess.run(
-                    [sys.executable, "-c", program], check=True, capture_output=True, text=True
-                )
-                return float(done.stdout)
+                return float(run_python(["-c", IMPORT_TORCH], environ={}, folder=bench.folder))
 
-            found = {
-                name: statistics.median(times)
-                for name, times in interleave(bench.rounds(5), {"ours": ours, "import": theirs}).items()
-            }
+            sides = {"first line": first_line, "whole": whole, "import": theirs}
+            found = measured(bench.rounds(9), sides)
     finally:
         sys.path.remove(str(bench.folder))
-    bench.at_most(
-        "function needing torch, local code changed: the whole call",
-        found["ours"],
-        found["import"],
-        limit=0.1,
-        name="import torch",
-    )
+    what = "function needing torch, local code changed"
+    bench.at_most(f"{what}: first line", found["first line"], found["import"], limit=0.1, name="import torch")
+    bench.beside(f"{what}: the whole call", found["whole"], found["import"], name="import torch")
+
+
+NEEDS_TORCH = """\
+import time
+
+import torch_module
+
+
+def probe():
+    reached = time.monotonic()
+    torch_module.edition()
+    return reached
+"""
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import subprocess
@@ -127,3 +128,55 @@ def keep_a_child() -> int:
 def note_and_fail(path: str) -> None:
     note(path, os.getpid())
     raise ValueError("an error of the user")
+
+
+def print_and_die(how: str) -> None:
+    """Print, and end the worker in the same moment."""
+    print("printed before the end", flush=True)
+    if how == "exit":
+        os._exit(7)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class EndsWhenLoaded:
+    """An argument that ends the process that loads it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (9,)
+
+
+def takes(_argument: object) -> None:
+    """A function that is never begun."""
+
+
+def die_at_five(item: int) -> int:
+    if item == 5:
+        os._exit(5)
+    return item
+
+
+def fail_with_locals(number: int) -> None:
+    half, password = number / 2, "hunter2"
+    raise ValueError(f"no luck with {int(half * 2)}" if password else "")
+
+
+def fail_at_odd(item: int) -> int:
+    if item % 2:
+        raise ValueError(f"the item is odd: {item}")
+    return item
+
+
+def fail_with(message: str) -> None:
+    raise ValueError(message)
+
+
+class Mark:
+    """Something that a function closes over, and that can be counted."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def count_marks() -> int:
+    """How many marks live in this worker."""
+    return sum(isinstance(each, Mark) for each in gc.get_objects())

@@ -121,6 +121,20 @@ def test_a_job_has_one_outcome_and_the_late_one_loses_quietly(journal: Journal) 
     assert not done(journal.transition("a", expected=set(JobState), state=JobState.QUEUED)), "final is final"
 
 
+def test_arrays_grow_and_calls_that_fail_keep_why(journal: Journal) -> None:
+    failed = call("f-1", state=JobState.FAILED, cause=Cause.USER_ERROR)
+    done(journal.create_job(job("f-2"), spec_json="{}"))
+    records = [failed, call("f-2", state=JobState.FAILED), call("f-0", kind="array", count=5)]
+    done(journal.record_calls(records, failures={"f-1": "why", "f-2": "not its own", "unknown": "x"}))
+    more = call("f-0", kind="array", count=3, created_at=9.0, ended_at=7.0)
+    done(journal.record_calls([more, replace(failed, ended_at=9.0)], failures={"f-1": "another"}))
+    assert journal.get("f-0") == call("f-0", kind="array", count=8, ended_at=7.0)
+    assert journal.get("f-1") == failed
+    assert journal.outcome("f-1") == Outcome(kind=OutcomeKind.FAILED, failure="why")
+    assert journal.outcome("f-2") is None, "it is a job, and has not ended"
+    assert journal.outcome("f-0") is None
+
+
 def test_contradictions_are_refused_before_they_are_written(journal: Journal) -> None:
     failed = Outcome(kind=OutcomeKind.FAILED)
     with pytest.raises(ValueError, match="cannot end as succeeded with outcome failed"):

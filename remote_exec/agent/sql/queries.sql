@@ -9,11 +9,18 @@ ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
 -- name: record_call
--- An ended call; one that became a job under the same name keeps its row.
+-- An ended call; one that became a job under the same name keeps its row. An array grows.
 INSERT INTO jobs (name, kind, function, state, created_at, started_at, ended_at, cause, summary,
                   instance_type, attempts, count, failed, tags)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (name) DO NOTHING;
+ON CONFLICT (name) DO UPDATE
+SET count = count + excluded.count, failed = failed + excluded.failed, ended_at = max(ended_at, excluded.ended_at)
+WHERE kind = 'array' AND excluded.kind = 'array' AND ended_at IS NOT NULL;
+
+-- name: record_failure
+-- Why a call failed that has just been recorded.
+INSERT INTO outcomes (job_id, kind, failure)
+SELECT id, 'failed', :failure FROM jobs WHERE name = :name AND id > :last_id AND state <> 'succeeded';
 
 -- name: record_attempt
 -- How an ended call came to run.
