@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from concurrent.futures import CancelledError, Future
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -160,6 +160,9 @@ async def awaited(future: Future[T]) -> T:
         raise
 
 
+_RESULT: CodeType = vars(RemoteFuture)["result"].__code__
+
+
 def beyond_result(trace: TracebackType | None) -> TracebackType | None:
     """Return what a traceback holds beyond `RemoteFuture.result`: the remote frames, without those that waited.
 
@@ -167,7 +170,7 @@ def beyond_result(trace: TracebackType | None) -> TracebackType | None:
     """
     entry = trace
     while entry is not None:
-        if entry.tb_frame.f_code is RemoteFuture.result.__code__:
+        if entry.tb_frame.f_code is _RESULT:
             return entry.tb_next
         entry = entry.tb_next
     return trace

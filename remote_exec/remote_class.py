@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from concurrent.futures import Future
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from .capture.function import FunctionCapture
@@ -154,10 +153,16 @@ class RemoteMethod:
         method = getattr(instance._class, self._name, None)
         try:
             if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
-                return RemoteIterator(instance._dispatcher, instance._new_call(self._name, args, kwargs))
+                values: RemoteIterator[Any] = RemoteIterator(
+                    instance._dispatcher, instance._new_call(self._name, args, kwargs)
+                )
+                return values
             return instance._submit(self._name, args, kwargs).result()
         except BaseException as error:
-            raise error.with_traceback(beyond_result(error.__traceback__))
+            trace = beyond_result(error.__traceback__)
+            if trace is error.__traceback__:
+                raise
+            raise error.with_traceback(trace)  # noqa: B904 - it is the very one
 
     def submit(self, /, *args: Any, **kwargs: Any) -> RemoteFuture[Any]:
         """Start the call and return its future at once. Calls of one instance run one after the other."""

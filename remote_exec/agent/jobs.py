@@ -116,7 +116,7 @@ class Job:
             self.certificate = message.certificate
 
     def _granted(self, granted: protocol.LeaseGranted) -> None:
-        told = self.spec.get("phases", []) if self.attempt == 1 else []
+        told: list[tuple[str, float]] = self.spec.get("phases", []) if self.attempt == 1 else []
         self.phases = (*[Phase(name=name, seconds=seconds) for name, seconds in told], *granted.phases)
         self._started_at = time.time()
         self.why = "it runs"

@@ -390,12 +390,12 @@ class Pools:
 
     def _worker_silent(self, pool: Pool, worker: Worker, now: float) -> list[Instruction]:
         """It has not spoken in time; where it has no process either, it is its fork server that hangs."""
-        worker.state, worker.since = WorkerState.TERMINATING, now
         instructions: list[Instruction] = []
         if not pool.fresh:
             reason = f"a forked one was not ready within {self._deadlines.ready_seconds:g} s"
             instructions.append(self._found(pool, pool.preloaded, reason, forks=False))
         if worker.pid:
+            worker.state, worker.since = WorkerState.TERMINATING, now
             return [*instructions, KillWorker(pool.key, worker.id)]
         if worker.fresh:
             instructions += self._refuse_all(pool, "the fork server of this environment starts no workers")

@@ -112,9 +112,7 @@ class FunctionCapture:
         named = pickling.Named()
         pickled = pickling.dump(self._function, name=self._name, named=named)
         digest = _digest(pickled)
-        fresh = (
-            last is None or self._snapshot is None or self._wants_more or not self._snapshot.is_current()
-        )
+        fresh = last is None or self._snapshot is None or self._wants_more or not self._snapshot.is_current()
         self._snapshot, self._wants_more = snapshot, False
         if last is not None and not fresh and last.local_code.is_current():
             if digest == last.digest:

@@ -46,7 +46,8 @@ def _look_up(name: str) -> frozenset[str]:
             needed = frozenset((name,))
         elif origin is Origin.THIRD_PARTY:
             top = name.partition(".")[0]
-            whole = getattr(sys.modules.get(top), "__file__", None) is not None  # no namespace of many packages
+            # a namespace has no file: its parts are packages of their own
+            whole = getattr(sys.modules.get(top), "__file__", None) is not None
             needed = frozenset((top if whole else name,))
         elif origin is Origin.MISSING:
             return needed  # it may come to be
@@ -59,5 +60,5 @@ def _imported_by(function: FunctionType) -> frozenset[str]:
     needed = _of_code.get(function.__code__)
     if needed is None:
         names = reach(function).names
-        needed = _of_code[function.__code__] = frozenset().union(*map(_look_up, names))
+        needed = _of_code[function.__code__] = _NOTHING.union(*map(_look_up, names))
     return needed

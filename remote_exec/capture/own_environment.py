@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 
 _INSTALLED_FOLDERS = ("site-packages", "dist-packages")
 _DATED = (".dist-info", ".egg-info", ".egg-link", ".pth", ".py", ".so")
+
+LOOK_SECONDS = 0.05  # nothing is installed faster than that
 
 Times = tuple[tuple[str, int], ...]  # folder, modification time in ns
 
@@ -31,8 +34,12 @@ def own_environment() -> EnvironmentSpec:
 
 
 def installed() -> str:
-    """Return 16 hexadecimal digits that change with what is installed on `sys.path`: microseconds when asked again."""
-    global _last
+    """Return 16 hexadecimal digits that change with what is installed on `sys.path`; nearly free when asked again."""
+    global _last, _looked_at
+    now = time.monotonic()
+    if now - _looked_at < LOOK_SECONDS:
+        return _last[1]
+    _looked_at = now
     times = _times(sys.path)
     if times != _last[0]:
         _last = (times, installed_in(folder for folder, _ in times))
@@ -46,6 +53,7 @@ def installed_in(folders: Iterable[str]) -> str:
 
 
 _last: tuple[Times, str] = ((), "")
+_looked_at = float("-inf")
 
 
 def _times(path: Iterable[str]) -> Times:

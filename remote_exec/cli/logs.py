@@ -68,7 +68,12 @@ def _print(records: list[list[Any]], *, as_json: bool) -> None:
 def _texts(records: list[list[Any]], *, as_json: bool) -> Iterator[str]:
     for when, stream, text, event in records:
         if as_json:
-            row = {"time": when, "stream": stream, "text": text, **({} if event is None else {"event": event})}
+            row = {
+                "time": when,
+                "stream": stream,
+                "text": text,
+                **({} if event is None else {"event": event}),
+            }
             yield f"{json.dumps(row)}\n"
         else:
             yield text

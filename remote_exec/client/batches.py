@@ -177,10 +177,13 @@ class Batches:
         return (self._taken in self._results if self._ordered else bool(self._results)) or call.ended
 
     def _take(self) -> tuple[bool, Any] | None:
-        if self._ordered:
-            found = self._results.pop(self._taken, None)
-        else:
-            found = self._results.pop(next(iter(self._results))) if self._results else None
+        index = self._taken
+        if not self._ordered:
+            try:
+                index = next(iter(self._results), index)
+            except RuntimeError:  # more came between the two: the caller looks again
+                return None
+        found = self._results.pop(index, None)
         if found is None:
             return None
         self._taken += 1

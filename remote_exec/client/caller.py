@@ -50,6 +50,7 @@ class Caller:
         self._found: Found | None = None
         self._kind = _PLAIN
         self._results: ResultCache | None = None
+        self._named: set[str] = set()  # by arguments so far
         self._variables: dict[Any, Any] = {}
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -131,10 +132,11 @@ class Caller:
         """Pickle arguments, and see to it that the modules which they name will be there."""
         named = pickling.Named()
         arguments = pickling.dump_arguments(args, kwargs, named=named)
-        if named:
+        if named.functions or not named.modules <= self._named:
             from ..capture.named import needed_modules
 
             self._capture.need(needed_modules(named))
+            self._named |= named.modules
         return arguments
 
     def _place(self, needed: frozenset[str]) -> tuple[Dispatcher, Captured]:

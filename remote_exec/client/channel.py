@@ -23,6 +23,7 @@ from ..wire.frames import HEADER
 from ..wire.messages import from_plain
 from ..wire.stream import Buffer, CallStream
 from .calls import SHORT_SECONDS, Call, Captured
+from .reporter import interactive
 
 if TYPE_CHECKING:
     from .session import Session
@@ -79,7 +80,7 @@ class Channel:
         self._next_function = 1
         self._folder: str = ""
         self._log_levels: dict[str, int] = {}
-        self._root_level = -1
+        self._root_level: int = -1
         self._next_call = 1
         self._acknowledged = 0
         self.to_acknowledge = 0
@@ -160,7 +161,11 @@ class Channel:
         levels, root_level = captured.log_levels, logging.root.level
         if folder != self._folder or levels is not self._log_levels or root_level != self._root_level:
             self._folder, self._log_levels, self._root_level = folder, levels, root_level
-            told = {"working_folder": folder, "log_levels": {**levels, "": root_level}}
+            told = {
+                "working_folder": folder,
+                "log_levels": {**levels, "": root_level},
+                "terminals": [interactive(sys.stdout), interactive(sys.stderr)],
+            }
             pieces += _joined(frames.pack(frames.CONTEXT, [json.dumps(told).encode()]))
         if captured.phases or call.sent_at - call.started_at > TOLD_SECONDS:
             pieces += _phases(call)

@@ -120,16 +120,17 @@ class Dispatcher:
         Raises:
             BaseException: what the call raised.
         """
+        given = call._future  # the call lets go of it when it has ended
         channel = self._take(call)
         try:
             if channel is not None:
                 value = self._reading.exchange(channel, call)
                 if value is not UNANSWERED:
                     return value
-            future = call.future
+            future = given or call.future
             self.wait(future, None)
         except KeyboardInterrupt:
-            future = call.future
+            future = given or call.future
             if self.cancel(call):
                 with contextlib.suppress(CancelledError):
                     self.wait(future, time.monotonic() + IDLE_SECONDS)

@@ -114,14 +114,17 @@ class Console:
         elif "progress" in event:
             with self._lock:
                 if not self._bars:
-                    self._said, self._said_at = PROGRESS, time.monotonic()  # not at once, where it takes a line
+                    self._said, self._said_at = (
+                        PROGRESS,
+                        time.monotonic(),
+                    )  # not at once, where it takes a line
                 self._bars[call] = event["progress"]
 
     def tick(self, call: Call, phase: str, why: str, *, waited_for: bool) -> None:
         """Say what the call waits for, or how far it is, once it has waited for a while."""
         name, seconds = call.captured.name, time.monotonic() - call.started_at
         # While nobody waits, the terminal is the program's: no line must move there by itself, least at a prompt.
-        live = waited_for and _interactive(sys.stderr)
+        live = waited_for and interactive(sys.stderr)
         if not waited_for and hasattr(sys, "ps1"):
             return
         with self._lock:
@@ -130,7 +133,9 @@ class Console:
             elif seconds < (SHOWN_AFTER_SECONDS if live else WRITTEN_AFTER_SECONDS):
                 return
             elif phase != "run":
-                self._say(f"{name}: {phase}: {why} ({seconds:.0f} s)", key=f"{name}: {phase}: {why}", live=live)
+                self._say(
+                    f"{name}: {phase}: {why} ({seconds:.0f} s)", key=f"{name}: {phase}: {why}", live=live
+                )
             elif live:
                 self._show(f"{name}: run ({seconds:.0f} s)")
 
@@ -147,7 +152,7 @@ class Console:
                 self._clear()
                 return
             seconds = time.monotonic() - phase.started_at
-            live = _interactive(sys.stderr)
+            live = interactive(sys.stderr)
             if seconds >= (SHOWN_AFTER_SECONDS if live else WRITTEN_AFTER_SECONDS):
                 text = f"{phase.of}: {phase.name}"
                 detail = f": {phase.detail}" if phase.detail else ""
@@ -181,14 +186,14 @@ class Console:
             stream = sys.stderr if index else sys.stdout
             _write(stream, text)
             self._open[index] = text[-1] != "\n"
-            if _interactive(stream) and _interactive(sys.stdout if index else sys.stderr):
+            if interactive(stream) and interactive(sys.stdout if index else sys.stderr):
                 self._open[1 - index] = self._open[index]
 
     def _write_lines(self, call: Call, index: int, text: str) -> None:
         stream = sys.stderr if index else sys.stdout
         if not text:
             return
-        if _interactive(stream):
+        if interactive(stream):
             channel = call.channel
             pid = channel.granted.pid if channel is not None and channel.granted is not None else ""
             prefix = _dim(f"{call.captured.name}[{pid}] ")
@@ -211,20 +216,35 @@ class Console:
             return  # what the call has begun to print stands there
         text = "".join(letter if letter.isprintable() else " " for letter in text)[: _columns() - 1]
         if text != self._line:
-            _write(sys.stderr, f"\r\033[K{text}")
+            _write(sys.stderr, f"{_erasing(self._line)}{text}")
             self._line = text
 
     def _clear(self) -> None:
         if self._line:
+            _write(sys.stderr, _erasing(self._line))
             self._line = ""
-            _write(sys.stderr, "\r\033[K")
 
 
-def _interactive(stream: TextIO | None) -> bool:
+def interactive(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal or a notebook, where a line can be drawn again."""
     try:
-        return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+        if stream is None:
+            return False
+        return in_notebook(stream) or (stream.isatty() and os.environ.get("TERM") != "dumb")
     except ValueError:
         return False
+
+
+def in_notebook(stream: TextIO) -> bool:
+    """Whether what is written goes below a notebook's cell."""
+    return type(stream).__module__ == "ipykernel.iostream"
+
+
+def _erasing(line: str) -> str:
+    """What takes a line away; a notebook knows carriage returns, but no terminal's codes."""
+    if sys.stderr is not None and in_notebook(sys.stderr):
+        return f"\r{' ' * len(line)}\r" if line else ""
+    return "\r\033[K"
 
 
 def _columns() -> int:

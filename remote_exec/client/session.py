@@ -118,9 +118,7 @@ class Session:
             if not piece[1]:
                 return
 
-    def upload(
-        self, bundle: Bundle, sources: Mapping[str, Path], span: Span | None = None
-    ) -> int:
+    def upload(self, bundle: Bundle, sources: Mapping[str, Path], span: Span | None = None) -> int:
         """Bring a bundle to the host: the files that it lacks, by digest; return how many bytes went.
 
         Args:

@@ -16,8 +16,8 @@ from ..config import Config, load_config, resolve_instance_types
 from ..instances import InstanceType, shape_of
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import ConfigurationError
-from ..model.layout import Layout
 from ..model.job import Phase
+from ..model.layout import Layout
 from ..model.pool import PoolSpec
 from ..model.record import record
 from ..options import Options, check_readers, check_together

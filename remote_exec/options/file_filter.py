@@ -18,7 +18,7 @@ class CustomFileFilter:
         workdir: the folder to take instead of the current one.
 
     Example:
-        >>> CustomFileFilter(ignore_name_patterns=["*.csv"], workdir="/project")("/project", ["a.py", "b.csv"])
+        >>> CustomFileFilter(ignore_name_patterns=["*.csv"])("/project", ["a.py", "b.csv"])
         {'b.csv'}
     """
 

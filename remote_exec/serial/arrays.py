@@ -28,10 +28,9 @@ MODULES = frozenset({"torch.storage", "numpy"})
 
 def reduce(pickler: Pickler, obj: Any) -> Any:
     """How to take apart an object of a class that one of the `MODULES` defines."""
-    kind = type(obj)
-    if kind.__module__ == "torch.storage":
+    if type(obj).__module__ == "torch.storage":
         return reduce_storage(pickler, obj)
-    return reduce_array(obj) if kind.__name__ == "ndarray" else NotImplemented
+    return reduce_array(obj) if type(obj).__name__ == "ndarray" else NotImplemented
 
 
 def reduce_storage(pickler: Pickler, storage: Any) -> Any:

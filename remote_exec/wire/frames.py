@@ -26,9 +26,7 @@ HEADER = struct.Struct("<IBBHIII")  # payload length, kind, flags, buffer count,
 HEADER_SIZE = HEADER.size
 _unpack = HEADER.unpack_from
 
-FUNCTIONS_KEPT = (
-    256  # a worker keeps so many functions of a lease: the one that was defined so many ago is gone
-)
+FUNCTIONS_KEPT = 256  # of a lease, by its worker: one that was defined so many ago is gone
 
 # from the client
 DEFINE = 1  # payload: a pickled function; `function` is the id that calls name it by

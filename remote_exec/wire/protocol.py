@@ -251,7 +251,8 @@ class WorkerExited:
     exit_code: int | None
     peak_memory: int
     last_lines: tuple[str, ...]
-    rest: tuple[str, str]  # what it printed and nobody had taken in: stdout and stderr, as `output.to_text` has it
+    # what it printed and nobody had taken in: stdout and stderr, as `output.to_text` has it
+    rest: tuple[str, str]
     lease: str  # for which all that follows holds
     begun: int
     item: int

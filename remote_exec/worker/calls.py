@@ -398,6 +398,7 @@ class Calls:
             lease.enter_folder()
         if "log_levels" in told:
             context.set_log_levels(told["log_levels"])
+            self._output.set_terminals(*told.get("terminals", (False, False)))
         for number, phases in told.get("phases", {}).items():
             found = tuple(Phase(name=name, seconds=seconds) for name, seconds in phases)
             lease.phases[int(number)] = found + lease.phases.get(int(number), ())

@@ -70,7 +70,7 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = f"{self.format(record)}\n"
-        row = {
+        row: dict[str, Any] = {
             "name": record.name,
             "level": record.levelno,
             "message": record.getMessage(),

@@ -91,8 +91,9 @@ class ForkServer:
 
     def _look_for_dead(self) -> None:
         for worker, child in list(self._children.items()):
-            if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                self._reap(worker)
+            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+            if pid:
+                self._reap(worker, status, usage)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -204,7 +205,7 @@ class ForkServer:
         child = Child(pid, pidfd, lifeline, stdout, stderr, memory)
         self._children[message.worker] = child
         if pidfd >= 0:
-            self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._reap(message.worker))
+            self._selector.register(pidfd, selectors.EVENT_READ, lambda: self._ended(message.worker))
         self._tell(protocol.Forked(message.worker, pid))
         self._hand_control(message.worker, control)
 
@@ -218,12 +219,15 @@ class ForkServer:
                 socket.send_fds(child.lifeline, [b"c"], [fd])
         os.close(fd)
 
-    def _reap(self, worker: int) -> None:
-        child = self._children.pop(worker)
-        if child.pidfd >= 0:
-            self._selector.unregister(child.pidfd)
-            os.close(child.pidfd)
+    def _ended(self, worker: int) -> None:
+        child = self._children[worker]
+        self._selector.unregister(child.pidfd)
+        os.close(child.pidfd)
         _, status, usage = os.wait4(child.pid, 0)
+        self._reap(worker, status, usage)
+
+    def _reap(self, worker: int, status: int, usage: Any) -> None:
+        child = self._children.pop(worker)
         self._kill_session(child.pid)
         rest = drain_all(child.stdout), drain_all(child.stderr)
         last = rest[0][-LAST_BYTES:] + rest[1][-LAST_BYTES:]

@@ -23,7 +23,7 @@ import struct
 import time
 import zlib
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from ..model.record import record
 from .atomic import StrPath, same_file, write_all
@@ -65,10 +65,10 @@ class LogRecord(NamedTuple):
         if self.stream not in ("log", "event"):
             return None
         try:
-            found = json.loads(self.data)
+            found: object = json.loads(self.data)
         except ValueError:
             return None
-        return found if isinstance(found, dict) else None
+        return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
     @property
     def text(self) -> str:

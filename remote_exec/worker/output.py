@@ -67,9 +67,14 @@ class Output:
         self.lock = threading.Lock()
         # called before Python prints when the other pipe holds something: two pipes do not know their order
         self.on_switch: Callable[[], None] | None = None
+        self.terminals = (False, False)
         self._poll = select.poll()
         self._poll.register(stdout, select.POLLIN)
         self._poll.register(stderr, select.POLLIN)
+
+    def set_terminals(self, stdout: bool, stderr: bool) -> None:
+        """Say what the caller's own streams are: bars and colours go by what `isatty` answers."""
+        self.terminals = (stdout, stderr)
 
     def flush(self) -> None:
         """Push what Python's own buffers hold into the pipes."""
@@ -108,6 +113,9 @@ class _Descriptor(io.FileIO):
     def __init__(self, fd: int, output: Output) -> None:
         super().__init__(fd, "w", closefd=False)
         self._fd, self._output = fd, output
+
+    def isatty(self) -> bool:
+        return self._output.terminals[self._fd - 1]
 
     def write(self, data: Any, /) -> int:
         fd = _Descriptor.last = self._fd

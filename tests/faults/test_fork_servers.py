@@ -51,8 +51,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def log(fresh_home: Path, packages: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
-    """Counts the lines of an agent's log that hold a text. The agent is impatient."""
-    monkeypatch.setenv("REMOTE_EXEC_AGENT_READY_SECONDS", "2")
+    """Counts the lines of an agent's log that hold a text. The agent is impatient with imports."""
     monkeypatch.setenv("REMOTE_EXEC_AGENT_IMPORT_SECONDS", "1")
     return lambda text: (fresh_home / "agent.log").read_text().count(text)
 
@@ -142,8 +141,9 @@ def test_a_fork_server_that_dies_of_an_import_is_replaced(log: Callable[[str], i
 
 @pytest.mark.parametrize("function", [after_hang_in_child, after_hang_in_fork], ids=["child", "fork server"])
 def test_where_a_fork_hangs_workers_are_interpreters_of_their_own(
-    log: Callable[[str], int], function: Callable[[], bool]
+    log: Callable[[str], int], function: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("REMOTE_EXEC_AGENT_READY_SECONDS", "2")
     assert function()
     assert "not ready within 2 s" in notes().pop()
     assert function.options(environment_variables={"ANOTHER": "pool"})()  # type: ignore[attr-defined]

@@ -24,6 +24,7 @@ from remote_exec.agent.devices import (
     visible,
 )
 
+
 @pytest.fixture(scope="module")
 def nvml(tmp_path_factory: pytest.TempPathFactory) -> str:
     return build(tmp_path_factory.mktemp("nvml"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from remote_exec.worker.progress import EVENTS_PER_SECOND, Progress, progress, set_sink
+from remote_exec.worker.progress import EVENTS_PER_SECOND, Bars, Progress, catch_up, progress, set_sink
 
 
 @pytest.fixture
@@ -129,3 +129,41 @@ def test_outside_a_worker_it_just_iterates_and_a_broken_sink_breaks_no_loop() ->
         assert list(progress("ab")) == ["a", "b"]
     finally:
         assert set_sink(previous) is broken
+
+
+def test_a_bar_that_stands_still_is_told_in_full(events: list[dict[str, Any]]) -> None:
+    clock = Clock()
+    bar = Progress(total=10, clock=clock)
+    bar.update(3)
+    assert events[-1]["done"] == 0  # too soon to be told
+    catch_up()
+    assert events[-1]["done"] == 0
+    clock.now += 1
+    catch_up()
+    catch_up()
+    assert [event["done"] for event in events] == [0, 3]
+    bar.close()
+    catch_up()
+    assert len(events) == 3
+
+
+def test_bars_of_loops_in_loops_are_shown_as_they_stand_and_not_too_often(
+    events: list[dict[str, Any]],
+) -> None:
+    bars = Bars(seconds=1.0)
+    shown: list[list[tuple[str, float, bool]]] = []
+    for now, _ in enumerate(progress(range(3), desc="outer")):
+        for _ in range(100):
+            for _ in progress(range(2), desc="inner"):
+                for event in events:
+                    bars.take(event)
+                events.clear()
+                shown += [[(one["desc"], one["done"], one["ended"]) for one in bars.due(now)] or []]
+    for event in events:
+        bars.take(event)
+    told = [one for one in shown if one]
+    assert len(told) == 2  # at seconds 1 and 2; before that a second has not passed
+    assert all([desc for desc, _, _ in one] == ["outer", "inner"] for one in told)
+    (last,) = bars.rest()
+    assert (last["desc"], last["done"], last["ended"]) == ("outer", 3, True)
+    assert bars.rest() == []
