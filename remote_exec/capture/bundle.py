@@ -93,11 +93,11 @@ class Capture:
                         or now.st_ino != stamp[3]
                     ):
                         return False
-            if any(stamp_of(look(path)) != entry.stamp for path, entry in self._singles):
+            if self._singles and any(stamp_of(look(path)) != entry.stamp for path, entry in self._singles):
                 return False
         except OSError:
             return False
-        return all(_stamp_now(path) == stamp for path, stamp in self._rule_files)
+        return not self._rule_files or all(_stamp_now(path) == stamp for path, stamp in self._rule_files)
 
 
 def bundle_modules(

@@ -34,7 +34,9 @@ class AskedEnvironment:
 
     def is_current(self) -> bool:
         """Whether what it was made from is as it was: some microseconds, so that each call may ask."""
-        return installed() == self.installed and all(_time(path) == time for path, time in self.sources)
+        if self.sources and any(_time(path) != time for path, time in self.sources):
+            return False
+        return installed() == self.installed
 
 
 def asked_environment(captured: Captured, options: Options) -> AskedEnvironment:

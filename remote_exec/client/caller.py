@@ -77,8 +77,9 @@ class Caller:
         if self._results is not None:
             return self._results.submit(arguments, args, kwargs)
         call = Call(sent, arguments, dispatcher=target.dispatcher)
+        future = call.future
         target.dispatcher.submit(call)
-        return call.future
+        return future
 
     def starmap(
         self,
@@ -130,6 +131,9 @@ class Caller:
 
     def _pickle(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled:
         """Pickle arguments, and see to it that the modules which they name will be there."""
+        plain = pickling.plain_arguments(args, kwargs)
+        if plain is not None:
+            return plain
         named = pickling.Named()
         arguments = pickling.dump_arguments(args, kwargs, named=named)
         if named.functions or not named.modules <= self._named:

@@ -223,6 +223,13 @@ def dump(
         raise explain(obj, error, name=name, by_value=by_value) from _without_own_frames(error)
 
 
+def plain_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pickled | None:
+    """As `dump_arguments`, of numbers and texts alone, which name nothing; None for all others."""
+    if not kwargs and _PLAIN.issuperset(map(type, args)):
+        return _new(Pickled, ([pickle.dumps((args, kwargs), 5)], []))
+    return None
+
+
 def dump_arguments(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -239,8 +246,9 @@ def dump_arguments(
         >>> load(*dump_arguments((1, 2), {"lr": 0.1}))
         ((1, 2), {'lr': 0.1})
     """
-    if not kwargs and _PLAIN.issuperset(map(type, args)):
-        return _new(Pickled, ([pickle.dumps((args, kwargs), 5)], []))
+    plain = plain_arguments(args, kwargs)
+    if plain is not None:
+        return plain
     try:
         return _dump((args, kwargs), by_value, named)
     except MemoryError:
