@@ -9,7 +9,6 @@ from .version import VERSION
 __version__ = VERSION
 
 if TYPE_CHECKING:
-    from .worker.checkpoint import CheckpointLocation
     from .client.jobs import get_future, list_futures
     from .decorator import remote
     from .executor import RemoteExecutor
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from .future import RemoteFuture
     from .options import CustomFileFilter
     from .remote_class import RemoteClass
+    from .worker.checkpoint import CheckpointLocation
     from .worker.context import current_job
     from .worker.progress import progress
 

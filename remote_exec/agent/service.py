@@ -332,6 +332,8 @@ class Agent:
             self.request_lease(message, client.link.take_fds(message.streams), client=client)
         elif isinstance(message, protocol.CancelCall):
             self.cancel(message.lease, message.call)
+        elif isinstance(message, protocol.WithdrawCalls):
+            self._withdraw(message)
         elif isinstance(message, protocol.Request):
             from .requests import answer
 
@@ -370,6 +372,11 @@ class Agent:
                 max_workers=request.max_workers,
             )
         )
+
+    def _withdraw(self, message: protocol.WithdrawCalls) -> None:
+        entry = self.leases.get(message.lease)
+        if entry is not None and entry.worker:
+            self.processes.tell_worker(entry.pool, entry.worker, message)
 
     def cancel(self, lease: str, call: int, reason: str = "cancelled") -> None:
         """Stop a call: interrupt now, terminate when it does not heed, kill when it does not heed that."""

@@ -29,10 +29,19 @@ if TYPE_CHECKING:
 
 
 class Answers:
-    """Outcomes that have come and are not delivered yet. `lock` is the dispatcher's."""
+    """Outcomes that have come and are not delivered yet.
 
-    def __init__(self, lock: threading.Lock, reporter: Reporter) -> None:
+    Args:
+        lock: the dispatcher's.
+        reporter: hears of output, events and ends.
+        take_back: takes calls that a worker will not begin; called under `lock`.
+    """
+
+    def __init__(
+        self, lock: threading.Lock, reporter: Reporter, *, take_back: Callable[[list[Call]], None]
+    ) -> None:
         self._lock = lock
+        self._take_back = take_back
         self._reporter = reporter
         self.ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._running = 0
@@ -93,6 +102,8 @@ class Answers:
             call = channel.in_flight[frame.call]
             if call.on_values is not None:
                 self.add(call.on_values, 0, pickling.load(*channel.stream.parts(frame)))
+        elif kind == frames.WITHDRAWN:
+            self._take_back(channel.withdrawn(frame.call, frame.function))
         elif kind == frames.OUTPUT:
             self._output(channel, frame)
         elif kind == frames.EVENT:

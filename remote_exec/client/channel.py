@@ -66,6 +66,7 @@ class Channel:
         self._on_recall = on_recall
         self.lease = new_id()
         self.in_flight: dict[int, Call] = {}
+        self.withdrawing = False  # calls that have not begun were asked back
         self.outbox: list[bytes] = []  # frames that go in one piece
         self.cancelled: set[int] = set()  # calls that were asked to be stopped
         self.bytes_in_flight = 0
@@ -182,6 +183,31 @@ class Channel:
         self.bytes_in_flight += call.size
         if not captured.keeps_arguments:
             call.drop_arguments()
+
+    def withdraw(self) -> None:
+        """Ask back what has not begun: the call before takes long.
+
+        Raises:
+            HostUnavailable: the agent is gone.
+        """
+        self.withdrawing = True
+        self.session.withdraw_calls(self.lease, self._next_call - 1)
+
+    def withdrawn(self, begun: int, upto: int) -> list[Call]:
+        """Take back the calls that will not begin here."""
+        self.withdrawing = False
+        calls = [call for number, call in self.in_flight.items() if begun < number <= upto]
+        for call in calls:
+            del self.in_flight[call.number]
+            self.bytes_in_flight -= call.size
+            call.channel, call.number = None, 0
+        return calls
+
+    @property
+    def running_since(self) -> float:
+        """When the call that runs now began, as far as can be told from here; now, if there is none."""
+        first = next(iter(self.in_flight.values()), None)
+        return time.monotonic() if first is None else max(first.sent_at, self.last_result)
 
     def flush(self) -> None:
         """Send what is in the outbox."""

@@ -75,7 +75,7 @@ class Dispatcher:
         self._single = single
         self._broken: Exception | None = None
         self._lock = threading.Lock()
-        self._answers = Answers(self._lock, reporter)
+        self._answers = Answers(self._lock, reporter, take_back=self._lanes.take_back)
         self._reading = Reading(
             self._lock,
             self._lanes,
@@ -146,8 +146,9 @@ class Dispatcher:
             self._lanes.refill(channel)
 
     def _tick(self, awaited: Call | None) -> None:
-        """Tell the reporter that time passes, for the call that is waited for, else the one that is oldest."""
+        """See to calls that are stuck; tell the reporter that time passes for the call waited for, or the oldest."""
         with self._lock:
+            self._lanes.unstick()
             call = awaited
             if call is None or call.ended:
                 call = self._lanes.oldest()
@@ -303,8 +304,6 @@ class Dispatcher:
             )
             return
         with self._lock:
-            for idle in [one for one in self._lanes.channels if not one.in_flight]:
-                self._lanes.refill(idle)  # what was sent back to the queue need not wait for a new worker
             self._grow()
         self._answers.run()
 
@@ -336,7 +335,7 @@ class Dispatcher:
                 self._reporter.ended(call)
         if again:
             with self._lock:
-                self._lanes.queue.extendleft(reversed(again))
+                self._lanes.take_back(again)
 
     # --- the background ---------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ DEPTH = 64  # short calls in flight on one channel
 WINDOW_BYTES = 96 << 10  # of small calls in flight on one channel: less than what a socket holds
 ROW = 16  # calls that are sent in one piece when they come in a row, behind others
 ROW_SECONDS = 0.0002  # between one and the next
+STUCK_SECONDS = 0.1  # a call that was thought to be short keeps others waiting for so long, and no longer
 PREFETCHED_SECONDS = 0.02  # calls up to this long may wait behind one other on their worker
 
 
@@ -111,6 +112,26 @@ class Lanes:
         if self.queue:
             with contextlib.suppress(HostUnavailable):
                 self.grow()
+
+    def unstick(self) -> None:
+        """Ask back what waits behind a call that was thought to be short, and is not: others may run it."""
+        if self._single or self.max_workers == 1:
+            return
+        for channel in self.channels:
+            if len(channel.in_flight) < 2 or not (channel.granted and channel.usable) or channel.withdrawing:
+                continue
+            if time.monotonic() - channel.running_since > STUCK_SECONDS:
+                with contextlib.suppress(HostUnavailable):
+                    channel.withdraw()
+
+    def take_back(self, calls: list[Call]) -> None:
+        """Queue calls that were withdrawn, before all others, and send them where there is room."""
+        self.queue.extendleft(reversed(calls))
+        for channel in self.channels:
+            if self.queue and not channel.in_flight:
+                self.refill(channel)
+        with contextlib.suppress(HostUnavailable):
+            self.grow()
 
     def grow(self) -> None:
         """Ask for another worker if calls wait that are worth one.
@@ -231,6 +252,8 @@ class Lanes:
         load = len(channel.in_flight)
         if not load:
             return True
+        if channel.withdrawing or time.monotonic() - channel.running_since > PREFETCHED_SECONDS:
+            return False
         if channel.bytes_in_flight + channel.cost(call) > WINDOW_BYTES:
             return False
         seconds = call.captured.seconds * call.items

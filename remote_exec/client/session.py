@@ -75,6 +75,10 @@ class Session:
         """Have a call stopped."""
         self._send(protocol.CancelCall(lease, call))
 
+    def withdraw_calls(self, lease: str, upto: int) -> None:
+        """Have the calls up to this number given back that have not begun."""
+        self._send(protocol.WithdrawCalls(lease, upto))
+
     def forget_lease(self, lease: str) -> None:
         """Hear no more of a lease."""
         self._leases.pop(lease, None)

@@ -45,7 +45,7 @@ BATCH_RESULT = 21  # payload: pickled list of (ok, value or failure JSON); `func
 YIELD = 22  # payload: one pickled value of a generator call
 OUTPUT = 23  # payload: bytes written to stdout (flag 0) or stderr (flag STDERR)
 EVENT = 24  # payload: JSON: progress, log records, phases
-GOAWAY = 25  # the worker begins no call after number `call`: later ones may go elsewhere
+WITHDRAWN = 25  # of the calls up to number `function`, the worker begins none after number `call`: send them elsewhere
 
 # either way
 RELEASE = 40  # payload: packed arena ids that the receiver holds no view of any longer

@@ -60,6 +60,14 @@ class CancelCall:
 
 
 @message
+class WithdrawCalls:
+    """Do not begin the calls of a lease up to this number that have not begun; its client hears which these are."""
+
+    lease: str
+    upto: int
+
+
+@message
 class Request:
     """A question, answered by `Reply` with the same id. `what` names it, `arguments` is JSON."""
 

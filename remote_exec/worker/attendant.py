@@ -397,6 +397,9 @@ class Attendant(threading.Thread):
         elif isinstance(message, protocol.Interrupt):
             if self._lease is not None and self._lease.id == message.lease:
                 self._interrupt(self._lease, message.call, message.reason)
+        elif isinstance(message, protocol.WithdrawCalls):
+            if self._lease is not None and self._lease.id == message.lease:
+                self._withdraw(self._lease, message.upto)
         elif isinstance(message, protocol.DumpStack):
             self._tell(protocol.Stack(message.id, self._stack()))
         elif isinstance(message, protocol.StopWorker) and self._lease is None:
@@ -412,6 +415,13 @@ class Attendant(threading.Thread):
             # Not begun, so it will not be; or over. In no case is this call's end still to come.
             lease.stopping.discard(call)
             self._tell(protocol.CallStopped(lease.id, call))
+
+    def _withdraw(self, lease: Lease, upto: int) -> None:
+        frame = frames.pack(frames.WITHDRAWN, function=upto, call=lease.withdraw(upto))
+        try:
+            lease.stream.send(frame)
+        except OSError:
+            self.orphan(lease)
 
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._main)

@@ -87,6 +87,9 @@ class Calls:
                     self._attendant.orphan_ended(lease, outcome)
 
     def _on_call(self, lease: Lease, frame: Frame) -> None:
+        if not lease.begin(frame.call):
+            lease.stream.parts(frame)  # its arena can be used again
+            return
         function = lease.functions.get(frame.function)
         if function is None or function.call is None:
             self._refuse(lease, frame.call, function)
@@ -256,6 +259,9 @@ class Calls:
 
     def _on_batch(self, lease: Lease, frame: Frame) -> None:
         """Run a list of calls of one function; send what is ready every few milliseconds."""
+        if not lease.begin(frame.call):
+            lease.stream.parts(frame)
+            return
         function, number = lease.functions.get(frame.function), frame.call
         if function is None or function.call is None:
             self._refuse(lease, number, function)

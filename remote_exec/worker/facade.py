@@ -54,7 +54,9 @@ def _awaited(value: Any) -> Any:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(value)
-    with ThreadPoolExecutor(1, thread_name_prefix=PREFIX) as thread:  # this one's event loop stands still meanwhile
+    with ThreadPoolExecutor(
+        1, thread_name_prefix=PREFIX
+    ) as thread:  # this one's event loop stands still meanwhile
         return thread.submit(asyncio.run, value).result()
 
 

@@ -89,6 +89,8 @@ class Lease:
         self.unacknowledged: deque[Outcome] = deque()
         # what calls that have not ended had waited for before they began
         self.phases: dict[int, tuple[Phase, ...]] = {1: attach.phases} if attach.phases else {}
+        self._begun = 0
+        self._withdrawn = 0
         self._records: list[JobRecord] = []
         self._failures: dict[str, str] = {}
         self._failure_chars = float(FAILURE_CHARS)  # how much may be kept of failures now
@@ -96,6 +98,20 @@ class Lease:
         self._summed: list[str] = []
         self._attempts: list[AttemptRecord] = []
         self._short: dict[str, list[float]] = {}  # function -> [count, first start, last end]
+
+    def begin(self, call: int) -> bool:
+        """Take note that a call begins; False when its client has withdrawn it."""
+        with self.lock:
+            if call <= self._withdrawn:
+                return False
+            self._begun = call
+            return True
+
+    def withdraw(self, upto: int) -> int:
+        """Let no call up to this number begin any more; return the last that has."""
+        with self.lock:
+            self._withdrawn = max(upto, self._withdrawn)
+            return self._begun
 
     def name_of(self, call: int, function: str) -> str:
         """The name by which a call of this lease is known everywhere."""

@@ -66,9 +66,7 @@ class _Sender:
         stream, call = self._lease.stream, self._call
         pickled = pickling.dump(value)
         self._calls._flush_output(self._lease, call)
-        stream.send(
-            stream.frame(frames.YIELD, pickled.stream, [b.raw() for b in pickled.buffers], call=call)
-        )
+        stream.send(stream.frame(frames.YIELD, pickled.stream, [b.raw() for b in pickled.buffers], call=call))
         self._credit -= 1
         while self._credit == 0:
             frame = stream.receive()  # nothing else can come from the consumer now

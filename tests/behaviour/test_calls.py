@@ -315,7 +315,19 @@ class NoText(Exception):
 
 
 def held_in(error: BaseException) -> dict[str, Any]:
-    names = ("code", "left", "right", "where", "made_by", "number", "text", "errno", "filename", "name", "path")
+    names = (
+        "code",
+        "left",
+        "right",
+        "where",
+        "made_by",
+        "number",
+        "text",
+        "errno",
+        "filename",
+        "name",
+        "path",
+    )
     return {name: getattr(error, name) for name in names if hasattr(error, name)}
 
 

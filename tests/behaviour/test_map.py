@@ -224,7 +224,9 @@ def test_a_generators_time_is_limited_too() -> None:
 
 def test_async_functions_give_their_values_in_every_way_of_calling() -> None:
     async def gather() -> list[int]:
-        return await asyncio.gather(*(function.aio(x) for x in range(20) for function in (square, square_later)))
+        return await asyncio.gather(
+            *(function.aio(x) for x in range(20) for function in (square, square_later))
+        )
 
     assert asyncio.run(gather()) == [x * x for x in range(20) for _ in range(2)]
     assert square_later(3) == square_later.submit(3).result(SECONDS) == 9
