@@ -24,7 +24,7 @@ def greet(agent: Agent, client: Client, hello: protocol.Hello) -> None:
     newer = _version(hello.version) > _version(agent.version) or (
         hello.version == agent.version and hello.runtime != agent.digest
     )
-    busy = len(agent.clients) > 1 or bool(agent.leases or agent.jobs)
+    busy = len(agent.clients.connected) > 1 or bool(agent.leases or agent.jobs)
     accepted = hello.protocol == protocol.PROTOCOL and (busy or not newer)
     client.greeted = accepted
     client.link.send(protocol.Welcome(protocol.PROTOCOL, agent.version, agent.digest, os.getpid(), accepted))

@@ -146,7 +146,7 @@ def alive_in(agent: Agent) -> Alive:
     used = {worker.bundle or "" for pool in pools for worker in pool.workers.values()}
     used |= {waiting.bundle for pool in pools for waiting in pool.queue}
     used |= {job.spec["bundle"] for job in agent.jobs.values()}
-    used |= {digest for client in agent.clients.values() for digest in client.bundles}
+    used |= {digest for client in agent.clients.connected.values() for digest in client.bundles}
     return Alive(
         names=frozenset({*agent.leases, *agent.running.records, *agent.jobs, *agent.job_waiters}),
         bundles=frozenset(used - {""}),

@@ -34,12 +34,12 @@ def main(runtime: str, digest: str, version: str, spare: Spare | None) -> int:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     reactor = Reactor()
-    door = _Door(layout, reactor, lambda listener: agent.accept(listener))
+    door = _Door(layout, reactor, lambda listener: agent.clients.accept(listener))
     door.open()
     agent = Agent(layout, reactor, runtime=runtime, digest=digest, version=version, spare=spare)
     signal.signal(signal.SIGTERM, lambda _number, _frame: reactor.call_from_thread(agent.stop))
     with contextlib.suppress(OSError):
-        agent.add_client(socket.socket(fileno=3))
+        agent.clients.add(socket.socket(fileno=3))
     agent.recover()
     _log.info("agent %s of version %s serves %s", os.getpid(), version, layout.home)
     reactor.run()

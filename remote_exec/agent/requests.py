@@ -85,7 +85,7 @@ def _host(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
             memory_bytes=agent.host.memory_bytes,
             gpus=tuple(gpu.name for gpu in agent.host.gpus),
             home=str(agent.layout.home),
-            clients=len(agent.clients),
+            clients=len(agent.clients.connected),
             pools=agent.pools.infos(time.monotonic()),
         )
     )

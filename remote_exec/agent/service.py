@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -19,21 +18,20 @@ from typing import TYPE_CHECKING, Any
 from ..model.job import Cause, DeathCertificate
 from ..model.layout import Layout
 from ..wire import protocol
-from ..wire.control import peer_uid
-from . import findings, jobs, uploads
+from . import findings, jobs
 from . import pool_events as events
 from .adoption import adopt, adopted_lease
 from .bundles import place_of
 from .cache import BlobStore
+from .clients import Clients
 from .deadlines import Deadlines
 from .deaths import Deaths, certify, keep_rest, oom_kills
 from .early import Spare
 from .forking import FINDINGS_NAME, Forking
-from .greeting import greet
 from .jobs import Job
 from .journal import Journal
 from .leases import Client, LeaseEntry
-from .link import Link, close_fds
+from .link import close_fds
 from .pools import Pools
 from .processes import Processes
 from .provision import Provision
@@ -83,7 +81,7 @@ class Agent:
         self.forking = Forking(self)
         self.journal = Journal.open(layout.journal)
         self.blobs = BlobStore(layout.blobs)
-        self.clients: dict[int, Client] = {}
+        self.clients = Clients(self)
         self.leases: dict[str, LeaseEntry] = {}
         self.running = RunningCalls(self)
         self.deaths = Deaths()
@@ -100,7 +98,6 @@ class Agent:
         self.jobs: dict[str, Job] = {}
         self.job_waiters: dict[str, list[Callable[[], None]]] = {}
         self.settings = Settings().told({}, os.environ)
-        self._next_client = 1
         self._timer: Timer | None = None
         self._idle_timer: Timer | None = None
         self.superseded = False
@@ -167,7 +164,7 @@ class Agent:
 
     def settle(self) -> None:
         """End some time after there is nothing left to stay for."""
-        busy = bool(self.clients or self.leases or self.pools.pools or self.jobs)
+        busy = bool(self.clients.connected or self.leases or self.pools.pools or self.jobs)
         if busy and self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -197,7 +194,7 @@ class Agent:
         """Withdraw a lease of the agent's own that has not been granted."""
         entry = self.leases.get(lease)
         if entry is not None:
-            self._forget_lease(entry)
+            self.forget_lease(entry)
             self.happen(events.LeaseWithdrawn(time.monotonic(), lease))
 
     def stop(self) -> None:
@@ -255,7 +252,7 @@ class Agent:
                 entry.id, instruction.error, instruction.text, instruction.output, instruction.hint
             ),
         )
-        self._forget_lease(entry)
+        self.forget_lease(entry)
 
     def _tell_lost(self, instruction: events.TellLost) -> None:
         lease, entry = instruction.lease, self.leases.get(instruction.lease)
@@ -270,7 +267,7 @@ class Agent:
             self._tell_lease(lease, lost)
         else:  # who hears of a death finds its record
             self.running.when_written(lambda: client.link.send(lost))
-        self._forget_lease(entry)
+        self.forget_lease(entry)
 
     def _tell_lease(self, lease: str, message: object) -> None:
         entry = self.leases.get(lease)
@@ -281,69 +278,14 @@ class Agent:
         elif entry.on_event is not None:
             entry.on_event(message)
 
-    def _forget_lease(self, entry: LeaseEntry) -> None:
+    def forget_lease(self, entry: LeaseEntry) -> None:
+        """A lease is over, or will not be."""
         close_fds(entry.fds)
         for timer in entry.stopping.values():
             timer.cancel()
         self.leases.pop(entry.id, None)
 
-    # --- clients ----------------------------------------------------------------------------------------------
-
-    def accept(self, listener: socket.socket) -> None:
-        """Take a connection, if it is this user's."""
-        try:
-            sock, _ = listener.accept()
-        except OSError:
-            return
-        if peer_uid(sock) != os.getuid():
-            _log.warning("a connection of another user was refused")
-            sock.close()
-            return
-        self.add_client(sock)
-
-    def add_client(self, sock: socket.socket) -> None:
-        """Begin to serve a client over a connected socket."""
-        number, self._next_client = self._next_client, self._next_client + 1
-        client: Client
-        link = Link(
-            self.reactor,
-            sock,
-            on_message=lambda message, body: self._on_client(client, message, body),
-            on_end=lambda reason: self._client_left(client),
-        )
-        client = self.clients[number] = Client(number, link)
-        self.settle()
-
-    def _client_left(self, client: Client) -> None:
-        self.clients.pop(client.id, None)
-        for upload in client.uploads.values():
-            upload.abort()
-        for entry in list(self.leases.values()):
-            if entry.client is client and not entry.worker:
-                self._forget_lease(entry)
-        self.happen(events.ClientLeft(time.monotonic(), client.id))
-
-    def _on_client(self, client: Client, message: Any, body: bytes) -> None:
-        if isinstance(message, protocol.Hello):
-            greet(self, client, message)
-        elif not client.greeted:
-            client.link.end("a client spoke before it greeted")
-        elif isinstance(message, protocol.RequestLease):
-            self.request_lease(message, client.link.take_fds(message.streams), client=client)
-        elif isinstance(message, protocol.CancelCall):
-            self.cancel(message.lease, message.call)
-        elif isinstance(message, protocol.WithdrawCalls):
-            self._withdraw(message)
-        elif isinstance(message, protocol.Request):
-            from .requests import answer
-
-            answer(self, client, message, body)
-        elif isinstance(message, protocol.OfferBundle):
-            uploads.offer_bundle(self, client, message)
-        elif isinstance(message, protocol.PutBlob):
-            uploads.put_blob(self, client, message, body)
-        else:
-            client.link.end(f"a client sent a {type(message).__name__}")
+    # --- leases -----------------------------------------------------------------------------------------------
 
     def request_lease(
         self,
@@ -373,7 +315,8 @@ class Agent:
             )
         )
 
-    def _withdraw(self, message: protocol.WithdrawCalls) -> None:
+    def withdraw(self, message: protocol.WithdrawCalls) -> None:
+        """Have a worker not begin calls that its client wants back."""
         entry = self.leases.get(message.lease)
         if entry is not None and entry.worker:
             self.processes.tell_worker(entry.pool, entry.worker, message)
@@ -453,7 +396,7 @@ class Agent:
             self.running.forget_lease(lease)
             if entry.on_event is not None:
                 entry.on_event(protocol.LeaseEnded(lease))
-            self._forget_lease(entry)
+            self.forget_lease(entry)
         self.happen(events.LeaseReturned(time.monotonic(), pool, worker, lease))
 
     def note_past_death(self, exited: protocol.WorkerExited) -> None:

@@ -348,7 +348,8 @@ class Dispatcher:
         quiet_since = time.monotonic()
         while not self._closed:
             # What a call has left running may print for as long as its worker is held.
-            if not self._busy.wait(LISTEN_SECONDS if self._lanes.channels else IDLE_SECONDS / 4):
+            recent = time.monotonic() - quiet_since < IDLE_SECONDS and self._lanes.channels
+            if not self._busy.wait(LISTEN_SECONDS if recent else IDLE_SECONDS / 4):
                 if self._closing and not self.pending:
                     self.close()
                 else:
