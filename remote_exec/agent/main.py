@@ -36,7 +36,16 @@ def main(runtime: str, digest: str, version: str, spare: Spare | None) -> int:
     reactor = Reactor()
     door = _Door(layout, reactor, lambda listener: agent.clients.accept(listener))
     door.open()
-    agent = Agent(layout, reactor, runtime=runtime, digest=digest, version=version, spare=spare)
+    try:
+        agent = Agent(layout, reactor, runtime=runtime, digest=digest, version=version, spare=spare)
+    except BaseException:
+        door.remove()
+        if spare is not None:  # nobody else knows of it yet
+            os.kill(spare.pid, signal.SIGKILL)
+            os.waitpid(spare.pid, 0)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(spare.path)
+        raise
     signal.signal(signal.SIGTERM, lambda _number, _frame: reactor.call_from_thread(agent.stop))
     with contextlib.suppress(OSError):
         agent.clients.add(socket.socket(fileno=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -19,6 +20,7 @@ BOOT = (
     "sys.exit(begin(*sys.argv[1:]))"
 )
 CONNECT_SECONDS = 20.0
+END_SECONDS = 1.0
 NAP_SECONDS = 0.01
 
 
@@ -88,8 +90,12 @@ def _noted_socket(layout: Layout) -> Path | None:
     return noted if noted != layout.agent_socket else None
 
 
-def launch(layout: Layout, runtime: Path, *, version: str, variables: Mapping[str, str]) -> socket.socket:
-    """Start an agent and return its first connection. Started twice at once, one wins, and the other's ends.
+def launch(
+    layout: Layout, runtime: Path, *, version: str, variables: Mapping[str, str]
+) -> tuple[socket.socket, int]:
+    """Start an agent and return its first connection and its process id.
+
+    Started twice at once, one wins, and the other ends; its connection does, too.
 
     `variables` are those of this process's own pools: it is for one of them that the agent starts a fork server.
     """
@@ -109,7 +115,7 @@ def launch(layout: Layout, runtime: Path, *, version: str, variables: Mapping[st
         dropped,
     )
     try:
-        os.posix_spawn(
+        pid = os.posix_spawn(
             python,
             [python, "-I", "-S", "-c", BOOT, *told],
             # which GPUs are seen is each caller's to say, and what it says its own calls bring along
@@ -128,7 +134,7 @@ def launch(layout: Layout, runtime: Path, *, version: str, variables: Mapping[st
     finally:
         theirs.close()
         os.close(log)
-    return ours
+    return ours, pid
 
 
 def reach(
@@ -153,15 +159,41 @@ def reach(
     """
     deadline = time.monotonic() + CONNECT_SECONDS
     while True:
-        sock = connect(layout)
+        sock, pid = connect(layout), 0
         if sock is None:
-            sock = launch(layout, unpack(), version=version, variables=variables)
+            sock, pid = launch(layout, unpack(), version=version, variables=variables)
         if greet(sock):
             return sock
         sock.close()
+        if pid and _has_failed(pid):
+            raise HostUnavailable(
+                f"the agent cannot start: {_last_words(layout.agent_log)}",
+                hint=f"see {layout.agent_log}, or: remote-exec doctor",
+            )
         if time.monotonic() > deadline:
             raise HostUnavailable(
                 "the agent of this machine does not answer",
                 hint=f"see {layout.agent_log}, or: remote-exec doctor",
             )
         time.sleep(NAP_SECONDS)
+
+
+def _has_failed(pid: int) -> bool:
+    """Whether an agent that was started ended with an error; one that found another there did not."""
+    deadline = time.monotonic() + END_SECONDS
+    with contextlib.suppress(ChildProcessError):  # somebody else has waited for it
+        while time.monotonic() < deadline:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                return os.waitstatus_to_exitcode(status) > 0
+            time.sleep(NAP_SECONDS)
+    return False
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line of a log that is no hint."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return "why is unknown"
+    return next((line for line in reversed(lines) if line and line[0] != " "), "why is unknown")

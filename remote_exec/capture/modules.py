@@ -29,9 +29,10 @@ from types import (
 from typing import Any, cast
 
 from ..model.record import record
-from .by_value import MAIN_MODULES, module_travels_by_value, travels_by_value
+from ..worker.bound import BoundFunction
+from .by_value import MAIN_MODULES, global_names, module_travels_by_value, travels_by_value
 from .imports import Import, imports_of_code, imports_of_file, nested_code
-from .locate import Locator, Module, Origin
+from .locate import OWN, Locator, Module, Origin
 
 # a global that holds a big structure is looked into this far; what its classes are shows long before
 _MOST_VALUES = 50_000
@@ -166,7 +167,7 @@ class _Walk:
             return [*mapping.keys(), *mapping.values()]
         if type(value) in {list, tuple, set, frozenset}:
             return cast("Iterable[object]", value)
-        if isinstance(value, MethodType):
+        if isinstance(value, MethodType | BoundFunction):
             return (value.__func__, value.__self__)
         if isinstance(value, functools.partial):
             partial: Any = cast(Any, value)
@@ -199,11 +200,15 @@ class _Walk:
         scope = function.__globals__
         for item in imports_of_code(function.__code__):
             self.imported(item, package=_package_of(scope), by=by)
-        names = {name for code in nested_code(function.__code__) for name in code.co_names}
-        for name in names & scope.keys():
+        attributes: set[str] | None = None
+        for name in global_names(function.__code__):  # not what it imports: that is bound in the function itself
+            if name not in scope:
+                continue
             value = scope[name]
             if isinstance(value, ModuleType) and hasattr(value, "__path__"):
-                self._submodules_used(value, names)
+                if attributes is None:
+                    attributes = {name for code in nested_code(function.__code__) for name in code.co_names}
+                self._submodules_used(value, attributes)
             yield value
         for cell in function.__closure__ or ():
             try:
@@ -231,6 +236,9 @@ class _Walk:
 
     def _of_instance(self, value: object) -> Iterator[object]:
         yield type(value)
+        if type(value).__module__.partition(".")[0] in OWN and "__reduce__" in vars(type(value)):
+            yield value.__reduce__()[1]  # a remote function leaves behind what it is connected to
+            return
         # no look-up through the value itself: the __getattr__ of a proxy or a lazy object is the user's code
         attributes: object = None
         with contextlib.suppress(Exception):

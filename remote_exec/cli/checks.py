@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from .host import layout, listening_pid, process_state, session
 
-LONGEST_SOCKET_PATH = 100  # bytes; Linux takes 107, macOS 103
 LEAST_FREE_BYTES = 1_000_000_000
 UV_SECONDS = 20
 
@@ -36,10 +35,10 @@ class _Wrong(Exception):  # noqa: N818 - a finding
 def examine() -> list[Check]:
     """Carry out the checks; once one that others need is wrong, those are skipped."""
     results: list[Check] = []
-    broken = ""
-    for name, check, needed in _CHECKS:
-        if broken and needed:
-            results.append(Check(name, "skipped", f"needs: {broken}"))
+    for name, check, needs in _CHECKS:
+        lacking = [one.name for one in results if one.name in needs and one.status != "ok"]
+        if lacking:
+            results.append(Check(name, "skipped", f"needs: {', '.join(lacking)}"))
             continue
         try:
             results.append(Check(name, "ok", check()))
@@ -49,8 +48,6 @@ def examine() -> list[Check]:
             fix = getattr(error, "hint", "") or f"see {layout().agent_log}"
             text = getattr(error, "message", "") or f"{type(error).__name__}: {error}"
             results.append(Check(name, "wrong", text, fix))
-        if results[-1].status == "wrong" and not broken:
-            broken = name
     return results
 
 
@@ -82,8 +79,12 @@ def _uv() -> str:
 
 def _configuration() -> str:
     from ..config import load_config
+    from ..model.errors import ConfigurationError
 
-    config = load_config()
+    try:
+        config = load_config()
+    except ConfigurationError as error:
+        raise _Wrong(error.message, fix=error.hint or "correct or remove that setting") from None
     return f"{len(config.files)} files read" + "".join(f"; {sentence}" for sentence in config.notes)
 
 
@@ -116,13 +117,7 @@ def _disk() -> str:
 
 
 def _sockets() -> str:
-    path = layout().agent_socket
-    longest = len(os.fsencode(path)) + len("-server-0123456789abcdef")
-    if longest > LONGEST_SOCKET_PATH:
-        raise _Wrong(
-            f"{path} is too long for a socket's path", fix="export XDG_RUNTIME_DIR=/tmp/run-$(id -u)"
-        )
-    folder = path.parent
+    folder = layout().sockets
     for place in (folder.parent, folder):
         if place.exists():
             _private(place)
@@ -156,6 +151,22 @@ def _sqlite() -> str:
             fix="use a Python with SQLite 3.35 or newer: uv python install 3.12",
         )
     return sqlite3.sqlite_version
+
+
+def _journal() -> str:
+    from .kept import OlderJournal, Reader
+
+    path = layout().journal
+    try:
+        ((count,),) = Reader(layout()).read("SELECT count(*) FROM jobs")
+    except OlderJournal:
+        return "of an older version; the agent brings it up to date"
+    except Exception as error:
+        raise _Wrong(
+            getattr(error, "message", "") or f"{path} is damaged: {error}",
+            fix=f"move {path} away: its jobs are forgotten",
+        ) from None
+    return f"{count} jobs and calls" if path.exists() else "there is none yet"
 
 
 def _agent() -> str:
@@ -245,17 +256,23 @@ def _gpus() -> str:
     return ", ".join(gpu.name for gpu in found) or "none"
 
 
-# the name, the check, and whether it needs those before it
-_CHECKS: tuple[tuple[str, Callable[[], str], bool], ...] = (
-    ("Python", _python, False),
-    ("versions", _versions, False),
-    ("uv", _uv, False),
-    ("configuration", _configuration, False),
-    ("home", _home, False),
-    ("disk", _disk, True),
-    ("sockets", _sockets, False),
-    ("SQLite", _sqlite, False),
-    ("GPUs", _gpus, False),
-    ("agent", _agent, True),
-    ("test call", _call, True),
+class _Step(NamedTuple):
+    name: str
+    check: Callable[[], str]
+    needs: tuple[str, ...] = ()
+
+
+_CHECKS = (
+    _Step("Python", _python),
+    _Step("versions", _versions),
+    _Step("uv", _uv),
+    _Step("configuration", _configuration),
+    _Step("home", _home),
+    _Step("disk", _disk, needs=("home",)),
+    _Step("sockets", _sockets),
+    _Step("SQLite", _sqlite),
+    _Step("journal", _journal, needs=("disk", "SQLite")),
+    _Step("GPUs", _gpus),
+    _Step("agent", _agent, needs=("Python", "versions", "disk", "sockets", "journal")),
+    _Step("test call", _call, needs=("configuration", "agent")),
 )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
+from ..model.errors import RuntimeEnvironmentError
 from ..model.layout import Layout
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from ..agent.service import Agent
 
 ANSWERED = frozenset(["jobs", "job", "logs", "result", "environments"])
+
+
+class OlderJournal(RuntimeEnvironmentError):  # noqa: N818 - named as the others are
+    """An agent has to bring the journal up to date first, as each does when it starts."""
 
 
 def ask(layout: Layout, what: str, arguments: Mapping[str, Any]) -> tuple[Any, bytes]:
@@ -81,7 +86,6 @@ class Reader:
     @cached_property
     def _connection(self) -> sqlite3.Connection:
         from ..agent import journal
-        from ..model.errors import RuntimeEnvironmentError
 
         scripts = sorted(name for name in os.listdir(journal._SQL_FOLDER) if name[:4].isdigit())
         if not self._path.exists():
@@ -98,12 +102,10 @@ class Reader:
             ) from None
         if version != len(scripts):
             connection.close()
-            raise RuntimeEnvironmentError(
-                f"the journal {self._path} has schema {version}; this version knows {len(scripts)}",
-                hint="remote-exec hosts start"
-                if version < len(scripts)
-                else "use the newer remote_exec that wrote it",
-            )
+            text = f"the journal {self._path} has schema {version}; this version knows {len(scripts)}"
+            if version < len(scripts):
+                raise OlderJournal(text, hint="remote-exec hosts start")
+            raise RuntimeEnvironmentError(text, hint="use the newer remote_exec that wrote it")
         return connection
 
     def read(self, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:

@@ -100,14 +100,22 @@ class Batches:
         self._fill(waiting=True)
 
     def results(self, timeout_at: Callable[[], float | None] = lambda: None) -> Iterator[Any]:
-        """Yield the values; cancel what is under way when the consumer goes away.
+        """Yield the values; cancel what is under way when the consumer goes away. All runs where `ahead` is None.
 
         Raises:
             BaseException: what the first failing call raised, unless exceptions are returned.
             TimeoutError: `timeout_at()` has passed.
         """
+        values = self._values(timeout_at)
+        if self._ahead is not None:
+            next(values)  # now its end is noticed, too, where nobody has taken a value
+        return values
+
+    def _values(self, timeout_at: Callable[[], float | None]) -> Iterator[Any]:
         __tracebackhide__ = True  # pytest and IPython leave this frame out
         try:
+            if self._ahead is not None:
+                yield None
             while True:
                 try:
                     found = self._next(timeout_at)

@@ -39,7 +39,6 @@ class Captured:
         log_levels: at which the caller's loggers stand that have a level of their own.
         seconds: how long its calls take, from sending to the answer, by an exponential mean; 0 is unknown.
         phases: what it took to get it here; told with the first call.
-        keeps_arguments: whether calls must be able to be sent again.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Captured:
     log_levels: dict[str, int] = field(default_factory=lambda: dict[str, int]())
     seconds: float = 0.0
     phases: tuple[Phase, ...] = ()
-    keeps_arguments: bool = True
     token: int = field(default_factory=_tokens.__next__)
 
     def took(self, seconds: float) -> None:
@@ -162,7 +160,3 @@ class Call:
             return self.future
         self._future = SPENT
         return future
-
-    def drop_arguments(self) -> None:
-        """Let go of the arguments' memory: they have been sent and will not be sent again."""
-        self.pickled = Pickled([], [])

@@ -147,6 +147,42 @@ class Channel:
 
     # --- sending ----------------------------------------------------------------------------------------------
 
+    def send_again(self, call: Call) -> bool:
+        """Send a small call of a function that the worker knows, when it differs from the last by its arguments alone.
+
+        Returns:
+            Whether that was the case: what `post` and `flush` do otherwise, in the shortest way.
+        """
+        captured = call.captured
+        function = self._defined.get(captured.token)
+        stream, buffers = call.pickled
+        data = stream[0]
+        if (
+            function is None
+            or buffers
+            or self.outbox
+            or len(stream) != 1
+            or len(data) >= SMALL
+            or call.folder != self._folder
+            or captured.log_levels is not self._log_levels
+            or logging.root.level != self._root_level
+            or captured.phases
+        ):
+            return False
+        number = call.number = self._next_call
+        self._next_call = number + 1
+        call.channel = self
+        self.in_flight[number] = call
+        size = call.size = len(data)
+        self.bytes_in_flight += size
+        call.sent_at = self.sent_at = time.monotonic()
+        ack = self._acknowledged = self.to_acknowledge
+        try:
+            self.stream.send_now(HEADER.pack(size, call.kind, 0, 0, function, number, ack) + data)
+        except OSError:
+            pass  # whoever reads finds the end of the stream, and settles what was in flight
+        return True
+
     def post(self, call: Call) -> None:
         """Put a call into the outbox, or send it at once where it is big; it is in flight now."""
         number = call.number = self._next_call
@@ -181,8 +217,6 @@ class Channel:
             message = self.stream.frame(call.kind, stream, raw, function=function, call=number, ack=ack)
             self._send_big(message)
         self.bytes_in_flight += call.size
-        if not captured.keeps_arguments:
-            call.drop_arguments()
 
     def withdraw(self) -> None:
         """Ask back what has not begun: the call before takes long.

@@ -68,6 +68,10 @@ class Lanes:
         Raises:
             HostUnavailable: no agent could be reached; the call is not queued.
         """
+        if not self.queue:
+            for idle in self.channels:  # most often there is one, and it knows the function
+                if not idle.in_flight and idle.usable and call.begin() and idle.send_again(call):
+                    return idle
         if not self.queue and (channel := self._with_room(call)) is not None:
             self.send(channel, call)
             return channel

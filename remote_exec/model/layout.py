@@ -1,8 +1,9 @@
 """Where things lie on a host: one directory for all that is kept, one short one for sockets.
 
 `REMOTE_EXEC_HOME` moves the first (default: ``$XDG_DATA_HOME/remote_exec``, else ``~/.local/share/remote_exec``).
-Sockets live in ``$XDG_RUNTIME_DIR/remote_exec/<8 hex>``, else ``/tmp/remote_exec-<uid>/<8 hex>``, since a unix
-socket's path is limited to about 100 bytes; the hex is a digest of the first directory's path.
+Sockets live in ``$XDG_RUNTIME_DIR/remote_exec/<8 hex>``, else (or where that is too long) in
+``/tmp/remote_exec-<uid>/<8 hex>``, since a unix socket's path is limited to about 100 bytes; the hex is a
+digest of the first directory's path.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .record import record
+
+# a socket's path may have 103 bytes on macOS, 107 on Linux; ours add a folder and a fork server's name
+LONGEST_BASE = 103 - len("/01234567/f-0123456789abcdef")
 
 
 @record
@@ -33,7 +37,9 @@ class Layout:
             home = os.path.join(data, "remote_exec")
         home = os.path.realpath(home)
         runtime = environ.get("XDG_RUNTIME_DIR")
-        base = os.path.join(runtime, "remote_exec") if runtime else f"/tmp/remote_exec-{os.getuid()}"  # noqa: S108
+        base = os.path.join(runtime, "remote_exec") if runtime else ""
+        if not base or len(os.fsencode(base)) > LONGEST_BASE:
+            base = f"/tmp/remote_exec-{os.getuid()}"  # noqa: S108
         digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
         return cls(home=Path(home), sockets=Path(base, digest))
 

@@ -405,6 +405,13 @@ def reduce_file(pickler: Pickler, file: Any) -> Reduced:
     raise pickle.PicklingError(f"cannot pickle an open file ({file.name!r})")
 
 
+def reduce_method(pickler: Pickler, method: Any) -> Reduced:
+    owner = method.__self__
+    if type(owner).__module__.partition(".")[0] == HERE:  # a remote function's, say: it has another class over there
+        return getattr, (owner, method.__name__)
+    return cloudpickle._method_reduce(method)
+
+
 def reduce_memoryview(pickler: Pickler, view: memoryview) -> Reduced:
     if not view.contiguous or not view.nbytes:
         return bytes, (view.tobytes(),)
@@ -435,6 +442,7 @@ def _own_reducers() -> dict[type, Callable[[Pickler, Any], Reduced]]:
         CodeType: reduce_code,
         CellType: reduce_cell,
         ModuleType: reduce_module,
+        types.MethodType: reduce_method,
         io.TextIOWrapper: reduce_file,
         memoryview: reduce_memoryview,
         weakref.WeakKeyDictionary: reduce_weak_mapping,

@@ -101,7 +101,10 @@ class Calls:
         arguments: Any = None
         value: Any = None
         try:
-            arguments = pickling.load(*lease.stream.parts(frame))
+            if frame.flags or frame.buffers:
+                arguments = pickling.load(*lease.stream.parts(frame))
+            else:
+                arguments = pickling.load(frame.payload)
             if function.pre_execution or function.max_runtime_seconds:
                 value = self._run_guarded(lease, frame, function, *arguments)
             else:
@@ -307,8 +310,8 @@ class Calls:
         elif failure is None:
             lease.record_many(function.name, number, len(items), started_at)
         else:
-            failure.count, failure.failed, failure.ended_at = len(items), failed, time.time()
-            if lease.record(failure, printed=True):
+            whole = failure._replace(items=len(items), failed=failed, ended_at=time.time())
+            if lease.record(whole, printed=True):
                 self._attendant.flush_soon()
         self._begun.ended(number)
 

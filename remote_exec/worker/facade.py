@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial, update_wrapper
-from typing import Any
+from typing import Any, cast
 
 from ..model import errors
 from ..model.record import record
@@ -46,18 +46,18 @@ def _in_place(work: Callable[[], Any]) -> Future[Any]:
 
 def _awaited(value: Any) -> Any:
     """Return a coroutine's value, as a call from home does."""
-    if not isinstance(value, types.CoroutineType):
-        return value
+    return _run(value) if isinstance(value, types.CoroutineType) else value
+
+
+def _run(coroutine: Any) -> Any:
     import asyncio
 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(value)
-    with ThreadPoolExecutor(
-        1, thread_name_prefix=PREFIX
-    ) as thread:  # this one's event loop stands still meanwhile
-        return thread.submit(asyncio.run, value).result()
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1, thread_name_prefix=PREFIX) as thread:  # here the event loop stands still
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 class RemoteFunction:
@@ -87,7 +87,7 @@ class RemoteFunction:
 
     def _collected(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = self(*args, **kwargs)
-        return list(value) if isinstance(value, types.GeneratorType) else value
+        return list(cast("Iterator[Any]", value)) if isinstance(value, types.GeneratorType) else value
 
     def map(self, *iterables: Iterable[Any], return_exceptions: bool = False, **_: Any) -> Iterator[Any]:
         """Run one after the other, lazily."""

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..model.job import AttemptRecord, Cause, JobRecord, JobState, Phase
@@ -39,8 +38,7 @@ class Function:
     pre_execution: tuple[str, ...] = ()
 
 
-@dataclass
-class Outcome:
+class Outcome(NamedTuple):
     """What a call came to; kept until the client has acknowledged it."""
 
     call: int
@@ -53,7 +51,7 @@ class Outcome:
     cause: Cause = Cause.NONE
     summary: str = ""
     failure: str = ""  # what the journal is to have of it
-    count: int = 1  # of a batch: how many items, and how many of them failed
+    items: int = 1  # of a batch: how many items, and how many of them failed
     failed: int = 0
 
 
@@ -131,6 +129,9 @@ class Lease:
         """Remember an ended call for the journal; return whether it should be told soon."""
         length = outcome.ended_at - outcome.started_at
         with self.lock:
+            if outcome.ok and not printed and not self.phases and length < RECORDED_ALONE_SECONDS:
+                self._sum(outcome.function, outcome.call, 1, outcome.started_at, outcome.ended_at)
+                return False
             waited = self._waited(outcome.call) if self.phases else 0.0
             if outcome.ok and not printed and length < RECORDED_ALONE_SECONDS and not waited > TOLD_SECONDS:
                 self._sum(outcome.function, outcome.call, 1, outcome.started_at, outcome.ended_at)
@@ -151,7 +152,9 @@ class Lease:
             self._sum(function, call, count, started_at, time.time())
 
     def _sum(self, function: str, call: int, count: int, started_at: float, ended_at: float) -> None:
-        row = self._short.setdefault(function, [0, started_at, 0.0])
+        row = self._short.get(function)
+        if row is None:
+            row = self._short[function] = [0, started_at, 0.0]
         row[0] += count
         row[2] = ended_at
         if self.reported == call:
@@ -209,7 +212,7 @@ class Lease:
         """Return the journal's row for an outcome."""
         return JobRecord(
             name=self.name_of(outcome.call, outcome.function),
-            kind="array" if outcome.count > 1 else "call",
+            kind="array" if outcome.items > 1 else "call",
             function=outcome.function,
             state=_state_of(outcome),
             created_at=outcome.started_at - self._waited(outcome.call),
@@ -217,7 +220,7 @@ class Lease:
             ended_at=outcome.ended_at,
             cause=outcome.cause,
             summary=outcome.summary,
-            count=outcome.count,
+            count=outcome.items,
             failed=outcome.failed,
         )
 

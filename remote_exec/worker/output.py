@@ -78,6 +78,13 @@ class Output:
 
     def flush(self) -> None:
         """Push what Python's own buffers hold into the pipes."""
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError, AttributeError):
+            self._flush_one_by_one()
+
+    def _flush_one_by_one(self) -> None:
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()

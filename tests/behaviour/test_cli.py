@@ -443,8 +443,10 @@ def test_what_an_agent_kept_is_told_when_it_is_gone(newcomer: User) -> None:
     assert newcomer.json("hosts") == []
 
 
-def test_one_agent_serves_sessions_that_look_for_its_socket_elsewhere(newcomer: User, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
+def test_one_agent_serves_sessions_that_look_for_its_socket_elsewhere(
+    newcomer: User, session_home: Path
+) -> None:
+    first, second = session_home / "1", session_home / "2"  # short, as sockets need it
     first.mkdir(mode=0o700)
     second.mkdir(mode=0o700)
     newcomer("hosts", "start", env={"XDG_RUNTIME_DIR": str(first)})
@@ -455,6 +457,18 @@ def test_one_agent_serves_sessions_that_look_for_its_socket_elsewhere(newcomer: 
     newcomer("run", "train.py:fit", "1")
     assert newcomer.json("hosts")[0]["pid"] == host["pid"]
     newcomer("hosts", "stop")
+
+
+def test_an_agent_that_cannot_start_says_why_at_once(newcomer: User) -> None:
+    newcomer.home.mkdir(mode=0o700)
+    journal = newcomer.home / "journal.sqlite3"
+    journal.write_bytes(b"no database at all")
+    ran = newcomer("run", "train.py:fit", "1", code=1)
+    assert "error: the agent cannot start: " in ran.stderr
+    assert f"the journal {journal} cannot be opened" in ran.stderr
+    ran = newcomer("doctor", code=1)
+    assert f"wrong: journal: the journal {journal} cannot be read" in ran.stderr
+    assert f"hint: move {journal} away" in ran.stderr
 
 
 def test_a_stopped_agent_is_named_at_once(newcomer: User) -> None:

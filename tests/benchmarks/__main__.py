@@ -56,9 +56,7 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="write the table there too")
     chosen = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # so that agents are stopped then, too
+    signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGALRM, _give_up)
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="remote_exec-bench-") as name:
@@ -119,6 +117,10 @@ def _run(bench: Bench, name: str) -> str:
         signal.alarm(0)
         print(f"[{name}] took {time.monotonic() - started:.1f} s", file=sys.stderr)
     return ""
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # by way of what stops the agents
 
 
 def _give_up(_number: int, _frame: FrameType | None) -> None:

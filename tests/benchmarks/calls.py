@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from remote_exec import RemoteFunction, remote
 
-from . import peers
+from . import hosts, peers
 from .harness import Bench, Sample, calls_timed, interleave, measured, seconds, timed, timer
 from .peers import Peer
 
 CALLS = 400  # of one side in one round: short, so that drift within a round is small
 WARM_UP = 300
 PAUSE_SECONDS = 1.0
-CLUSTERS_SHARE = 5  # the part of the many calls that is enough for those that take milliseconds for each
+SHARE = 5  # a fifth of the many calls is enough for those that take a millisecond or more for each
 CHUNK_SIZES = (10, 50, 100, 200, 500, 1000, 2500)
+
+Many = Callable[[int], object]  # runs so many calls
 
 
 def _identity() -> RemoteFunction[[Any], Any]:
@@ -31,6 +35,7 @@ def _identity() -> RemoteFunction[[Any], Any]:
 
 def warm_calls(bench: Bench) -> None:
     """Blocking calls of a function that does nothing."""
+    _by_place(bench)  # before there are threads of ours
     with contextlib.ExitStack() as stack:
         beside = [
             stack.enter_context(p)
@@ -77,6 +82,23 @@ def _round(call: Callable[[int], Any]) -> Callable[[], list[float]]:
     return lambda: calls_timed(call, calls=CALLS)
 
 
+def _by_place(bench: Bench) -> None:
+    """Where the scheduler puts the two ends decides what a round trip costs: it wakes another CPU, or it does not.
+
+    So the ratio to the pipe is to be read beside this: each of these pipes is new, and goes where it likes.
+    """
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(bench.rounds(12)):
+        with peers.pipe() as fresh:
+            for _ in range(10):
+                block = calls_timed(fresh.call, calls=50)
+                times[hosts.processor(fresh.pid) == hosts.processor(os.getpid())] += block
+    for together, found in times.items():
+        if found:
+            where = "one CPU" if together else "two CPUs"
+            bench.figure(f"(the pipe with its two ends on {where})", "", peer=f"Pipe {Sample.of(found)}")
+
+
 def _after_a_pause(
     bench: Bench, sides: Mapping[str, Callable[[int], Any]], warm: Mapping[str, Sample]
 ) -> None:
@@ -117,75 +139,80 @@ def many_calls(bench: Bench) -> None:
     count = 2000 if bench.quick else 10_000
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(peers.process_pool())
-        others: list[Peer] = []
-        if peers.installed(bench, "loky"):
-            others.append(stack.enter_context(peers.loky()))
+        loky = stack.enter_context(peers.loky()) if peers.installed(bench, "loky") else None
         ours = _identity()
-        sides: dict[str, Callable[[], object]] = {
-            "ours submit": lambda: peers.submit_then_gather(ours.submit, count),
-            "ours map": lambda: list(ours.map(range(count))),
-            **{f"{peer.name} submit": _gatherer(peer, count) for peer in (pool, *others)},
-            **dict(_mappers((pool, *others), count)),
+        sides: dict[str, Many] = {
+            "ours submit": lambda count: peers.submit_then_gather(ours.submit, count),
+            "ours map": lambda count: list(ours.map(range(count))),
+            "PPE(fork) submit": _gather(pool),
+            **_mappers(pool),
         }
-        found = measured(bench.rounds(9), {name: timer(side) for name, side in sides.items()})
-    submit, mapped = f"{count:,} calls, submit then gather", f"{count:,} items, map"
-    baseline = found["PPE(fork) submit"]
-    bench.faster(submit, found["ours submit"], baseline, times=3, name="PPE(fork) submit")
-    bench.faster(mapped, found["ours map"], baseline, times=10, name="PPE(fork) submit")
-    best = _best(found, "PPE(fork) map")
-    bench.faster(mapped, found["ours map"], found[best], times=1 / 3, name=best)
-    for peer in others:
-        name = f"{peer.name} submit"
-        bench.beside(f"{submit}, for comparison", found["ours submit"], found[name], name=name)
-        best = _best(found, f"{peer.name} map")
-        bench.beside(f"{mapped}, for comparison", found["ours map"], found[best], name=best)
-    _beside_joblib(bench, ours, count, mapped)
-    few = count // CLUSTERS_SHARE
-    submit = f"{few:,} calls, submit then gather, for comparison"
-    for name, cluster in peers.CLUSTERS.items():
-        if peers.installed(bench, name):
-            with cluster() as peer:
-                pair: dict[str, Callable[[], object]] = {
-                    "ours": lambda: peers.submit_then_gather(ours.submit, few),
-                    name: _gatherer(peer, few),
-                }
-                found = measured(bench.rounds(4), {side: timer(run) for side, run in pair.items()})
-                bench.beside(submit, found["ours"], found[name], name=name)
+        found = _many(bench.rounds(12), sides, count)
+        submit, mapped = f"{count:,} calls, submit then gather", f"{count:,} items, map"
+        baseline = found["PPE(fork) submit"]
+        bench.faster(submit, found["ours submit"], baseline, times=3, name="PPE(fork) submit")
+        bench.faster(mapped, found["ours map"], baseline, times=10, name="PPE(fork) submit")
+        best = min((name for name in found if " map, " in name), key=lambda name: found[name].median)
+        bench.faster(mapped, found["ours map"], found[best], times=1 / 3, name=best)
+        others = {name: cluster for name, cluster in peers.CLUSTERS.items() if peers.installed(bench, name)}
+        if loky is not None:
+            _beside(bench, ours, loky, count // SHARE)
+    _beside_joblib(bench, ours, count)
+    for cluster in others.values():
+        with cluster() as peer:
+            _beside(bench, ours, peer, count // SHARE)
 
 
-def _beside_joblib(bench: Bench, ours: RemoteFunction[[Any], Any], count: int, what: str) -> None:
+def _many(rounds: int, sides: Mapping[str, Many], count: int) -> dict[str, Sample]:
+    """Time so many calls of each side, each after a few that do not count: none pays for the others' turns."""
+
+    def turn(side: Many) -> Callable[[], float]:
+        def measure() -> float:
+            side(count // 20)
+            return timed(lambda: side(count))
+
+        return measure
+
+    return measured(rounds, {name: turn(side) for name, side in sides.items()})
+
+
+def _gather(peer: Peer) -> Many:
+    assert peer.gather is not None
+    return peer.gather
+
+
+def _beside(bench: Bench, ours: RemoteFunction[[Any], Any], peer: Peer, count: int) -> None:
+    sides: dict[str, Many] = {
+        "ours": lambda count: peers.submit_then_gather(ours.submit, count),
+        peer.name: _gather(peer),
+    }
+    found = _many(bench.rounds(4), sides, count)
+    what = f"{count:,} calls, submit then gather, for comparison"
+    bench.beside(what, found["ours"], found[peer.name], name=peer.name)
+
+
+def _beside_joblib(bench: Bench, ours: RemoteFunction[[Any], Any], count: int) -> None:
     if not peers.installed(bench, "joblib"):
         return
-    from joblib import Parallel, delayed  # type: ignore[import-untyped]
-
-    job = delayed(peers.identity)
-    with Parallel(n_jobs=peers.WORKERS) as parallel:  # its batches grow by themselves
-        sides: dict[str, Callable[[], object]] = {
-            "ours": lambda: list(ours.map(range(count))),
-            "joblib": lambda: parallel(job(number) for number in range(count)),
+    joblib: Any = importlib.import_module("joblib")
+    job = joblib.delayed(peers.identity)
+    with joblib.Parallel(n_jobs=peers.WORKERS) as parallel:  # its batches grow by themselves
+        sides: dict[str, Many] = {
+            "ours": lambda count: list(ours.map(range(count))),
+            "joblib": lambda count: parallel(job(number) for number in range(count)),
         }
-        found = measured(bench.rounds(6), {name: timer(side) for name, side in sides.items()})
-    bench.beside(f"{what}, for comparison", found["ours"], found["joblib"], name="joblib, batch_size=auto")
+        found = _many(bench.rounds(6), sides, count)
+    what = f"{count:,} items, map, for comparison"
+    bench.beside(what, found["ours"], found["joblib"], name="joblib, batch_size=auto")
 
 
-def _gatherer(peer: Peer, count: int) -> Callable[[], object]:
-    gather = peer.gather
-    assert gather is not None
-    return lambda: gather(count)
+def _mappers(pool: Peer) -> dict[str, Many]:
+    def mapper(size: int) -> Many:
+        executor = pool.executor
+        assert executor is not None
+        return lambda count: list(executor.map(peers.identity, range(count), chunksize=size))
 
-
-def _mappers(pools: Iterable[Peer], count: int) -> Iterable[tuple[str, Callable[[], object]]]:
-    for peer in pools:
-        for size in CHUNK_SIZES:
-            yield f"{peer.name} map, chunks of {size}", _mapper(peer.executor, count, size)
-
-
-def _mapper(executor: Any, count: int, size: int) -> Callable[[], object]:
-    return lambda: list(executor.map(peers.identity, range(count), chunksize=size))
-
-
-def _best(found: Mapping[str, Sample], prefix: str) -> str:
-    return min((name for name in found if name.startswith(prefix)), key=lambda name: found[name].median)
+    return {f"{pool.name} map, chunks of {size}": mapper(size) for size in CHUNK_SIZES}
 
 
 def arrays(bench: Bench) -> None:
@@ -219,8 +246,7 @@ def arrays(bench: Bench) -> None:
             side()  # forked before a cluster's threads are there
         if peers.installed(bench, "Ray"):
             stack.enter_context(peers.ray())
-            import ray  # type: ignore[import-not-found]
-
+            ray: Any = importlib.import_module("ray")
             far_take, far_give = ray.remote(peers.checksum), ray.remote(peers.fresh_array)
             argument["Ray"] = lambda: ray.get(far_take.remote(array))
             result["Ray"] = lambda: peers.checksum(ray.get(far_give.remote(size_bytes)))

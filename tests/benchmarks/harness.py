@@ -58,8 +58,8 @@ class Bench:
 
     quick: bool
     folder: Path
-    rows: list[Row] = field(default_factory=list)
-    missing: set[str] = field(default_factory=set)
+    rows: list[Row] = field(default_factory=list[Row])
+    missing: set[str] = field(default_factory=set[str])
     on_row: Callable[[Row], None] = print
 
     def add(self, row: Row) -> None:
@@ -230,7 +230,7 @@ def summary(rows: Sequence[Row]) -> str:
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table."""
     cells = [("what", "ours", "beside", "ratio", "bar", "")]
-    cells.append(("---",) * 6)
+    cells.append(("---", "---", "---", "---", "---", "---"))
     for row in rows:
         ratio = f"{row.ratio:.2f} x" if row.ratio is not None else ""
         verdict = "" if row.met is None else "met" if row.met else "**MISSED**"

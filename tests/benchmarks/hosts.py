@@ -59,6 +59,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def processor(pid: int) -> int:
+    """Return the CPU that a process has run on last."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[36])
+
+
 def memory(pid: int) -> dict[str, int]:
     """Return a process's ``smaps_rollup`` in bytes, with its private memory summed as ``Private``."""
     rows: dict[str, int] = {}

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -48,6 +49,7 @@ class Peer:
     call: Callable[[int], Any]
     gather: Callable[[int], list[Any]] | None = None
     executor: Executor | None = None
+    pid: int = 0  # of the process at the other end, where there is one
 
 
 def submit_then_gather(submit: Callable[[int], Any], count: int) -> list[Any]:
@@ -66,7 +68,7 @@ def _of_executor(name: str, executor: Executor) -> Peer:
 
 
 @contextlib.contextmanager
-def pipe() -> Iterator[Peer]:
+def pipe() -> Generator[Peer]:
     """A `multiprocessing.Pipe` to a forked process, carrying the pickles that our calls carry."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=_echo, args=(theirs, ours), daemon=True)
@@ -78,7 +80,7 @@ def pipe() -> Iterator[Peer]:
         return pickle.loads(ours.recv_bytes())
 
     try:
-        yield Peer("Pipe", call)
+        yield Peer("Pipe", call, pid=process.pid or 0)
     finally:
         ours.close()
         process.join()
@@ -93,7 +95,7 @@ def _echo(connection: Connection, far_end: Connection) -> None:
 
 
 @contextlib.contextmanager
-def process_pool(method: str = "fork") -> Iterator[Peer]:
+def process_pool(method: str = "fork") -> Generator[Peer]:
     """The standard library's executor, its workers started."""
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(WORKERS, mp_context=context) as executor:
@@ -101,11 +103,10 @@ def process_pool(method: str = "fork") -> Iterator[Peer]:
 
 
 @contextlib.contextmanager
-def loky() -> Iterator[Peer]:
+def loky() -> Generator[Peer]:
     """Joblib's executor."""
-    from loky import ProcessPoolExecutor as Loky  # type: ignore[import-untyped]
-
-    executor = Loky(max_workers=WORKERS)
+    module: Any = import_module("loky")
+    executor: Executor = module.ProcessPoolExecutor(max_workers=WORKERS)
     try:
         yield _of_executor("loky", executor)
     finally:
@@ -113,10 +114,9 @@ def loky() -> Iterator[Peer]:
 
 
 @contextlib.contextmanager
-def ray() -> Iterator[Peer]:
+def ray() -> Generator[Peer]:
     """Ray, a cluster of its own on this machine."""
-    import ray  # type: ignore[import-not-found]
-
+    ray: Any = import_module("ray")
     ray.init(
         num_cpus=WORKERS,
         include_dashboard=False,
@@ -136,11 +136,10 @@ def ray() -> Iterator[Peer]:
 
 
 @contextlib.contextmanager
-def dask() -> Iterator[Peer]:
+def dask() -> Generator[Peer]:
     """Dask distributed, a local cluster of processes."""
-    from distributed import Client  # type: ignore[import-not-found]
-
-    with Client(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as client:
+    distributed: Any = import_module("distributed")
+    with distributed.Client(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as client:
         client.gather(client.map(identity, range(50)))
 
         def gather(count: int) -> list[Any]:

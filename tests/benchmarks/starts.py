@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 from remote_exec.model.layout import Layout
@@ -245,7 +245,7 @@ def _bare_fork(layout: Layout) -> int:
 
 
 @contextlib.contextmanager
-def _running(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Iterator[str]:
+def _running(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Generator[str]:
     """Run a program that prints one line and then waits for the end of its input; give that line."""
     with subprocess.Popen(
         [sys.executable, "-c", program, *arguments],

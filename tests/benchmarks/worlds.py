@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +264,7 @@ def probe():
 
 
 @contextlib.contextmanager
-def _function_of(name: str, text: str, folder: Path) -> Iterator[Callable[[], Any]]:
+def _function_of(name: str, text: str, folder: Path) -> Generator[Callable[[], Any]]:
     """Import a module with this text, and give its function `probe`."""
     (folder / f"{name}.py").write_text(text)
     sys.path.insert(0, str(folder))
