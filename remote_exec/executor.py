@@ -138,6 +138,9 @@ class RemoteExecutor(Executor):
             if self._world is None:
                 if self._shut_down:
                     raise RuntimeError("cannot schedule new futures after shutdown")
+                from .client.ahead import reach_ahead
+
+                reach_ahead()
                 from .client.world import World
 
                 self._world = World(self._options, self._initializer, self._initargs)

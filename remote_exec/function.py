@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
@@ -102,7 +103,13 @@ class RemoteFunction(Generic[P, R]):
             BaseException: what the first failing call raised; the calls that are left are cancelled.
         """
         arguments = zip(*iterables)  # noqa: B905 - as the built-in map
-        return self.starmap(arguments, return_exceptions=return_exceptions, ordered=ordered, timeout=timeout)
+        return (self._caller or self._begin()).starmap(
+            arguments,
+            return_exceptions=return_exceptions,
+            ordered=ordered,
+            timeout=timeout,
+            expected=min(map(operator.length_hint, iterables), default=0),
+        )
 
     def starmap(
         self,
@@ -164,6 +171,9 @@ class RemoteFunction(Generic[P, R]):
 
     def _begin(self) -> Caller:
         """Load what makes calls: a program that only decorates does without."""
+        from .client.ahead import reach_ahead
+
+        reach_ahead()
         from .client.caller import Caller
 
         self._caller = Caller(self._function, self._name, self._options)

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..wire import protocol
-from ..wire.control import peer_uid
+from ..wire.credentials import peer_uid
 from . import pool_events as events
 from . import uploads
 from .greeting import greet

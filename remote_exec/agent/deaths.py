@@ -125,7 +125,8 @@ def _last_lines(exited: WorkerExited, folder: Path | None) -> tuple[str, ...]:
     logged: list[str] = []
     if folder is not None and folder.is_dir():
         with contextlib.suppress(OSError):
-            logged = LogReader(folder / LOG_NAME).tail_lines(LAST_LINES)
+            call = exited.begun if exited.running else 0
+            logged = LogReader(folder / LOG_NAME).tail_lines(LAST_LINES, call=call)
     lines = [line for line in (*logged, *exited.last_lines) if not _is_machinery(line)]
     return tuple(lines[-LAST_LINES:])
 

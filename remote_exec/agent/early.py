@@ -28,6 +28,7 @@ class Spare(NamedTuple):
     control: socket.socket
     pid: int
     path: str
+    log_from: int  # where in the agent's log its output begins
 
 
 def begin(runtime: str, digest: str, version: str, home: str, sockets: str, python: str, dropped: str) -> int:
@@ -121,6 +122,7 @@ def _start_spare(runtime: str, home: str, sockets: str, python: str, dropped: se
     add_persistent_cache(variables, home)
     path = os.path.join(sockets, f"f-{os.getpid()}")
     ours, theirs = socket.socketpair()
+    log_from = os.fstat(2).st_size
     try:
         pid = spawn_fork_server(python, runtime, path, variables, control=theirs.fileno(), log=2)
     except OSError:
@@ -128,7 +130,7 @@ def _start_spare(runtime: str, home: str, sockets: str, python: str, dropped: se
         return None
     finally:
         theirs.close()
-    return Spare(python, variables, ours, pid, path)
+    return Spare(python, variables, ours, pid, path, log_from)
 
 
 def make_private(folder: str) -> None:

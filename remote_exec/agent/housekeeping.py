@@ -8,6 +8,8 @@ timers, and nothing else.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -36,6 +38,7 @@ GUARD_SECONDS = 0.5
 LOW_MEMORY_TURNS = 4  # guards between two looks at the host's memory
 BUSY_SECONDS = 0.5
 GRACE_SECONDS = 600.0
+RUNTIME_SECONDS = 7 * 86400.0  # from the last start of an agent out of a runtime until it is removed
 KEPT_ROWS = 200_000
 KEPT_BUNDLES = 200
 BATCH_ROWS = 50  # of jobs at once, where their size is the reason
@@ -181,6 +184,7 @@ def tidy(agent: Agent, alive: Alive) -> dict[str, int]:
         "environments": len(environments),
         "bundles": unpacked,
         "blobs": blobs,
+        "runtimes": prune_runtimes(agent.layout.runtimes, used_before=now - RUNTIME_SECONDS),
     }
 
 
@@ -260,6 +264,27 @@ def prune_blobs(
         limit_bytes=limit_bytes, roots=agent.journal.referenced_blobs(), grace_seconds=grace_seconds
     )
     return len(removed), len(blobs)
+
+
+def prune_runtimes(folder: Path, *, used_before: float) -> int:
+    """Remove the runtimes of other versions that no agent was started from lately and nothing runs from now."""
+    removed = 0
+    for path in _folders(folder):
+        with contextlib.suppress(OSError):
+            if path.name.startswith(".") or path.stat().st_mtime > used_before:
+                continue
+            held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                going = path.with_name(
+                    f".unpacking-{path.name}"
+                )  # what is left of it after a crash, a client removes
+                os.rename(path, going)
+                shutil.rmtree(going, ignore_errors=True)
+                removed += 1
+            finally:
+                os.close(held)
+    return removed
 
 
 def _sizes(folder: Path) -> dict[Path, int]:

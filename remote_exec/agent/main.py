@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 
 from ..model.layout import Layout
+from ..worker.runtime import hold
 from .early import Spare, make_private
 from .reactor import Reactor
 from .service import Agent
@@ -26,6 +27,7 @@ LOOK_SECONDS = 5.0  # less than a client's patience
 def main(runtime: str, digest: str, version: str, spare: Spare | None) -> int:
     """Run the agent; return its exit code. `early.begin` has made it the only one."""
     layout = Layout.of(os.environ)
+    hold()
     logging.basicConfig(
         filename=layout.agent_log,
         level=logging.INFO,

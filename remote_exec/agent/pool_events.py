@@ -102,11 +102,12 @@ class ForkServerStarted:
 
 @record
 class ForkServerLost:
-    """A fork server is gone, or could not be started, or has ended as it was told."""
+    """A fork server is gone, or could not be started, or has ended as it was told; `output`: its last words."""
 
     now: float
     pool: str
     reason: str
+    output: str = ""
 
 
 @record

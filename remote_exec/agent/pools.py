@@ -238,10 +238,10 @@ class Pools:
             instructions.append(self._import_failed(pool, reason, lasting=False))
         if pool.state is PoolState.STARTING:
             text = f"the environment's Python could not start a fork server: {event.reason}"
-            instructions += _refuse(pool.queue, text)
+            instructions += _refuse(pool.queue, text, output=event.output)
         elif pool.losses and pool.state is PoolState.READY and not pool.importing:
             text = f"fork servers of this environment die before a worker is ready: {event.reason}"
-            instructions += _refuse(pool.queue, text)
+            instructions += _refuse(pool.queue, text, output=event.output)
         elif pool.queue:
             instructions += self._renew(pool, event.now)
         return instructions + self._grants.assign_all(event.now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 
 from ..model.record import record
 from ..wire import protocol
-from ..wire.control import peer_uid
+from ..wire.credentials import peer_uid
 from .early import Spare, spawn_fork_server
 from .link import Link
 from .reactor import Reactor
@@ -21,6 +22,9 @@ from .reactor import Reactor
 _log = logging.getLogger(__name__)
 
 REAP_SECONDS = 1.0  # from a fork server's end of stream to its own
+LAST_LINES = 20
+LAST_BYTES = 16 << 10
+_OWN_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")  # of the agent, in the same log
 
 
 @record(frozen=False)
@@ -31,6 +35,7 @@ class ForkServerLink:
     link: Link
     pid: int
     socket_path: str
+    log_from: int = 0  # where in the agent's log its output begins
     workers: dict[int, Link] = field(default_factory=dict[int, Link])
     pids: dict[int, int] = field(default_factory=dict[int, int])
 
@@ -47,13 +52,15 @@ class Processes:
         *,
         runtime: str,
         sockets: str,
+        log: str,
         on_message: Told,
-        on_lost: Callable[[str, str], None],
+        on_lost: Callable[[str, str, str], None],
         spare: Spare | None,
     ) -> None:
         self._reactor = reactor
         self._runtime = runtime
         self._sockets = sockets
+        self._log = log
         self._on_message = on_message
         self._on_lost = on_lost
         self._spare = spare
@@ -70,10 +77,10 @@ class Processes:
         spare = self._spare
         if spare is not None and spare.python == python and spare.variables == variables:
             self._spare = None
-            return self._link(pool, spare.control, spare.pid, spare.path)
+            return self._link(pool, spare.control, spare.pid, spare.path, spare.log_from)
         self.end_spare()
         ours, theirs = socket.socketpair()
-        path = os.path.join(self._sockets, f"f-{pool}")
+        path, log_from = os.path.join(self._sockets, f"f-{pool}"), os.fstat(log).st_size
         try:
             pid = spawn_fork_server(
                 python, self._runtime, path, dict(variables), control=theirs.fileno(), log=log, held=held
@@ -83,7 +90,7 @@ class Processes:
             raise
         finally:
             theirs.close()
-        return self._link(pool, ours, pid, path)
+        return self._link(pool, ours, pid, path, log_from)
 
     def end_spare(self) -> None:
         """End the spare fork server, if there is one."""
@@ -109,16 +116,16 @@ class Processes:
         except OSError:
             sock.close()
             raise
-        return self._link(pool, sock, pid, path)
+        return self._link(pool, sock, pid, path, os.path.getsize(self._log))
 
-    def _link(self, pool: str, sock: socket.socket, pid: int, path: str) -> ForkServerLink:
+    def _link(self, pool: str, sock: socket.socket, pid: int, path: str, log_from: int) -> ForkServerLink:
         link = Link(
             self._reactor,
             sock,
             on_message=lambda message, body: self._on_message(pool, 0, message, body),
             on_end=lambda reason: self._ended(pool, reason),
         )
-        server = self.fork_servers[pool] = ForkServerLink(pool, link, pid, path)
+        server = self.fork_servers[pool] = ForkServerLink(pool, link, pid, path, log_from)
         return server
 
     def fork(
@@ -199,7 +206,18 @@ class Processes:
         status = _wait_for(server.pid)
         if status is None:
             self._reactor.after(REAP_SECONDS, lambda: _wait_for(server.pid))
-        self._on_lost(pool, f"exit status {os.waitstatus_to_exitcode(status)}" if status else reason)
+        if status:
+            reason = f"exit status {os.waitstatus_to_exitcode(status)}"
+        self._on_lost(pool, reason, _last_words(self._log, server.log_from))
+
+
+def _last_words(log: str, start: int) -> str:
+    """Return the last of what others than the agent have written to its log from `start` on."""
+    with contextlib.suppress(OSError), open(log, "rb") as file:
+        file.seek(max(start, os.fstat(file.fileno()).st_size - LAST_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+        return "\n".join([line for line in lines if not _OWN_LINE.match(line)][-LAST_LINES:])
+    return ""
 
 
 def _wait_for(pid: int) -> int | None:

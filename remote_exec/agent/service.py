@@ -91,6 +91,7 @@ class Agent:
             reactor,
             runtime=runtime,
             sockets=str(layout.sockets),
+            log=str(layout.agent_log),
             on_message=self._heard,
             on_lost=self._fork_server_lost,
             spare=spare,
@@ -386,9 +387,9 @@ class Agent:
             case _:
                 _log.warning("a %s from pool %s was not expected", type(message).__name__, pool)
 
-    def _fork_server_lost(self, pool: str, reason: str) -> None:
+    def _fork_server_lost(self, pool: str, reason: str, output: str) -> None:
         self.journal.remove_fork_server(pool)
-        self.happen(events.ForkServerLost(time.monotonic(), pool, reason))
+        self.happen(events.ForkServerLost(time.monotonic(), pool, reason, output))
 
     def _lease_ended(self, pool: str, worker: int, lease: str) -> None:
         entry = self.leases.get(lease)

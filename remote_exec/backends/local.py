@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..model.errors import HostUnavailable
 from ..model.layout import Layout
-from ..wire.control import peer_uid
+from ..wire.credentials import peer_uid
 
 BOOT = (
     "import sys; sys.path.append(sys.argv[1]); from remote_exec_runtime.agent.early import begin; "
@@ -137,6 +137,36 @@ def launch(
     return ours, pid
 
 
+_begun: dict[
+    Layout, tuple[int, socket.socket, int]
+] = {}  # our own process id, connection, the agent's process id
+
+
+def begin(layout: Layout, unpack: Callable[[], Path], *, version: str, variables: Mapping[str, str]) -> None:
+    """Connect to an agent, or start one, for `reach` to go on with; the arguments are the same.
+
+    Raises:
+        HostUnavailable: none could be started.
+    """
+    if layout not in _begun:
+        _begun[layout] = (os.getpid(), *_connect_or_launch(layout, unpack, version, variables))
+
+
+def _connect_or_launch(
+    layout: Layout, unpack: Callable[[], Path], version: str, variables: Mapping[str, str]
+) -> tuple[socket.socket, int]:
+    sock = connect(layout)
+    return (sock, 0) if sock else launch(layout, unpack(), version=version, variables=variables)
+
+
+def _take_begun(layout: Layout) -> tuple[socket.socket, int] | None:
+    owner, sock, pid = _begun.pop(layout, (0, None, 0))
+    if sock is not None and owner != os.getpid():  # we were forked since: it is our parent's
+        sock.close()
+        return None
+    return (sock, pid) if sock is not None else None
+
+
 def reach(
     layout: Layout,
     unpack: Callable[[], Path],
@@ -159,9 +189,7 @@ def reach(
     """
     deadline = time.monotonic() + CONNECT_SECONDS
     while True:
-        sock, pid = connect(layout), 0
-        if sock is None:
-            sock, pid = launch(layout, unpack(), version=version, variables=variables)
+        sock, pid = _take_begun(layout) or _connect_or_launch(layout, unpack, version, variables)
         if greet(sock):
             return sock
         sock.close()

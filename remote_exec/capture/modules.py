@@ -201,7 +201,9 @@ class _Walk:
         for item in imports_of_code(function.__code__):
             self.imported(item, package=_package_of(scope), by=by)
         attributes: set[str] | None = None
-        for name in global_names(function.__code__):  # not what it imports: that is bound in the function itself
+        for name in global_names(
+            function.__code__
+        ):  # not what it imports: that is bound in the function itself
             if name not in scope:
                 continue
             value = scope[name]
@@ -236,7 +238,7 @@ class _Walk:
 
     def _of_instance(self, value: object) -> Iterator[object]:
         yield type(value)
-        if type(value).__module__.partition(".")[0] in OWN and "__reduce__" in vars(type(value)):
+        if str(type(value).__module__).partition(".")[0] in OWN and "__reduce__" in vars(type(value)):
             yield value.__reduce__()[1]  # a remote function leaves behind what it is connected to
             return
         # no look-up through the value itself: the __getattr__ of a proxy or a lazy object is the user's code

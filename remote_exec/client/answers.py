@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .reporter import Reporter
 
+WAY_SECONDS = 0.001  # what a batch's message, its answer and their readers' turns take at the most, as a rule
+
 
 class Answers:
     """Outcomes that have come and are not delivered yet.
@@ -89,21 +91,17 @@ class Answers:
             account(channel, call)
             self._outcome(channel, call, frame)
         elif kind == frames.BATCH_RESULT:
-            call = channel.in_flight[frame.call]
-            value = self._values(channel, call, frame)
-            last = bool(frame.flags & frames.LAST)
-            if last:
-                del channel.in_flight[frame.call]
-                account(channel, call)
-            self.add(_deliver_batch, call, frame.function, value, last)
-            if last and call.shown:
-                self.add_end(call)
+            self._batch(channel, channel.in_flight[frame.call], frame)
         elif kind == frames.YIELD:
             call = channel.in_flight[frame.call]
             if call.on_values is not None:
                 self.add(call.on_values, 0, pickling.load(*channel.stream.parts(frame)))
         elif kind == frames.WITHDRAWN:
+            call = channel.in_flight.get(frame.call)
             self._take_back(channel.withdrawn(frame.call, frame.function))
+            if frame.ack and call is not None and call.on_values is not None:
+                call.items = 1  # it has no more that could be asked back
+                self.add(call.on_values, frame.ack, None)
         elif kind == frames.OUTPUT:
             self._output(channel, frame)
         elif kind == frames.EVENT:
@@ -111,15 +109,28 @@ class Answers:
         else:
             raise ProtocolError(f"a worker sent a frame of kind {kind}")
 
-    def _values(self, channel: Channel, call: Call, frame: Frame) -> Any:
-        """Load the answers of a batch; if they cannot be, that is the outcome of all that are not answered yet."""
+    def _batch(self, channel: Channel, call: Call, frame: Frame) -> None:
+        """Load answers; if they cannot be, that is the outcome of all that are not answered yet."""
+        count, last = 0, bool(frame.flags & frames.LAST)
         try:
-            return pickling.load(*channel.stream.parts(frame))
+            values, failures = pickling.load(*channel.stream.parts(frame))
         except BaseException as error:  # as for one call: a class that is missing here, an exit on loading
             call.on_values = None
             if not call.ended:
                 self.add(call.spend().set_exception, error)
-            return None
+        else:
+            count = len(values)
+            if call.on_values is not None:
+                self.add(call.on_values, frame.function, (values, failures))
+        if last:
+            del channel.in_flight[frame.call]
+            whole = not frame.function
+            account_batch(channel, call, frame.ack / 1e6, count, whole=whole)
+            self.add(_end_batch, call, bool(frame.flags & frames.CANCELLED))
+            if call.shown:
+                self.add_end(call)
+        elif count and frame.ack:
+            call.captured.items_took(frame.ack / 1e6 / count)
 
     def _outcome(self, channel: Channel, call: Call, frame: Frame) -> None:
         stream, buffers = channel.stream.parts(frame)
@@ -181,6 +192,19 @@ def account(channel: Channel, call: Call) -> None:
     channel.last_result = now
 
 
+def account_batch(channel: Channel, call: Call, seconds: float, count: int, *, whole: bool) -> None:
+    """Note that a batch has ended, whose last answers took so long; `whole`: they are all there are."""
+    now = time.monotonic()
+    channel.to_acknowledge = max(call.number, channel.to_acknowledge)
+    channel.bytes_in_flight -= call.size
+    if whole:  # what their way took counts, too, where it is not the same for any batch
+        begun = max(call.sent_at, channel.last_result)
+        seconds = max(seconds, now - begun - WAY_SECONDS)
+    if count:
+        call.captured.items_took(seconds / count)
+    channel.last_result = now
+
+
 def rebuild(text: str) -> BaseException:
     """Return the exception that a failure's JSON tells of."""
     from ..serial import failures, failures_json
@@ -203,8 +227,7 @@ def _fail(future: RemoteFuture[Any], text: str) -> None:
     future.set_exception(rebuild(text))
 
 
-def _deliver_batch(call: Call, first: int, answers: Any, last: bool) -> None:
-    if call.on_values is not None:
-        call.on_values(first, answers)
-    if last and not call.ended:
-        call.spend().set_result(None)
+def _end_batch(call: Call, was_cancelled: bool) -> None:
+    if not call.ended:
+        future = call.spend()
+        cancelled(future) if was_cancelled else future.set_result(None)

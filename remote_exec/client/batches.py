@@ -2,8 +2,9 @@
 
 Items are sent in batches whose length follows the time that items take: a few milliseconds of work each, so that
 quick items cost a fraction of a microsecond of ours, and slow ones go one by one. A worker answers while its batch
-runs. When a batch has ended, the next is sent by whoever reads, so that work goes on while nobody iterates, up to
-`ahead` results that have not been taken.
+runs; where an item turns out to be long, those behind it are handed back and go elsewhere. When a batch has ended,
+the next is sent by whoever reads, so that work goes on while nobody iterates, up to `ahead` results that have not
+been taken.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -30,12 +32,17 @@ if TYPE_CHECKING:
 
 BATCH_SECONDS = 0.008
 LONGEST = 4096
-GROWTH = 8
+BATCH_BYTES = 48 << 10  # of arguments: two such batches may be on their way to a worker
+GROWTH = 16
 PER_WORKER = 3  # batches under way for each worker
 AHEAD = 1 << 14  # results that wait to be taken before no more is sent
 
 MakeFuture = Callable[[], "RemoteFuture[Any]"]
 Place = Callable[[frozenset[str]], "tuple[Dispatcher, Captured]"]
+
+
+_Segment = tuple[list[Any], dict[int, str | BaseException]]
+"""Values of items in a row, and what stands in the places of those that failed."""
 
 
 class _Batch:
@@ -61,6 +68,7 @@ class Batches:
         ordered: yield in the order of the arguments; else as results come.
         return_exceptions: yield what a call raised instead of raising it.
         ahead: how many results may wait to be taken; None: no bound.
+        expected: how many items there probably are; 0: unknown.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Batches:
         ordered: bool = True,
         return_exceptions: bool = False,
         ahead: int | None = AHEAD,
+        expected: int = 0,
     ) -> None:
         self._dispatcher = dispatcher
         self._captured = captured
@@ -86,18 +95,29 @@ class Batches:
         self._ahead = ahead
         self._lock = threading.RLock()
         self._under_way: dict[Call, _Batch] = {}
-        self._results: dict[int, tuple[bool, Any]] = {}
+        # What has come and was not taken: by the first one's index, or by the order of coming.
+        self._segments: dict[int, _Segment] = {}
+        self._next = 0  # which of them is taken next
+        self._arrivals = itertools.count()
+        self._expected = expected or operator.length_hint(arguments)
         self._sent = 0  # how many items have been taken from the arguments
         self._taken = 0
         self._length = 1
+        self._item_bytes = 1  # of arguments, as the last batch had them
         self._exhausted = False
+        self._left = False  # by its consumer
+        self._wanting = False  # whether more can be sent when the consumer has taken something, or waits
         self._at_once = False
         self._cut = False
         self._again: list[tuple[int, list[tuple[Any, ...]]]] = []
         self._failed: BaseException | None = None
         self._folder = working_folder()
         self._ended_by: Exception | None = None  # what the arguments' iterator raised
-        self._fill(waiting=True)
+        try:
+            self._fill(waiting=True)
+        except BaseException:  # Ctrl-C, too: there will be nobody to stop what is under way
+            self.cancel()
+            raise
 
     def results(self, timeout_at: Callable[[], float | None] = lambda: None) -> Iterator[Any]:
         """Yield the values; cancel what is under way when the consumer goes away. All runs where `ahead` is None.
@@ -118,25 +138,29 @@ class Batches:
                 yield None
             while True:
                 try:
-                    found = self._next(timeout_at)
+                    found = self._take(timeout_at)
                 except KeyboardInterrupt as interrupt:
-                    raise interrupt.with_traceback(
-                        None
-                    ) from None  # where exactly it waited is of no interest
+                    # where exactly it waited is of no interest
+                    raise interrupt.with_traceback(None) from None
                 if found is None:
                     return
-                ok, value = found
-                if not ok and not self._return_exceptions:
-                    raise value
-                last, found, value = [value], None, None  # what was yielded is the consumer's alone
-                yield last.pop()
+                values, failures = found
+                count = len(values)
+                values.reverse()
+                while values:  # what was yielded is the consumer's alone
+                    if failures and count - len(values) in failures:
+                        values[-1] = _rebuilt(failures.pop(count - len(values)))
+                        if not self._return_exceptions:
+                            raise values.pop()
+                    yield values.pop()
+                self._taken += count
         finally:
             self.cancel()
 
     def cancel(self) -> None:
         """Stop what is under way, and send no more."""
         with self._lock:
-            self._exhausted = True
+            self._exhausted = self._left = True
             self._again.clear()
             under_way = list(self._under_way.values())
         for batch in under_way:
@@ -156,17 +180,19 @@ class Batches:
         self._at_once = True
         self._fill()
 
-    def _next(self, timeout_at: Callable[[], float | None]) -> tuple[bool, Any] | None:
+    def _take(self, timeout_at: Callable[[], float | None]) -> _Segment | None:
+        """Return the values that come next; None when there are no more."""
         while True:
             if self._failed is not None:
                 raise self._failed
-            found = self._take()
+            if self._wanting:
+                self._fill(waiting=True)
+            found = self._segments.pop(self._next, None)
             if found is not None:
-                if not self._taken & 63:
-                    self._fill(waiting=True)
+                self._next += len(found[0]) if self._ordered else 1
                 return found
             with self._lock:
-                if self._exhausted and not self._under_way and not self._again and not self._results:
+                if self._exhausted and not self._under_way and not self._again and not self._segments:
                     if self._cut:
                         raise CancelledError
                     if self._ended_by is not None:
@@ -182,42 +208,45 @@ class Batches:
                 raise TimeoutError
 
     def _ready(self, call: Call) -> bool:
-        return (self._taken in self._results if self._ordered else bool(self._results)) or call.ended
+        return self._next in self._segments or call.ended
 
-    def _take(self) -> tuple[bool, Any] | None:
-        index = self._taken
-        if not self._ordered:
-            try:
-                index = next(iter(self._results), index)
-            except RuntimeError:  # more came between the two: the caller looks again
-                return None
-        found = self._results.pop(index, None)
-        if found is None:
-            return None
-        self._taken += 1
-        ok, value = found
-        return (True, value) if ok else (False, rebuild(value) if isinstance(value, str) else value)
+    def _put(self, first: int, values: list[Any], failures: dict[int, str | BaseException]) -> None:
+        self._segments[first if self._ordered else next(self._arrivals)] = (values, failures)
+
+    def _put_failed(self, first: int, count: int, error: BaseException) -> None:
+        if count > 0:
+            self._put(first, [None] * count, dict.fromkeys(range(count), error))
 
     # --- sending ----------------------------------------------------------------------------------------------
 
     def _fill(self, *, waiting: bool = False) -> None:
         """Keep every worker's hands full; `waiting` when it is the consumer who calls."""
         with self._lock:
+            self._wanting = False
             while self._at_once or len(self._under_way) < PER_WORKER * self._dispatcher.max_workers:
-                if self._again:
-                    first, items = self._again.pop(0)
-                elif self._exhausted or (self._ahead is not None and self._sent - self._taken >= self._ahead):
+                if not self._again and self._ahead is not None and self._sent - self._taken >= self._ahead:
+                    self._wanting = not self._exhausted
                     return
-                else:
-                    first, items = self._sent, self._read()
-                    if not items:
-                        return
+                first, items = self._next_items()
+                if not items:
+                    return
                 try:
                     if not self._send(first, items, waiting=waiting):
                         self._again.insert(0, (first, items))
+                        self._wanting = True
                         return
                 except SerializationError as error:
                     self._split(first, items, error)
+
+    def _next_items(self) -> tuple[int, list[tuple[Any, ...]]]:
+        """Return what goes in the next batch, and the first one's index; nothing when there is no more."""
+        if not self._again:
+            return self._sent, [] if self._exhausted else self._read()
+        first, items = self._again.pop(0)
+        length = self._choose_length(len(items))
+        if length < len(items):
+            self._again.insert(0, (first + length, items[length:]))
+        return first, items[:length]
 
     def _split(self, first: int, items: list[tuple[Any, ...]], error: SerializationError) -> None:
         """Of items that cannot be pickled together, find the one that is at fault: the error is its outcome."""
@@ -229,21 +258,30 @@ class Batches:
             pickling.dump_arguments(items[0], {})
         except SerializationError as told:  # by the argument's position
             error = told
-        self._results[first] = (False, error)
+        self._put_failed(first, 1, error)
+
+    def _choose_length(self, left: int) -> int:
+        """How many items go in the next batch, of so many that are left; 0 is unknown."""
+        seconds = self._captured.item_seconds or self._captured.seconds
+        wanted = int(BATCH_SECONDS / seconds) if seconds else 1
+        bound = min(LONGEST, self._length * GROWTH, BATCH_BYTES // self._item_bytes)
+        self._length = length = max(1, min(wanted, bound))
+        if left > 0:  # no worker has its hands full when the others are done
+            rounds = -(-left // (length * self._dispatcher.max_workers))
+            length = -(-left // (rounds * self._dispatcher.max_workers))
+        return length
 
     def _read(self) -> list[tuple[Any, ...]]:
-        seconds = self._captured.seconds
-        wanted = int(BATCH_SECONDS / seconds) if seconds else 1
-        self._length = max(1, min(wanted, self._length * GROWTH, LONGEST))
+        length = self._choose_length(self._expected - self._sent)
         items: list[tuple[Any, ...]] = []
         try:
-            items.extend(itertools.islice(self._arguments, self._length))
+            items.extend(itertools.islice(self._arguments, length))
         except Exception as error:
             self._ended_by = error  # it comes behind the values of those before it
         except BaseException as error:
             self._failed, items = error, []
         self._sent += len(items)
-        if len(items) < self._length:
+        if len(items) < length:
             self._exhausted = True
         return items
 
@@ -251,6 +289,7 @@ class Batches:
         """Send a batch; False when it needs modules that must be brought first, and this thread must not wait."""
         named = pickling.Named()
         pickled: Pickled = pickling.dump(items, name="arguments of map", named=named)
+        self._item_bytes = 1 + pickled.size_bytes // len(items)
         if named and self._place is not None:
             needed = needed_modules(named)
             if not needed <= self._needed:
@@ -280,28 +319,46 @@ class Batches:
     def _answered(self, batch: _Batch, index: int, answers: Any) -> None:
         if index < 0:
             self._lost(batch, *answers)
-            return
-        first = batch.first + index
-        for offset, answer in enumerate(answers):
-            self._results[first + offset] = answer
-        batch.answered = index + len(answers)
+        elif answers is None:
+            self._send_elsewhere(batch, index)
+            self._fill()
+        else:
+            values, failures = answers
+            batch.answered = index + len(values)
+            if values:
+                self._put(batch.first + index, values, failures)
+
+    def _send_elsewhere(self, batch: _Batch, index: int) -> None:
+        """The worker begins no item from this one on."""
+        with self._lock:
+            items = batch.items[index:]
+            del batch.items[index:]
+            if items and not self._left:
+                self._again.append((batch.first + index, items))
 
     def _lost(self, batch: _Batch, error: BaseException, item: int) -> None:
         """The worker died at `item`: those before it ran, and their results are lost; those behind it go elsewhere."""
-        with self._lock:
-            for index in range(batch.answered, min(item + 1, len(batch.items))):
-                self._results[batch.first + index] = (False, error)
-            batch.answered = min(item + 1, len(batch.items))
-            if batch.answered < len(batch.items):
-                self._again.append((batch.first + batch.answered, batch.items[batch.answered :]))
-                batch.answered = len(batch.items)
+        self._send_elsewhere(batch, max(batch.answered, item + 1))
+        self._put_failed(batch.first + batch.answered, len(batch.items) - batch.answered, error)
+        batch.answered = len(batch.items)
         batch.call.future.set_result(None)
 
     def _ended(self, batch: _Batch, future: RemoteFuture[Any]) -> None:
+        if future.cancelled():  # with it the map: this process ends, or somebody has cancelled it by name
+            error: BaseException | None = CancelledError()
+            with self._lock:
+                self._exhausted = self._left = True
+                self._again.clear()
+        else:
+            error = future.exception()
+        if error is None:
+            self._send_elsewhere(batch, batch.answered)  # nothing, but where it was cut short
+        else:
+            self._put_failed(batch.first + batch.answered, len(batch.items) - batch.answered, error)
         with self._lock:
             self._under_way.pop(batch.call, None)
-            if batch.answered < len(batch.items):
-                error = CancelledError() if future.cancelled() else future.exception()
-                for index in range(batch.answered, len(batch.items)):
-                    self._results[batch.first + index] = (False, error or CancelledError())
         self._fill()
+
+
+def _rebuilt(failure: str | BaseException) -> BaseException:
+    return rebuild(failure) if isinstance(failure, str) else failure

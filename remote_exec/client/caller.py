@@ -88,8 +88,9 @@ class Caller:
         return_exceptions: bool,
         ordered: bool,
         timeout: float | None,
+        expected: int = 0,
     ) -> Iterator[Any]:
-        """Call the function with each tuple of arguments; yield the values."""
+        """Call the function with each tuple of arguments, of which so many are expected; yield the values."""
         target, sent = self._current()
         if self._results is not None:
             return self._results.map(
@@ -109,6 +110,7 @@ class Caller:
             place=self._place,
             ordered=ordered,
             return_exceptions=return_exceptions,
+            expected=expected,
         )
         deadline = None if timeout is None else time.monotonic() + timeout
         return batches.results(lambda: deadline)

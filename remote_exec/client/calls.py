@@ -38,6 +38,7 @@ class Captured:
         told: what the worker is told of it beside the bytes.
         log_levels: at which the caller's loggers stand that have a level of their own.
         seconds: how long its calls take, from sending to the answer, by an exponential mean; 0 is unknown.
+        item_seconds: how long items of batches take, without the batch's own way.
         phases: what it took to get it here; told with the first call.
     """
 
@@ -46,12 +47,17 @@ class Captured:
     told: dict[str, Any]
     log_levels: dict[str, int] = field(default_factory=lambda: dict[str, int]())
     seconds: float = 0.0
+    item_seconds: float = 0.0
     phases: tuple[Phase, ...] = ()
     token: int = field(default_factory=_tokens.__next__)
 
     def took(self, seconds: float) -> None:
         """Take note of how long a call took."""
         self.seconds = seconds if not self.seconds else 0.8 * self.seconds + 0.2 * seconds
+
+    def items_took(self, seconds: float) -> None:
+        """Take note of how long each item of a batch took."""
+        self.item_seconds = seconds if not self.item_seconds else 0.5 * (self.item_seconds + seconds)
 
 
 class Printed:

@@ -118,11 +118,14 @@ class Lanes:
                 self.grow()
 
     def unstick(self) -> None:
-        """Ask back what waits behind a call that was thought to be short, and is not: others may run it."""
+        """Ask back what waits behind a call or an item that was thought to be short, and is not: others may run it."""
         if self._single or self.max_workers == 1:
             return
+        idle = len(self.channels) < self.max_workers or any(not one.in_flight for one in self.channels)
         for channel in self.channels:
-            if len(channel.in_flight) < 2 or not (channel.granted and channel.usable) or channel.withdrawing:
+            if not (channel.granted and channel.usable) or channel.withdrawing or not channel.in_flight:
+                continue
+            if len(channel.in_flight) < 2 and not (idle and next(iter(channel.in_flight.values())).items > 1):
                 continue
             if time.monotonic() - channel.running_since > STUCK_SECONDS:
                 with contextlib.suppress(HostUnavailable):
@@ -153,7 +156,7 @@ class Lanes:
             return
         if self._single and self._opened:
             return
-        seconds = self.queue[0].captured.seconds * self.queue[0].items
+        seconds = _seconds(self.queue[0])
         if self.channels and 0.0 < seconds < SHORT_SECONDS and waiting < DEPTH:
             return
         channel = Channel(
@@ -260,10 +263,16 @@ class Lanes:
             return False
         if channel.bytes_in_flight + channel.cost(call) > WINDOW_BYTES:
             return False
-        seconds = call.captured.seconds * call.items
+        seconds = _seconds(call)
         depth = DEPTH if seconds < SHORT_SECONDS else 2 if seconds < PREFETCHED_SECONDS else 1
         return seconds > 0.0 and load < depth
 
 
 def _load(channel: Channel) -> int:
     return len(channel.in_flight)
+
+
+def _seconds(call: Call) -> float:
+    """How long a call will probably take; 0 is unknown."""
+    captured = call.captured
+    return (captured.item_seconds or captured.seconds) * call.items if call.items > 1 else captured.seconds

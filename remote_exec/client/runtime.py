@@ -62,6 +62,8 @@ def unpack(folder: Path) -> Path:
     """
     place = folder / digest()
     if place.is_dir():
+        with contextlib.suppress(OSError):
+            os.utime(place)  # it is used, and stays: see `remote_exec.agent.housekeeping`
         return place
     import compileall
     import shutil

@@ -407,7 +407,9 @@ def reduce_file(pickler: Pickler, file: Any) -> Reduced:
 
 def reduce_method(pickler: Pickler, method: Any) -> Reduced:
     owner = method.__self__
-    if type(owner).__module__.partition(".")[0] == HERE:  # a remote function's, say: it has another class over there
+    if (
+        str(type(owner).__module__).partition(".")[0] == HERE
+    ):  # a remote function's, say: it has another class over there
         return getattr, (owner, method.__name__)
     return cloudpickle._method_reduce(method)
 

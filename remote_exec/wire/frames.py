@@ -41,11 +41,14 @@ GENERATE = 9  # as CALL; what a generator makes is wanted at once, as YIELD fram
 
 # from the worker
 RESULT = 20  # payload: pickled value, or a failure (flag FAILED)
-BATCH_RESULT = 21  # payload: pickled list of (ok, value or failure JSON); `function`: its first index
+# payload: pickled (values, {place: failure JSON}); `function`: the first one's index; `ack`: the microseconds they took
+BATCH_RESULT = 21
 YIELD = 22  # payload: one pickled value of a generator call
 OUTPUT = 23  # payload: bytes written to stdout (flag 0) or stderr (flag STDERR)
 EVENT = 24  # payload: JSON: progress, log records, phases
-WITHDRAWN = 25  # of the calls up to number `function`, the worker begins none after number `call`: send them elsewhere
+# of the calls up to number `function`, the worker begins none after number `call`, and of that one no item from
+# number `ack` on, if that is not 0: send them elsewhere
+WITHDRAWN = 25
 
 # either way
 RELEASE = 40  # payload: packed arena ids that the receiver holds no view of any longer
@@ -57,7 +60,7 @@ MORE = 2
 ARENA = 4  # the payload tells where in a shared arena the message lies
 STDERR = 8
 CANCELLED = 16
-LAST = 32  # a BATCH_RESULT that completes its batch; a RESULT that ends a generator
+LAST = 32  # a BATCH_RESULT that ends its batch: items that are missing were not begun; a RESULT that ends a generator
 
 GENERATOR_WINDOW = 64  # values of a generator that may be under way before its consumer asks for more
 CHUNK = 1 << 20  # bytes of payload in one frame

@@ -407,9 +407,9 @@ class Attendant(threading.Thread):
 
     def _interrupt(self, lease: Lease, call: int, reason: str) -> None:
         lease.interrupted[call] = reason
-        lease.interrupting = call
         lease.stopping.add(call)
         if lease.running == call:
+            lease.interrupting = call  # not for another call: one that runs may be waiting for its signal
             signal.pthread_kill(self._main, signal.SIGINT)
         elif call in lease.stopping:
             # Not begun, so it will not be; or over. In no case is this call's end still to come.
@@ -417,9 +417,12 @@ class Attendant(threading.Thread):
             self._tell(protocol.CallStopped(lease.id, call))
 
     def _withdraw(self, lease: Lease, upto: int) -> None:
-        frame = frames.pack(frames.WITHDRAWN, function=upto, call=lease.withdraw(upto))
+        begun, cut = lease.withdraw(upto)
         try:
-            lease.stream.send(frame)
+            lease.stream.send(frames.pack(frames.WITHDRAWN, function=upto, call=begun, ack=cut))
+            batch = lease.batch
+            if batch is not None:
+                batch.send_ready()
         except OSError:
             self.orphan(lease)
 

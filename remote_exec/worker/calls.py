@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import DeserializationError, MaxRuntimeExceeded, SerializationError
@@ -21,17 +20,16 @@ from ..serial import failures, failures_json, pickling
 from ..wire import frames
 from ..wire.frames import HEADER, Frame
 from . import context, streams
+from .batches import AWAITED, Batch
 from .begun import Begun
 from .lease import Function, Lease, Outcome
 
 if TYPE_CHECKING:
     from .attendant import Attendant
 
-BATCH_FLUSH_SECONDS = 0.02
 SMALL = 1 << 16  # bytes that are sent in one piece
 SUMMARY_CHARS = 300
 KEPT_FAILURE_CHARS = 256 << 10  # of an attached call's failure, for the journal
-_AWAITED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 class Calls:
@@ -138,7 +136,7 @@ class Calls:
             if frame.call in lease.interrupted:
                 raise KeyboardInterrupt
             value = function(*args, **kwargs)
-            if type(value) in _AWAITED:
+            if type(value) in AWAITED:
                 value = streams.exhaust(self, lease, frame, value)
             return value
         finally:
@@ -269,8 +267,7 @@ class Calls:
         if function is None or function.call is None:
             self._refuse(lease, number, function)
             return
-        call, run, begin_item = function.call, self._run, self._begun.item
-        started_at = time.time()
+        since, started_at = time.monotonic(), time.time()
         lease.started_at, lease.running_function = started_at, function.name
         self._begun.function(function.name)
         self._begun.call(number, 0, started_at)
@@ -279,39 +276,17 @@ class Calls:
         except BaseException as error:
             self._fail(lease, number, function, started_at, error)
             return
-        guarded = bool(function.pre_execution or function.max_runtime_seconds)
-        answers: list[tuple[bool, Any]] = []
-        failure: Outcome | None = None
-        first = failed = 0
-        flush_at = time.monotonic() + BATCH_FLUSH_SECONDS
-        for index, args in enumerate(items):
-            begin_item(index)
-            try:
-                if guarded:
-                    value = self._run_guarded(lease, frame, function, args, {})
-                else:
-                    value = run(lease, frame, call, args, {})
-                answers.append((True, value))
-            except BaseException as error:
-                outcome = self._item_failure(lease, number, function, started_at, error)
-                answers.append((False, outcome.stream[0]))
-                failure, failed = failure or outcome, failed + 1
-                if outcome.cause is Cause.CANCELLED:
-                    break
-            if time.monotonic() >= flush_at and self._send_batch(lease, number, first, answers, last=False):
-                first, answers = index + 1, []
-                flush_at = time.monotonic() + BATCH_FLUSH_SECONDS
-        args = value = None
-        lease.interrupted.pop(number, None)
-        if lease.stopping:
-            self._attendant.call_ended(lease)
-        if not self._send_batch(lease, number, first, answers, last=True):
-            self._orphan_batch(lease, number, started_at, answers, alone=len(items) == 1)
+        alone = len(items) == 1
+        batch = lease.batch = Batch(self, lease, frame, function, items, self._begun)
+        sent, failure = batch.run(since), batch.failure
+        lease.batch = None
+        if not sent:
+            batch.leave(alone=alone)
         elif failure is None:
-            lease.record_many(function.name, number, len(items), started_at)
+            lease.record_many(function.name, number, batch.ran, started_at)
         else:
-            whole = failure._replace(items=len(items), failed=failed, ended_at=time.time())
-            if lease.record(whole, printed=True):
+            failure = failure._replace(items=batch.ran, failed=batch.failed, ended_at=time.time())
+            if lease.record(failure, printed=True):
                 self._attendant.flush_soon()
         self._begun.ended(number)
 
@@ -333,56 +308,6 @@ class Calls:
             summary=_summary(told, failure),
             failure=_kept(text, failure),
         )
-
-    def _send_batch(
-        self, lease: Lease, call: int, first: int, answers: list[tuple[bool, Any]], *, last: bool
-    ) -> bool:
-        """Send answers; False when the client is gone."""
-        self._flush_output(lease, call)
-        if lease.orphaned:
-            return False
-        try:
-            pickled = pickling.dump(answers)
-        except SerializationError:
-            pickled = pickling.dump([self._picklable(answer) for answer in answers])
-        flags = frames.LAST if last else 0
-        message = lease.stream.frame(
-            frames.BATCH_RESULT, pickled.stream, _raw(pickled.buffers), flags=flags, function=first, call=call
-        )
-        try:
-            lease.stream.send(message)
-        except OSError:
-            self._attendant.orphan(lease)
-            return False
-        return True
-
-    def _picklable(self, answer: tuple[bool, Any]) -> tuple[bool, Any]:
-        try:
-            pickling.dump(answer)
-        except SerializationError as error:
-            return (False, failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes)))
-        return answer
-
-    def _orphan_batch(
-        self, lease: Lease, call: int, started_at: float, answers: list[tuple[bool, Any]], *, alone: bool
-    ) -> None:
-        """Leave with the agent what nobody took of a batch: the value of an item that was alone, else a list."""
-        answers = [self._picklable(answer) for answer in answers]
-        failure = next((text for ok, text in answers if not ok), "")
-        values = [value for _, value in answers]
-        pickled = pickling.dump(values[0] if alone else values)
-        outcome = Outcome(
-            call,
-            lease.running_function,
-            started_at,
-            time.time(),
-            not failure,
-            [failure.encode()] if failure else pickled.stream,
-            () if failure else pickled.buffers,
-            cause=Cause.USER_ERROR if failure else Cause.NONE,
-            summary="an item of a map whose client is gone has failed" if failure else "",
-        )
-        self._attendant.orphan_ended(lease, outcome)
 
     def _on_define(self, lease: Lease, frame: Frame) -> None:
         function = lease.functions.setdefault(frame.function, Function())

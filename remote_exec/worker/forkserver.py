@@ -30,8 +30,9 @@ from typing import Any
 
 from ..model.record import record
 from ..wire import protocol
-from ..wire.control import ControlStream, peer_uid
-from . import begun
+from ..wire.control import ControlStream
+from ..wire.credentials import peer_uid
+from . import begun, runtime
 from . import main as worker_main
 from .guards import TIMED_OUT_EXIT, WATCHDOG_EXIT
 from .output import drain_all, make_pipe, to_text
@@ -337,6 +338,7 @@ def main(socket_path: str, control_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.umask(0o077)
+    runtime.hold()
     _become_subreaper()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.suppress(FileNotFoundError):

@@ -260,8 +260,13 @@ class LogReader:
                         return None
         return None
 
-    def tail_lines(self, count: int) -> list[str]:
-        """Return the last lines of stdout, stderr and logging, oldest first, of the last 256 KiB at most."""
+    def tail_lines(self, count: int, *, call: int = 0) -> list[str]:
+        """Return the last lines of stdout, stderr and logging, oldest first, of the last 256 KiB at most.
+
+        Args:
+            count: how many at most.
+            call: of this call alone; 0: of any.
+        """
         newest: list[LogRecord] = []
         lines = size = 0
         with _opened(self._path) as segments:
@@ -275,10 +280,10 @@ class LogReader:
                     # each stream's oldest piece may begin within a line
                     if lines >= count + len(LINE_STREAMS) or size >= TAIL_BYTES:
                         break
-                    if record.stream in LINE_STREAMS:
+                    size += len(record.data)
+                    if record.stream in LINE_STREAMS and call in (0, record.call):
                         newest.append(record)
                         lines += record.data.count(b"\n")
-                        size += len(record.data)
         return _lines(reversed(newest))[-count:] if count > 0 else []
 
 

@@ -12,13 +12,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.job import AttemptRecord, Cause, JobRecord, JobState, Phase
 from ..model.record import record
 from ..wire.frames import FUNCTIONS_KEPT
 from ..wire.protocol import Attach
 from ..wire.stream import CallStream
+
+if TYPE_CHECKING:
+    from .batches import Batch
 
 SUMMED = 0  # the number in the name of a lease's array of calls that have no record of their own
 RECORDED_ALONE_SECONDS = 0.05  # a silent success shorter than this is summed up with its like
@@ -87,6 +90,7 @@ class Lease:
         self.unacknowledged: deque[Outcome] = deque()
         # what calls that have not ended had waited for before they began
         self.phases: dict[int, tuple[Phase, ...]] = {1: attach.phases} if attach.phases else {}
+        self.batch: Batch | None = None  # that runs
         self._begun = 0
         self._withdrawn = 0
         self._records: list[JobRecord] = []
@@ -105,11 +109,17 @@ class Lease:
             self._begun = call
             return True
 
-    def withdraw(self, upto: int) -> int:
-        """Let no call up to this number begin any more; return the last that has."""
+    def withdraw(self, upto: int) -> tuple[int, int]:
+        """Let no call up to this number begin any more, and no item of the batch that runs but the one that does.
+
+        Returns:
+            the last call that has begun; if it is a batch, the first of its items that will not begin, else 0.
+        """
         with self.lock:
             self._withdrawn = max(upto, self._withdrawn)
-            return self._begun
+            batch = self.batch
+            cut = batch.hand_back() if batch is not None and batch.number == self._begun <= upto else 0
+            return self._begun, cut
 
     def name_of(self, call: int, function: str) -> str:
         """The name by which a call of this lease is known everywhere."""

@@ -74,6 +74,8 @@ def run(project: Path, script: str) -> str:
         "remote(name='a')(lambda shape: shape.area())(Circle(2))",
         "next(values(Circle(2)))",
         "Holder(Circle(2)).area()",
+        "RemoteExecutor(1).submit(area.local, Circle(2)).result()",
+        "list(RemoteExecutor(1).map(area.local, [Circle(2)]))[0]",
     ],
 )
 def test_the_module_of_an_arguments_class_travels(project: Path, call: str) -> None:
@@ -156,7 +158,7 @@ def show(call):
     [
         ("f('x')", "function.py __call__", ["script.py f", "mylib/units.py rounded"]),
         ("f.submit('x').result()", "future.py result", ["script.py f", "mylib/units.py rounded"]),
-        ("list(f.map('x'))", "client/batches.py results", ["script.py f", "mylib/units.py rounded"]),
+        ("list(f.map('x'))", "client/batches.py _values", ["script.py f", "mylib/units.py rounded"]),
         ("list(g('x'))", "client/generators.py __next__", ["script.py g", "mylib/units.py rounded"]),
         ("Holder().f('x')", "remote_class.py __call__", ["script.py f", "mylib/units.py rounded"]),
     ],

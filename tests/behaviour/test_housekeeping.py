@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -210,6 +212,38 @@ def test_folders_that_nothing_refers_to_are_swept_after_a_while(agent: Callable[
         os.utime(jobs / name, (time.time() - age, time.time() - age))
     assert ask("tidy")["removed"]["folders"] == 2
     assert sorted(path.name for path in jobs.iterdir()) == ["lost.2", "young-lease"]
+
+
+def test_runtimes_go_when_they_were_not_used_for_long_and_nothing_runs_from_them(
+    agent: Callable[..., Any],
+) -> None:
+    ask = agent()
+    layout = Layout.of(os.environ)
+    (own,) = layout.runtimes.iterdir()
+    old, held, young = (layout.runtimes / (digit * 32) for digit in "abc")
+    for path in (old, held, young):
+        path.mkdir()
+    for path in (old, held, own):
+        os.utime(path, (0, 0))
+    with _locked(held):
+        assert ask("tidy")["removed"]["runtimes"] == 1
+    assert set(layout.runtimes.iterdir()) == {own, held, young}
+    fork_server, session = remote(os.getppid)(), connections.session()
+    os.kill(ask("host")["pid"], signal.SIGKILL)
+    _wait(lambda: session.lost)
+    with pytest.raises(BlockingIOError), _locked(own):
+        pass  # its fork server holds it, too
+    assert remote(os.getppid)() == fork_server  # it is with another agent now
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    held = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(held)
 
 
 def test_cached_results_are_bounded_and_the_least_recently_used_goes_first(agent: Callable[..., Any]) -> None:

@@ -418,7 +418,7 @@ def test_a_map_that_is_late_or_left_stops_what_runs(tmp_path: Path, how: str) ->
     elif how == "left":
         values.close()
     del values
-    until(lambda: len(list(tmp_path.glob("began-*"))) == len(list(tmp_path.glob("ended-*"))))
+    until(lambda: len(list(tmp_path.glob("began-*"))) <= len(list(tmp_path.glob("ended-*"))))
     assert square(2) == 4
     assert len(list(tmp_path.glob("began-*"))) < 10
 

@@ -234,6 +234,16 @@ def test_a_dead_worker_leaves_its_last_words(
         assert "Segmentation fault" in lines  # with the Python stack below it
 
 
+def test_the_last_words_are_those_of_the_call_that_died() -> None:
+    with RemoteExecutor(1) as pool:
+        pool.submit(print, "an earlier call's words").result(AT_ONCE_SECONDS)
+        error = pool.submit(print_and, be_killed).exception(AT_ONCE_SECONDS)
+    assert isinstance(error, WorkerDied)
+    assert error.certificate is not None
+    assert "the last words on stdout" in error.certificate.last_lines
+    assert "an earlier call's words" not in error.certificate.last_lines
+
+
 def test_a_function_that_cannot_be_loaded_alive_does_not_kill_worker_after_worker(
     pool: RemoteExecutor,
 ) -> None:

@@ -15,6 +15,7 @@ from own_home import agent_pid, lives, until
 
 from remote_exec import remote
 from remote_exec.client.connections import connections
+from remote_exec.errors import RuntimeEnvironmentError
 
 SECONDS = 60.0
 IN_FORK_SERVER = "import sys\nif sys.argv[0] == '-c':\n    "  # a worker's is empty by the time it imports
@@ -137,6 +138,13 @@ def test_a_fork_server_that_dies_of_an_import_is_replaced(log: Callable[[str], i
     assert after_death()
     assert log("the fork server died importing dies_ahead") == 1
     assert notes() == {""}
+
+
+def test_the_last_words_of_a_fork_server_that_cannot_start_are_told(fresh_home: Path) -> None:
+    function = remote(environment_variables={"PYTHONHOME": "/nowhere"})(os.getpid)
+    with pytest.raises(RuntimeEnvironmentError, match="exit status 1") as told:
+        function()
+    assert "No module named 'encodings'" in told.value.output
 
 
 @pytest.mark.parametrize("function", [after_hang_in_child, after_hang_in_fork], ids=["child", "fork server"])

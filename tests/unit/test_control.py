@@ -12,7 +12,8 @@ import pytest
 
 from remote_exec.model.errors import ProtocolError
 from remote_exec.wire import control, protocol
-from remote_exec.wire.control import MAX_FDS, ControlStream, Received, peer_uid
+from remote_exec.wire.control import MAX_FDS, ControlStream, Received
+from remote_exec.wire.credentials import peer_uid
 
 Pair = tuple[ControlStream, ControlStream]
 

@@ -134,6 +134,23 @@ def test_values_in_globals_closures_defaults_and_decorators_name_their_modules(t
     assert found["missing"] == {}
 
 
+def test_what_a_function_imports_is_not_the_global_of_that_name(tmp_path: Path) -> None:
+    found = reached(
+        tmp_path,
+        {
+            "m_a.py": "class C: pass\n",
+            "m_b.py": "",
+            "script.py": """
+                from m_a import C as m_b
+                def f():
+                    import m_b
+                    return m_b
+                """,
+        },
+    )
+    assert set(found["local"]) == {"m_b"}
+
+
 def test_a_function_of_a_local_module_brings_that_module(tmp_path: Path) -> None:
     found = reached(
         tmp_path,
