@@ -43,7 +43,10 @@ def remote(target: Any = None, /, **keywords: Any) -> Any:
         >>> square(3)
         9
     """
-    decorate = _Decorator(Options.from_keywords(Origin.DECORATOR, **keywords))
+    try:
+        decorate = _Decorator(Options.from_keywords(Origin.DECORATOR, **keywords))
+    except ConfigurationError as error:
+        raise error.with_traceback(None)  # noqa: B904 - it is the very one, without our frames
     return decorate if target is None else decorate(cast("Callable[..., Any]", target))
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from .model.errors import ConfigurationError, RemoteExecError
 from .options import Options
 from .options.option_set import Origin
 
@@ -67,7 +68,10 @@ class RemoteExecutor(Executor):
             raise TypeError("initializer must be a callable")
         if parallel is not None:
             keywords["max_parallel_jobs"] = parallel
-        self._options = Options.from_keywords(Origin.DECORATOR, **keywords)
+        try:
+            self._options = Options.from_keywords(Origin.DECORATOR, **keywords)
+        except ConfigurationError as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the very one, without our frames
         self._initializer = initializer
         self._initargs = initargs
         self._lock = threading.Lock()
@@ -91,7 +95,10 @@ class RemoteExecutor(Executor):
             RuntimeError: the executor was shut down, or the interpreter is.
             BrokenExecutor: the initializer failed.
         """
-        return (self._world or self._begin()).submit(fn, args, kwargs)
+        try:
+            return (self._world or self._begin()).submit(fn, args, kwargs)
+        except RemoteExecError as error:
+            raise error.with_traceback(None)  # noqa: B904
 
     def map(
         self,
@@ -112,7 +119,10 @@ class RemoteExecutor(Executor):
             raise ValueError("chunksize must be >= 1.")
         deadline = None if timeout is None else time.monotonic() + timeout
         arguments = list(zip(*iterables))  # noqa: B905 - as the built-in map
-        return (self._world or self._begin()).map(fn, arguments, deadline)
+        try:
+            return (self._world or self._begin()).map(fn, arguments, deadline)
+        except RemoteExecError as error:
+            raise error.with_traceback(None)  # noqa: B904
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; give the workers back when those that are left have ended.

@@ -25,6 +25,12 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
+def _trimmed(error: BaseException) -> BaseException:
+    from .future import trimmed
+
+    return trimmed(error)
+
+
 class RemoteFunction(Generic[P, R]):
     """A function whose calls run in a worker. Made by `remote`.
 
@@ -64,14 +70,7 @@ class RemoteFunction(Generic[P, R]):
             value: R = (self._caller or self._begin()).run(args, kwargs)
             return value
         except BaseException as error:
-            from .future import beyond_result
-
-            trace = beyond_result(error.__traceback__)
-            if trace is error.__traceback__:
-                if not isinstance(error, KeyboardInterrupt):
-                    raise
-                trace = None  # where exactly it waited is of no interest
-            raise error.with_traceback(trace)  # noqa: B904 - it is the very one
+            raise _trimmed(error)  # noqa: B904 - it is the very one
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[R]:
         """Start the call and return its future at once.
@@ -79,7 +78,11 @@ class RemoteFunction(Generic[P, R]):
         With `name`, `detach`, `max_retry_attempts` or `use_spot_instances` it is a durable job: written down before
         this returns, and going on when this process ends.
         """
-        return (self._caller or self._begin()).submit(args, kwargs)
+        __tracebackhide__ = True
+        try:
+            return (self._caller or self._begin()).submit(args, kwargs)
+        except Exception as error:
+            raise _trimmed(error)  # noqa: B904
 
     def map(
         self,
@@ -102,14 +105,18 @@ class RemoteFunction(Generic[P, R]):
         Raises:
             BaseException: what the first failing call raised; the calls that are left are cancelled.
         """
+        __tracebackhide__ = True
         arguments = zip(*iterables)  # noqa: B905 - as the built-in map
-        return (self._caller or self._begin()).starmap(
-            arguments,
-            return_exceptions=return_exceptions,
-            ordered=ordered,
-            timeout=timeout,
-            expected=min(map(operator.length_hint, iterables), default=0),
-        )
+        try:
+            return (self._caller or self._begin()).starmap(
+                arguments,
+                return_exceptions=return_exceptions,
+                ordered=ordered,
+                timeout=timeout,
+                expected=min(map(operator.length_hint, iterables), default=0),
+            )
+        except Exception as error:
+            raise _trimmed(error)  # noqa: B904
 
     def starmap(
         self,
@@ -120,15 +127,23 @@ class RemoteFunction(Generic[P, R]):
         timeout: float | None = None,
     ) -> Iterator[R]:
         """`map` over tuples of arguments."""
-        return (self._caller or self._begin()).starmap(
-            arguments, return_exceptions=return_exceptions, ordered=ordered, timeout=timeout
-        )
+        __tracebackhide__ = True
+        try:
+            return (self._caller or self._begin()).starmap(
+                arguments, return_exceptions=return_exceptions, ordered=ordered, timeout=timeout
+            )
+        except Exception as error:
+            raise _trimmed(error)  # noqa: B904
 
     async def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the call from a coroutine; cancelling the coroutine cancels the call."""
         from .future import awaited
 
-        return await awaited(self.submit(*args, **kwargs))
+        __tracebackhide__ = True
+        try:
+            return await awaited(self.submit(*args, **kwargs))
+        except Exception as error:
+            raise _trimmed(error)  # noqa: B904
 
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function right here."""
@@ -140,9 +155,11 @@ class RemoteFunction(Generic[P, R]):
         Raises:
             ConfigurationError: there is no such option, or its value is wrong.
         """
-        return RemoteFunction(
-            self._function, Options.from_keywords(Origin.CALL, **keywords).over(self._options)
-        )
+        try:
+            given = Options.from_keywords(Origin.CALL, **keywords)
+        except Exception as error:
+            raise _trimmed(error)  # noqa: B904
+        return RemoteFunction(self._function, given.over(self._options))
 
     def preflight(self, /, *args: Any, **kwargs: Any) -> Preflight:
         """Say what would travel and what cannot work, without running anything.
@@ -156,7 +173,10 @@ class RemoteFunction(Generic[P, R]):
             SizeLimitExceeded: its local code is too large.
             ConfigurationError: a configuration file is wrong.
         """
-        return (self._caller or self._begin()).preflight(args, kwargs)
+        try:
+            return (self._caller or self._begin()).preflight(args, kwargs)
+        except Exception as error:
+            raise _trimmed(error)  # noqa: B904
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else BoundFunction(self, instance)

@@ -8,11 +8,14 @@ from concurrent.futures import CancelledError, Future
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from .model.errors import RemoteExecError
+
 if TYPE_CHECKING:
     from .client.calls import Call
     from .client.dispatcher import Dispatcher
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 CANCEL_SECONDS = 10.0
 TURN_SECONDS = 0.5
@@ -160,23 +163,35 @@ async def awaited(future: Future[T]) -> T:
         raise
 
 
-_RESULT: CodeType = vars(RemoteFuture)["result"].__code__
+_WAITED: tuple[CodeType, ...] = (vars(RemoteFuture)["result"].__code__, awaited.__code__)
 
 
 def beyond_result(trace: TracebackType | None) -> TracebackType | None:
-    """Return what a traceback holds beyond `RemoteFuture.result`: the remote frames, without those that waited.
+    """Return what a traceback holds beyond `RemoteFuture.result` or `awaited`: the remote frames alone.
 
     That of an error which did not come out of a future is returned whole.
     """
     entry = trace
     while entry is not None:
-        if entry.tb_frame.f_code is _RESULT:
+        if entry.tb_frame.f_code in _WAITED:
             return entry.tb_next
         entry = entry.tb_next
     return trace
 
 
+def trimmed(error: E) -> E:
+    """Return an error without the frames of ours below the one that catches it and raises it again.
+
+    What came from a worker keeps its remote frames; what is no error of ours, all but the first.
+    """
+    trace = beyond_result(error.__traceback__)
+    if trace is error.__traceback__:
+        of_ours = isinstance(error, (RemoteExecError, KeyboardInterrupt))
+        trace = None if of_ours or trace is None else trace.tb_next
+    return error.with_traceback(trace)
+
+
 SPENT: RemoteFuture[Any] = RemoteFuture()  # stands for the future of a call that has ended
 SPENT.set_result(None)
 
-__all__ = ["SPENT", "RemoteFuture", "awaited", "beyond_result"]
+__all__ = ["SPENT", "RemoteFuture", "awaited", "beyond_result", "trimmed"]

@@ -13,7 +13,8 @@ from .client.calls import Call
 from .client.connections import connections
 from .client.generators import RemoteIterator
 from .client.target import find_place
-from .future import RemoteFuture, awaited, beyond_result
+from .future import RemoteFuture, awaited, trimmed
+from .model.errors import SerializationError
 from .model.ids import new_id
 from .options import Options
 from .options.option_set import Origin
@@ -57,7 +58,10 @@ class RemoteClass(Generic[T]):
         Raises:
             BaseException: what its constructor raised.
         """
-        return RemoteInstance(self._class, self._options, args, kwargs)
+        try:
+            return RemoteInstance(self._class, self._options, args, kwargs)
+        except BaseException as error:
+            raise trimmed(error)  # noqa: B904 - it is the very one
 
     def local(self, /, *args: Any, **kwargs: Any) -> T:
         """Make an ordinary instance right here."""
@@ -65,7 +69,11 @@ class RemoteClass(Generic[T]):
 
     def options(self, **keywords: Any) -> RemoteClass[T]:
         """Return this class with other options; they rank above the decorator's."""
-        return RemoteClass(self._class, Options.from_keywords(Origin.CALL, **keywords).over(self._options))
+        try:
+            given = Options.from_keywords(Origin.CALL, **keywords)
+        except Exception as error:
+            raise trimmed(error)  # noqa: B904
+        return RemoteClass(self._class, given.over(self._options))
 
     def __reduce__(self) -> Any:
         import remote_exec
@@ -159,18 +167,21 @@ class RemoteMethod:
                 return values
             return instance._submit(self._name, args, kwargs).result()
         except BaseException as error:
-            trace = beyond_result(error.__traceback__)
-            if trace is error.__traceback__:
-                raise
-            raise error.with_traceback(trace)  # noqa: B904 - it is the very one
+            raise trimmed(error)  # noqa: B904
 
     def submit(self, /, *args: Any, **kwargs: Any) -> RemoteFuture[Any]:
         """Start the call and return its future at once. Calls of one instance run one after the other."""
-        return self._instance._submit(self._name, args, kwargs)
+        try:
+            return self._instance._submit(self._name, args, kwargs)
+        except Exception as error:
+            raise trimmed(error)  # noqa: B904
 
     async def aio(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the method from a coroutine."""
-        return await awaited(self.submit(*args, **kwargs))
+        try:
+            return await awaited(self.submit(*args, **kwargs))
+        except Exception as error:
+            raise trimmed(error)  # noqa: B904
 
 
 def _pickle(
@@ -178,7 +189,11 @@ def _pickle(
 ) -> tuple[Pickled, frozenset[str]]:
     """Pickle one call; return it and the modules that it needs."""
     named = pickling.Named()
-    pickled = pickling.dump_arguments((method, args, kwargs), {}, by_value=by_value, named=named)
+    try:
+        pickled = pickling.dump_arguments((method, args, kwargs), {}, by_value=by_value, named=named)
+    except SerializationError:
+        pickling.dump_arguments(args, kwargs, by_value=by_value)  # it tells of the user's own arguments
+        raise
     return pickled, needed_modules(named)
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any
@@ -21,7 +22,9 @@ from .reactor import Reactor
 
 _log = logging.getLogger(__name__)
 
-REAP_SECONDS = 1.0  # from a fork server's end of stream to its own
+END_SECONDS = 0.05  # from a fork server's end of stream to its own, mostly far less ...
+NAP_SECONDS = 0.001
+REAP_SECONDS = 1.0  # ... and if not
 LAST_LINES = 20
 LAST_BYTES = 16 << 10
 _OWN_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")  # of the agent, in the same log
@@ -203,7 +206,7 @@ class Processes:
         for link in server.workers.values():
             link.close()
         _unlink(server.socket_path)  # one that was killed has left it
-        status = _wait_for(server.pid)
+        status = _wait_for(server.pid, END_SECONDS)
         if status is None:
             self._reactor.after(REAP_SECONDS, lambda: _wait_for(server.pid))
         if status:
@@ -220,11 +223,13 @@ def _last_words(log: str, start: int) -> str:
     return ""
 
 
-def _wait_for(pid: int) -> int | None:
-    """Collect a process that has ended; None: it has not, or is not our child."""
+def _wait_for(pid: int, seconds: float = 0.0) -> int | None:
+    """Collect a process that has ended, or does so in a moment; None: it has not, or is not our child."""
+    until = time.monotonic() + seconds
     with contextlib.suppress(OSError):
-        found, status = os.waitpid(pid, os.WNOHANG)
-        return status if found else None
+        while not (found := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < until:
+            time.sleep(NAP_SECONDS)
+        return found[1] if found[0] else None
     return None
 
 

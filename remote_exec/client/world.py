@@ -23,7 +23,7 @@ from ..capture.function import FunctionCapture
 from ..capture.modules import reach
 from ..capture.named import needed_modules
 from ..future import RemoteFuture
-from ..model.errors import ConfigurationError
+from ..model.errors import ConfigurationError, RemoteExecError
 from ..model.ids import new_id
 from ..options import Options
 from ..serial import pickling
@@ -108,7 +108,8 @@ class World:
             if isinstance(error, (ConfigurationError, BrokenExecutor)):
                 raise
             future.set_running_or_notify_cancel()
-            future.set_exception(error)
+            # our own frames tell nothing
+            future.set_exception(error.with_traceback(None) if isinstance(error, RemoteExecError) else error)
         return future
 
     def map(

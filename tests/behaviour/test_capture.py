@@ -274,3 +274,13 @@ with RemoteExecutor(max_parallel_jobs=COUNT) as executor:
     all_meet(lambda address: executor.submit(meet, address))
 """
     assert run(project, script) == "True\nTrue\n"
+
+
+def test_two_sessions_of_one_user_share_a_pool(
+    project: Path, session_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "import os\nfrom remote_exec import remote\nprint(remote(os.getppid)())"
+    fork_server = run(project, script)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(session_home / "r2"))
+    monkeypatch.setenv("XDG_SESSION_TYPE", "tty")
+    assert run(project, script) == fork_server
