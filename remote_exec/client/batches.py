@@ -258,7 +258,7 @@ class Batches:
             pickling.dump_arguments(items[0], {})
         except SerializationError as told:  # by the argument's position
             error = told
-        self._put_failed(first, 1, error)
+        self._put_failed(first, 1, error.with_traceback(None))  # our frames tell nothing
 
     def _choose_length(self, left: int) -> int:
         """How many items go in the next batch, of so many that are left; 0 is unknown."""

@@ -126,15 +126,13 @@ class Call:
 
         Ask for it before the call is submitted: another thread may complete it, and let go of it.
         """
-        future = self._future
-        if future is None:
+        if self._future is None:
             with _making:
-                future = self._future
-                if future is None:
-                    future = RemoteFuture()
-                    future._call, future._dispatcher = self, self.dispatcher
-                    self._future = future
-        return future
+                if self._future is None:
+                    made: RemoteFuture[Any] = RemoteFuture()
+                    made._call, made._dispatcher = self, self.dispatcher
+                    self._future = made
+        return self._future
 
     @property
     def ended(self) -> bool:

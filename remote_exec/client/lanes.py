@@ -76,6 +76,8 @@ class Lanes:
             self.send(channel, call)
             return channel
         self.queue.append(call)
+        if len(self.channels) >= self.max_workers and len(self.queue) % DEPTH != 1:
+            return None  # no worker can be added; whether one is lost is looked at now and then
         try:
             self.grow()
         except HostUnavailable:
@@ -106,8 +108,10 @@ class Lanes:
     def refill(self, channel: Channel) -> None:
         """Send queued calls in one piece, as many as this channel has room for."""
         now = time.monotonic()
-        while self.queue and not channel.closed and self._has_room(channel, self.queue[0]):
-            call = self.queue.popleft()
+        queue = self.queue
+        goes_on = channel.usable and not channel.closed and _goes_on(channel)
+        while queue and goes_on and self._fits(channel, queue[0]):
+            call = queue.popleft()
             if not call.begin():
                 continue
             call.sent_at = channel.sent_at = now
@@ -239,7 +243,8 @@ class Lanes:
                 return channel
             if (
                 channel.granted
-                and self._room(channel, call)
+                and _goes_on(channel)
+                and self._fits(channel, call)
                 and (best is None or _load(channel) < _load(best))
             ):
                 best = channel
@@ -247,11 +252,8 @@ class Lanes:
             return None
         return best
 
-    def _has_room(self, channel: Channel, call: Call) -> bool:
-        return channel.usable and self._room(channel, call)
-
-    def _room(self, channel: Channel, call: Call) -> bool:
-        """Whether a call may be sent behind others: if it is short and small, and so are they.
+    def _fits(self, channel: Channel, call: Call) -> bool:
+        """Whether a call may be sent behind others that go on: if it is short and small, and so are they.
 
         What is sent while the worker runs something must fit into the socket: while we wait for it to read, it may
         wait for us to do so.
@@ -259,13 +261,18 @@ class Lanes:
         load = len(channel.in_flight)
         if not load:
             return True
-        if channel.withdrawing or time.monotonic() - channel.running_since > PREFETCHED_SECONDS:
-            return False
         if channel.bytes_in_flight + channel.cost(call) > WINDOW_BYTES:
             return False
         seconds = _seconds(call)
         depth = DEPTH if seconds < SHORT_SECONDS else 2 if seconds < PREFETCHED_SECONDS else 1
         return seconds > 0.0 and load < depth
+
+
+def _goes_on(channel: Channel) -> bool:
+    """Whether what runs there, if anything does, is not known to be long."""
+    if not channel.in_flight:
+        return True
+    return not channel.withdrawing and time.monotonic() - channel.running_since <= PREFETCHED_SECONDS
 
 
 def _load(channel: Channel) -> int:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -67,7 +67,7 @@ def import_ahead(
 
 
 @contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
+def _deadline(seconds: float) -> Generator[None, None, None]:
     """Raise `TooSlow` in the main thread when the time is over; what waits in C without a look at signals goes on."""
 
     def give_up(_number: int, _frame: FrameType | None) -> None:

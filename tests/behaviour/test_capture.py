@@ -171,6 +171,58 @@ def test_a_traceback_shows_the_users_frames_and_one_of_ours(
     assert shown[1:] == [f"{project}/{frame}" for frame in remote_frames]
 
 
+UNSENT = """
+import threading, traceback
+from remote_exec import RemoteExecutor, remote
+from remote_exec.errors import ConfigurationError, SerializationError
+
+lock = threading.Lock()
+
+@remote
+def f(x): return x
+
+@remote
+def holder(): return lock
+
+@remote
+class Holder:
+    def f(self, x): return x
+
+def show(call):
+    try: call()
+    except (ConfigurationError, SerializationError) as error:
+        for cause in (error.__cause__, error):
+            for frame in traceback.extract_tb(cause and cause.__traceback__):
+                if frame.filename != __file__: print(frame.filename, frame.name)
+    else: print("nothing was raised")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "ours"),
+    [
+        ("f(lock)", "function.py __call__"),
+        ("holder()", "function.py __call__"),
+        ("f.submit(lock)", "function.py submit"),
+        ("list(f.map([lock]))", "client/batches.py _values"),
+        ("f.aio(lock).send(None)", "function.py aio"),
+        ("Holder(lock)", "remote_class.py __call__"),
+        ("Holder().f(lock)", "remote_class.py __call__"),
+        ("Holder().f.submit(lock)", "remote_class.py submit"),
+        ("RemoteExecutor(1).submit(f.local, lock).result()", "future.py result"),
+        ("RemoteExecutor(1).map(f.local, [lock])", "executor.py map"),
+        ("holder.preflight()", "function.py preflight"),
+        ("f.options(instance_type='nowhere')(1)", "function.py __call__"),
+        ("f.options(cpus='many')", "function.py options"),
+        ("remote(nonsense=1)", "decorator.py remote"),
+        ("RemoteExecutor(nonsense=1)", "executor.py __init__"),
+    ],
+)
+def test_what_cannot_be_sent_is_told_with_one_frame_of_ours(project: Path, call: str, ours: str) -> None:
+    (shown,) = run(project, f"{UNSENT}\nshow(lambda: {call})").splitlines()
+    assert shown.endswith(f"remote_exec/{ours}")
+
+
 def test_a_result_asked_for_twice_raises_the_same_traceback_twice(project: Path) -> None:
     again = "future = f.submit('x')\nshow(lambda: future.result())\nshow(lambda: future.result())"
     shown = run(project, f"{FAILING}\n{again}").splitlines()
