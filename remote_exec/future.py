@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 import time
 from concurrent.futures import CancelledError, Future
 from types import CodeType, TracebackType
@@ -20,6 +22,18 @@ E = TypeVar("E", bound=BaseException)
 CANCEL_SECONDS = 10.0
 TURN_SECONDS = 0.5
 _FINAL = ("FINISHED", "CANCELLED_AND_NOTIFIED", "CANCELLED")
+
+# Held while a future gets its condition, or is completed without one. Garbage may be collected then, and its finalizers
+# may ask for other futures: it can be taken twice.
+_making = threading.RLock()
+
+
+def _in_child() -> None:
+    global _making  # noqa: PLW0603 - another thread of the parent may have held it
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 class RemoteFuture(Future[T], Generic[T]):
@@ -44,6 +58,39 @@ class RemoteFuture(Future[T], Generic[T]):
 
     _call: Call | None = None
     _dispatcher: Dispatcher | None = None
+
+    # What the standard library's futures are born with. Of ten thousand futures most are done before anybody waits
+    # for them: a condition of its own, and lists of who waits, are made for one when they are asked for.
+    _state: str = "PENDING"
+    _result: T | None = None
+    _exception: BaseException | None = None
+    _waiters: Any = ()
+    _done_callbacks: Any = ()
+    _made: threading.Condition | None = None
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def _condition(self) -> threading.Condition:
+        made = self._made
+        if made is None:
+            with _making:
+                made = self._made
+                if made is None:
+                    self._waiters, self._done_callbacks = [], []
+                    made = self._made = threading.Condition()
+        return made
+
+    def set_result(self, result: T) -> None:
+        """Complete it: for those who run the call."""
+        if self._made is None:
+            with _making:
+                if self._made is None and self._state in ("PENDING", "RUNNING"):
+                    self._result = result
+                    self._state = "FINISHED"
+                    return
+        super().set_result(result)
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the call and return its value, or raise what it raised.

@@ -72,8 +72,6 @@ class Job:
     def start(self) -> None:
         """Begin an attempt: ask for a worker."""
         self.attempt += 1
-        ours, theirs = socket.socketpair()
-        self._stream = CallStream(ours)
         self.agent.request_lease(
             protocol.RequestLease(
                 lease=self.lease,
@@ -87,10 +85,17 @@ class Job:
                 streams=1,
                 log_limit_bytes=self.spec.get("log_limit_bytes", 0),
             ),
-            [theirs.detach()],
+            [],
             client=None,
             on_event=self._on_lease,
+            opens=self._open,
         )
+
+    def _open(self) -> list[int]:
+        """Make the call stream, and return its far end: a worker is there."""
+        ours, theirs = socket.socketpair()
+        self._stream = CallStream(ours)
+        return [theirs.detach()]
 
     def cancel(self) -> None:
         """Stop it, wherever it stands."""
@@ -467,4 +472,7 @@ def _keep_private(agent: Agent, name: str, variables: dict[str, str]) -> None:
 def _pool_spec(agent: Agent, name: str, spec: dict[str, Any]) -> PoolSpec:
     with open(_private_file(agent, name), encoding="utf-8") as file:
         variables = json.load(file)
-    return from_plain(PoolSpec, {**spec["pool"], "variables": variables})
+    found = from_plain(PoolSpec, {**spec["pool"], "variables": variables})
+    pool = agent.pools.pools.get(found.key)
+    # A thousand jobs that wait need not hold a thousand of it. (An adopted pool's lacks the variables.)
+    return pool.spec if pool is not None and pool.spec == found else found

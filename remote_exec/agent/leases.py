@@ -31,9 +31,10 @@ class LeaseEntry:
 
     id: str
     client: Client | None  # None: the agent itself, for a job
-    fds: list[int]
+    fds: list[int]  # the far ends of its call stream
     request: protocol.RequestLease
     on_event: Callable[[object], None] | None = None
+    open: Callable[[], list[int]] | None = None  # makes `fds` when there is a worker: what waits holds none
     pool: str = ""
     worker: int = 0
     pid: int = 0

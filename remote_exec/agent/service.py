@@ -211,6 +211,8 @@ class Agent:
         entry = self.leases.get(instruction.lease)
         if entry is None:
             return
+        if entry.open is not None:
+            entry.fds = entry.open()
         entry.pool, entry.worker = instruction.pool, instruction.worker
         folder = str(place_of(instruction.bundle, self.layout.bundles)) if instruction.bundle else ""
         attach = protocol.Attach(
@@ -295,14 +297,15 @@ class Agent:
         *,
         client: Client | None,
         on_event: Callable[[object], None] | None = None,
+        opens: Callable[[], list[int]] | None = None,
     ) -> None:
-        """Ask the pools for a worker on behalf of a client, or of a job."""
+        """Ask the pools for a worker on behalf of a client; or of a job, whose stream is opened when there is one."""
         if request.lease in self.leases:
             close_fds(fds)  # ids are unique: whoever repeats one is not our client
             return
         if request.uv:
             self.provision.uv = request.uv
-        self.leases[request.lease] = LeaseEntry(request.lease, client, fds, request, on_event)
+        self.leases[request.lease] = LeaseEntry(request.lease, client, fds, request, on_event, opens)
         self.happen(
             events.LeaseRequested(
                 now=time.monotonic(),

@@ -98,8 +98,8 @@ class Answers:
                 self.add(call.on_values, 0, pickling.load(*channel.stream.parts(frame)))
         elif kind == frames.WITHDRAWN:
             call = channel.in_flight.get(frame.call)
-            self._take_back(channel.withdrawn(frame.call, frame.function))
-            if frame.ack and call is not None and call.on_values is not None:
+            self._withdrawn(channel.withdrawn(frame.call, frame.function))
+            if frame.ack and call is not None and call.on_values is not None and not call.cancelling:
                 call.items = 1  # it has no more that could be asked back
                 self.add(call.on_values, frame.ack, None)
         elif kind == frames.OUTPUT:
@@ -131,6 +131,15 @@ class Answers:
                 self.add_end(call)
         elif count and frame.ack:
             call.captured.items_took(frame.ack / 1e6 / count)
+
+    def _withdrawn(self, calls: list[Call]) -> None:
+        """Take back calls that have not begun; those that were cancelled meanwhile have ended by that."""
+        for call in calls:
+            if call.cancelling:
+                self.add(cancelled, call.spend())
+                if call.shown:
+                    self.add_end(call)
+        self._take_back([call for call in calls if not call.cancelling])
 
     def _outcome(self, channel: Channel, call: Call, frame: Frame) -> None:
         stream, buffers = channel.stream.parts(frame)

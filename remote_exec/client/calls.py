@@ -97,6 +97,7 @@ class Call:
     channel: Channel | None = None
     sent_at = 0.0
     shown = False  # whether the reporter has heard of it
+    cancelling = False  # it was asked to be stopped
     output: Printed | None = None
     # for batches and generators: called with what has come; for batches (first index, answers)
     on_values: Callable[[Any, Any], None] | None = None

@@ -68,7 +68,6 @@ class Channel:
         self.in_flight: dict[int, Call] = {}
         self.withdrawing = False  # calls that have not begun were asked back
         self.outbox: list[bytes] = []  # frames that go in one piece
-        self.cancelled: set[int] = set()  # calls that were asked to be stopped
         self.bytes_in_flight = 0
         self.granted: protocol.LeaseGranted | None = None
         self.refused: protocol.LeaseRefused | None = None
@@ -224,8 +223,9 @@ class Channel:
         Raises:
             HostUnavailable: the agent is gone.
         """
-        self.withdrawing = True
-        self.session.withdraw_calls(self.lease, self._next_call - 1)
+        if not self.withdrawing:
+            self.session.withdraw_calls(self.lease, self._next_call - 1)
+            self.withdrawing = True
 
     def withdrawn(self, begun: int, upto: int) -> list[Call]:
         """Take back the calls that will not begin here."""

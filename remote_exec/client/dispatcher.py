@@ -221,8 +221,10 @@ class Dispatcher:
         if channel is None:
             cancelled(call.spend())
         else:
-            channel.cancelled.add(call.number)
+            call.cancelling = True
             self._lanes.session_of(channel).cancel_call(channel.lease, call.number)
+            with self._lock, contextlib.suppress(HostUnavailable):
+                channel.withdraw()  # it may wait behind another, or for its function to be loaded
             self._busy.set()
         return True
 
@@ -315,7 +317,7 @@ class Dispatcher:
             self._answers.show_rest(calls[0], lost.rest)
         withdrawn = not begun and lost is not None and lost.certificate.cause is Cause.CANCELLED
         for call in calls:
-            if withdrawn and call.number in channel.cancelled:
+            if call.cancelling and call.number > begun:
                 cancelled(call.spend())
                 self._reporter.ended(call)
                 continue

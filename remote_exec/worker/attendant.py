@@ -411,8 +411,7 @@ class Attendant(threading.Thread):
         if lease.running == call:
             lease.interrupting = call  # not for another call: one that runs may be waiting for its signal
             signal.pthread_kill(self._main, signal.SIGINT)
-        elif call in lease.stopping:
-            # Not begun, so it will not be; or over. In no case is this call's end still to come.
+        elif call in lease.stopping and not lease.ends_yet(call):  # not begun, so it will not be; or over
             lease.stopping.discard(call)
             self._tell(protocol.CallStopped(lease.id, call))
 

@@ -238,9 +238,7 @@ class Calls:
             lease.unacknowledged.append(outcome)
         else:
             self._attendant.orphan_ended(lease, outcome)
-        if lease.stopping:
-            self._attendant.call_ended(lease)
-        self._begun.ended(outcome.call)
+        self._ended(lease, outcome.call)
         if lease.record(outcome, printed=printed):
             self._attendant.flush_soon()
         lease.enter_folder()
@@ -288,7 +286,14 @@ class Calls:
             failure = failure._replace(items=batch.ran, failed=batch.failed, ended_at=time.time())
             if lease.record(failure, printed=True):
                 self._attendant.flush_soon()
-        self._begun.ended(number)
+        self._ended(lease, number)
+
+    def _ended(self, lease: Lease, call: int) -> None:
+        """A call is over: whoever interrupts it from now on is told so at once."""
+        self._begun.ended(call)
+        lease.ended = call
+        if lease.stopping:
+            self._attendant.call_ended(lease)
 
     def _item_failure(
         self, lease: Lease, call: int, function: Function, started_at: float, error: BaseException
@@ -316,6 +321,7 @@ class Calls:
         call, item, at = self._begun.last()
         self._begun.function(function.name)
         self._begun.call(call + 1, 0, time.time())
+        lease.loading = call + 1
         try:
             stream, buffers = lease.stream.parts(frame)
             function.call = pickling.load(stream, buffers)
@@ -324,6 +330,9 @@ class Calls:
             function.call = None
             function.failure = failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
         self._begun.call(call, item, at)
+        lease.loading = 0
+        if lease.stopping:
+            self._attendant.call_ended(lease)
 
     def _on_context(self, lease: Lease, frame: Frame) -> None:
         told = json.loads(bytes(frame.payload))

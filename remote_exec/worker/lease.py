@@ -80,6 +80,8 @@ class Lease:
         # the running call: its number is set last and cleared first, and 0 means that none runs
         self.running = 0
         self.running_function = ""
+        self.loading = 0  # the call that is the next, while its function is loaded
+        self.ended = 0  # the last that has
         self.started_at = 0.0
         self.reported = 0  # the last call that the agent has been told to be running
         self.interrupted: dict[int, str] = {}  # call number -> reason, for calls to be stopped
@@ -108,6 +110,10 @@ class Lease:
                 return False
             self._begun = call
             return True
+
+    def ends_yet(self, call: int) -> bool:
+        """Whether a call's end is still to come: it has begun, or its function is loaded for it."""
+        return call == self.loading or (call == self._begun and call != self.ended)
 
     def withdraw(self, upto: int) -> tuple[int, int]:
         """Let no call up to this number begin any more, and no item of the batch that runs but the one that does.

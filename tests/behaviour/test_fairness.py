@@ -58,7 +58,9 @@ def test_calls_of_unknown_length_get_a_worker_each(tmp_path: Path) -> None:
 
 def test_items_behind_one_that_turns_out_long_go_elsewhere(tmp_path: Path) -> None:
     hold = remote(_hold, max_workers=2)
-    assert list(hold.map([""] * 1000)) == [""] * 1000  # now items are known to be quick: many go in one message
+    assert (
+        list(hold.map([""] * 1000)) == [""] * 1000
+    )  # now items are known to be quick: many go in one message
     go = tmp_path / "go"
     values = hold.map([str(go) if number == 300 else "" for number in range(1000)], ordered=False)
     try:

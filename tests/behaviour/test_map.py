@@ -301,6 +301,20 @@ def test_what_is_cancelled_is_free_when_cancel_has_waited(tmp_path: Path) -> Non
     assert wait_for.options(max_parallel_jobs=1)(str(gate), "well") == "well"
 
 
+def test_what_waits_behind_another_call_on_its_worker_is_cancelled_at_once(tmp_path: Path) -> None:
+    gate, opened = tmp_path / "gate", tmp_path / "opened"
+    opened.touch()
+    held = wait_for.options(max_parallel_jobs=1)
+    for _ in range(20):  # now such calls are thought to be short, and sent ahead
+        assert held(str(opened), "quick") == "quick"
+    running, behind = held.submit(str(gate), "running"), held.submit(str(opened), "behind")
+    assert behind.why() == "1 calls run before it on its worker"
+    assert behind.cancel(wait=True)
+    assert not running.done()
+    gate.touch()
+    assert running.result(SECONDS) == "running"
+
+
 def test_calls_are_listed_by_their_names(tmp_path: Path) -> None:
     @remote
     def listed_by_name(gate: str) -> int:

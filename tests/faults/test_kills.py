@@ -213,6 +213,15 @@ def test_a_map_whose_client_is_killed_ends(home: Path, noted: Path) -> None:
     assert max(Counter(noted.read_text().split()).values()) == 1
 
 
+def test_a_map_whose_client_is_interrupted_is_cancelled(home: Path, noted: Path) -> None:
+    before = {found.job for found in list_futures("hold")}
+    with client("list(remote(work.hold).map([path] * 4, [60] * 4))", str(noted)) as process:
+        running(noted)
+        process.send_signal(signal.SIGINT)
+    found = until(lambda: [future for future in list_futures("hold") if future.job not in before])
+    until(lambda: {get_future(future.job).status for future in found} == {"cancelled"}, AT_ONCE_SECONDS)
+
+
 def test_a_killed_client_leaves_no_generator_running(home: Path, noted: Path) -> None:
     with client("[0 for _ in remote(work.count_slowly)(path)]", str(noted)) as process:
         until(lambda: noted.read_text().count("\n") > 2)
@@ -291,6 +300,16 @@ def test_cancel_ends_a_function_within_two_seconds_and_harms_no_neighbour(
     assert lives(worker) == (how == "sleeps")
     assert neighbour.result(AT_ONCE_SECONDS) == "held"
     assert well(pool)
+
+
+@pytest.mark.parametrize("what", ["function", "argument"])
+def test_a_call_is_cancelled_while_it_is_loaded(home: Path, noted: Path, what: str) -> None:
+    slow = work.SleepsWhenLoaded(str(noted))
+    future = remote(lambda: slow).submit() if what == "function" else remote(work.takes).submit(slow)
+    worker = running(noted)
+    assert future.cancel(wait=True)
+    assert future.cancelled()
+    until(lambda: not lives(worker), AT_ONCE_SECONDS)
 
 
 @pytest.mark.parametrize("death", ["cancel", "kill"])

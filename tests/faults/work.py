@@ -145,6 +145,16 @@ class EndsWhenLoaded:
         return os._exit, (9,)
 
 
+class SleepsWhenLoaded:
+    """What is for ever being loaded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sleep, (self.path,)
+
+
 def takes(_argument: object) -> None:
     """A function that is never begun."""
 
