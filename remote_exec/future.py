@@ -29,8 +29,8 @@ _making = threading.RLock()
 
 
 def _in_child() -> None:
-    global _making  # noqa: PLW0603 - another thread of the parent may have held it
-    _making = threading.RLock()
+    global _making
+    _making = threading.RLock()  # another thread of the parent may have held it
 
 
 os.register_at_fork(after_in_child=_in_child)
@@ -72,7 +72,7 @@ class RemoteFuture(Future[T], Generic[T]):
         pass
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         made = self._made
         if made is None:
             with _making:

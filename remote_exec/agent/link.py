@@ -124,6 +124,8 @@ class Link:
             except ProtocolError as error:
                 _log.warning("a peer broke the protocol: %s", error.message)
                 self.end(error.message)
+            except Exception:  # what came with it is taken in all the same
+                _log.exception("a %s could not be taken in", type(one.message).__name__)
         return True
 
 

@@ -11,13 +11,14 @@ import click
 from .host import ask
 from .jobs import COLUMNS as JOB_COLUMNS
 from .jobs import row_of as job_row
+from .pools import environment_of
 from .processes import Sample, sample
 from .show import duration, json_option, print_json, print_table, rich_table, size
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-WORKER_COLUMNS = ("POOL", "WORKER", "STATE", "REUSES", "IDLE", "CPU", "MEMORY", "PYTHON")
+WORKER_COLUMNS = ("POOL", "WORKER", "STATE", "REUSES", "IDLE", "CPU", "MEMORY", "ENVIRONMENT")
 GPU_COLUMNS = ("GPU", "USED", "MEMORY")
 SHOWN_JOBS = 15
 FIRST_SECONDS = 0.2  # between the two looks that one frame's CPU figures need
@@ -117,7 +118,7 @@ def _tables(frame: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[str
             "" if worker["state"] == "InUse" else duration(worker["idle_seconds"]),
             f"{worker['cpu_percent']:.0f} %",
             size(worker["memory_bytes"]),
-            worker["python"],
+            environment_of(worker["python"]),
         )
         for worker in frame["workers"]
     ]
