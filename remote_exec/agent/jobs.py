@@ -17,7 +17,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import ALL as ERRORS
-from ..model.errors import ConfigurationError, MaxRuntimeExceeded, RemoteExecError, WorkerDied
+from ..model.errors import (
+    ConfigurationError,
+    MaxRuntimeExceeded,
+    RemoteExecError,
+    RuntimeEnvironmentError,
+    WorkerDied,
+)
 from ..model.job import (
     AttemptRecord,
     Cause,
@@ -56,6 +62,7 @@ class Job:
         self.why = "it waits for the agent"
         self.phases: tuple[Phase, ...] = ()
         self.certificate: DeathCertificate | None = None
+        self._pool: PoolSpec | None = None  # in place of what `spec` says of it, which may be long
         self._stream: CallStream | None = None
         self._started_at = 0.0
 
@@ -72,10 +79,12 @@ class Job:
     def start(self) -> None:
         """Begin an attempt: ask for a worker."""
         self.attempt += 1
+        if self._pool is None:
+            self._pool = _pool_spec(self.agent, self.name, self.spec.pop("pool"))
         self.agent.request_lease(
             protocol.RequestLease(
                 lease=self.lease,
-                pool=_pool_spec(self.agent, self.name, self.spec),
+                pool=self._pool,
                 bundle=self.spec["bundle"],
                 import_roots=tuple(self.spec["import_roots"]),
                 preload=tuple(self.spec["preload"]),
@@ -114,7 +123,10 @@ class Job:
         elif isinstance(message, protocol.LeaseGranted):
             self._granted(message)
         elif isinstance(message, protocol.LeaseRefused):
-            error = next((e for e in ERRORS if e.__name__ == message.error), RemoteExecError)(message.text)
+            cls = next((e for e in ERRORS if e.__name__ == message.error), RemoteExecError)
+            error = cls(message.text, hint=message.hint)
+            if isinstance(error, RuntimeEnvironmentError):
+                error.output = message.output
             self._close()
             self._fail(error, Cause.ENVIRONMENT)
         elif isinstance(message, protocol.WorkerLost):
@@ -469,10 +481,10 @@ def _keep_private(agent: Agent, name: str, variables: dict[str, str]) -> None:
         os.fsync(file.fileno())
 
 
-def _pool_spec(agent: Agent, name: str, spec: dict[str, Any]) -> PoolSpec:
+def _pool_spec(agent: Agent, name: str, told: dict[str, Any]) -> PoolSpec:
     with open(_private_file(agent, name), encoding="utf-8") as file:
         variables = json.load(file)
-    found = from_plain(PoolSpec, {**spec["pool"], "variables": variables})
+    found = from_plain(PoolSpec, {**told, "variables": variables})
     pool = agent.pools.pools.get(found.key)
     # A thousand jobs that wait need not hold a thousand of it. (An adopted pool's lacks the variables.)
     return pool.spec if pool is not None and pool.spec == found else found

@@ -126,7 +126,7 @@ class Answers:
             del channel.in_flight[frame.call]
             whole = not frame.function
             account_batch(channel, call, frame.ack / 1e6, count, whole=whole)
-            self.add(_end_batch, call, bool(frame.flags & frames.CANCELLED))
+            self.add(_end_batch, call, call.cancelling or bool(frame.flags & frames.CANCELLED))
             if call.shown:
                 self.add_end(call)
         elif count and frame.ack:

@@ -25,12 +25,14 @@ from ..serial.pickling import Pickled
 from ..wire import frames
 from .answers import rebuild
 from .calls import Call, Captured, working_folder
+from .lanes import STUCK_SECONDS
 
 if TYPE_CHECKING:
     from ..future import RemoteFuture
     from .dispatcher import Dispatcher
 
 BATCH_SECONDS = 0.008
+SPREAD = 64  # a batch that is so many times shorter is not worth its message, only to keep more workers busy
 LONGEST = 4096
 BATCH_BYTES = 48 << 10  # of arguments: two such batches may be on their way to a worker
 GROWTH = 16
@@ -268,7 +270,8 @@ class Batches:
         self._length = length = max(1, min(wanted, bound))
         if left > 0:  # no worker has its hands full when the others are done
             rounds = -(-left // (length * self._dispatcher.max_workers))
-            length = -(-left // (rounds * self._dispatcher.max_workers))
+            share = -(-left // (rounds * self._dispatcher.max_workers))
+            length = min(length, max(share, wanted // SPREAD))
         return length
 
     def _read(self) -> list[tuple[Any, ...]]:
@@ -320,6 +323,7 @@ class Batches:
         if index < 0:
             self._lost(batch, *answers)
         elif answers is None:
+            self._captured.items_took(STUCK_SECONDS)  # at the least; those behind it may be as long
             self._send_elsewhere(batch, index)
             self._fill()
         else:

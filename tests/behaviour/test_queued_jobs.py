@@ -16,7 +16,7 @@ SECONDS = 30.0
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts the descriptors of another process")
 def test_jobs_that_wait_hold_no_descriptors(tmp_path: Path) -> None:
-    @remote(max_workers=1, detach=True)
+    @remote(max_workers=1, detach=True, environment_variables={"QUEUED": "here"})  # a pool of their own
     def hold(path: str, number: int) -> int:
         while not os.path.exists(path):
             time.sleep(0.01)
