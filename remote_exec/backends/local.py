@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -137,19 +138,24 @@ def launch(
     return ours, pid
 
 
-_begun: dict[
-    Layout, tuple[int, socket.socket, int]
-] = {}  # our own process id, connection, the agent's process id
+# Connections that were begun for `reach` to go on with, with the process ids of agents that were started for them.
+_begun: dict[Layout, tuple[socket.socket, int]] = {}
+_asked: set[Layout] = set()
+_lock = threading.Lock()
 
 
 def begin(layout: Layout, unpack: Callable[[], Path], *, version: str, variables: Mapping[str, str]) -> None:
-    """Connect to an agent, or start one, for `reach` to go on with; the arguments are the same.
+    """Connect to an agent, or start one, for `reach` to go on with; only the first time does anything.
+
+    The arguments are those of `reach`.
 
     Raises:
         HostUnavailable: none could be started.
     """
-    if layout not in _begun:
-        _begun[layout] = (os.getpid(), *_connect_or_launch(layout, unpack, version, variables))
+    with _lock:
+        if layout not in _asked:
+            _asked.add(layout)
+            _begun[layout] = _connect_or_launch(layout, unpack, version, variables)
 
 
 def _connect_or_launch(
@@ -160,11 +166,19 @@ def _connect_or_launch(
 
 
 def _take_begun(layout: Layout) -> tuple[socket.socket, int] | None:
-    owner, sock, pid = _begun.pop(layout, (0, None, 0))
-    if sock is not None and owner != os.getpid():  # we were forked since: it is our parent's
+    with _lock:
+        _asked.add(layout)
+        return _begun.pop(layout, None)
+
+
+def let_go() -> None:
+    """Close what was begun and not gone on with; also in a forked child, whose parent goes on with its own."""
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    for sock, _ in _begun.values():
         sock.close()
-        return None
-    return (sock, pid) if sock is not None else None
+    _begun.clear()
+    _asked.clear()
 
 
 def reach(

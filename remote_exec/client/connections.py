@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..backends import local
 from ..model.errors import HostUnavailable
 from ..model.layout import Layout
 from .dispatcher import Dispatcher
@@ -117,6 +118,7 @@ class Connections:
             dispatcher.close(cancel=interrupted)
         for session in self._sessions.values():
             session.close()
+        local.let_go()
 
     def abandon(self) -> None:
         """In a forked child."""
@@ -124,6 +126,7 @@ class Connections:
             dispatcher.abandon()
         for session in self._sessions.values():
             session.abandon()
+        local.let_go()
         self.__init__()  # type: ignore[misc]
 
 

@@ -19,7 +19,7 @@ def _hold(path: str) -> str:
 
 
 def test_short_calls_do_not_wait_behind_one_that_turns_out_long(tmp_path: Path) -> None:
-    hold = remote(_hold, max_workers=2)
+    hold = remote(max_workers=2)(_hold)
     for future in [
         hold.submit("") for _ in range(200)
     ]:  # now it is known to be short, and calls are pipelined
@@ -35,7 +35,7 @@ def test_short_calls_do_not_wait_behind_one_that_turns_out_long(tmp_path: Path) 
 
 
 def test_threads_do_not_wait_for_each_others_answers(tmp_path: Path) -> None:
-    hold = remote(_hold, max_workers=2)
+    hold = remote(max_workers=2)(_hold)
     go = tmp_path / "go"
     long = threading.Thread(target=hold, args=(str(go),))
     long.start()
@@ -48,7 +48,7 @@ def test_threads_do_not_wait_for_each_others_answers(tmp_path: Path) -> None:
 
 
 def test_calls_of_unknown_length_get_a_worker_each(tmp_path: Path) -> None:
-    hold = remote(_hold, max_workers=3)
+    hold = remote(max_workers=3)(_hold)
     go = [tmp_path / f"go-{number}" for number in range(3)]
     futures = [hold.submit(str(path)) for path in go]
     for path, future in reversed(list(zip(go, futures, strict=True))):  # each must run for itself to end
@@ -57,7 +57,7 @@ def test_calls_of_unknown_length_get_a_worker_each(tmp_path: Path) -> None:
 
 
 def test_items_behind_one_that_turns_out_long_go_elsewhere(tmp_path: Path) -> None:
-    hold = remote(_hold, max_workers=2)
+    hold = remote(max_workers=2)(_hold)
     assert (
         list(hold.map([""] * 1000)) == [""] * 1000
     )  # now items are known to be quick: many go in one message
