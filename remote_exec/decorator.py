@@ -66,7 +66,7 @@ class _Decorator:
 
             cls: type[Any] = target
             return RemoteClass(cls, self._options)
-        if not callable(target):
+        if not (callable(target) or isinstance(target, classmethod)):
             raise ConfigurationError(
                 f"remote decorates a function or a class, not {type(target).__name__}",
                 hint="write @remote, or @remote(option=value)",

@@ -50,7 +50,8 @@ class RemoteFunction(Generic[P, R]):
     """
 
     def __init__(self, function: Callable[P, R], options: Options | None = None) -> None:
-        self._function = function
+        self._of_class = isinstance(function, classmethod)
+        self._function: Callable[P, R] = getattr(function, "__func__") if self._of_class else function  # noqa: B009
         self._options = options or Options()
         name = getattr(function, "__name__", type(function).__name__)
         self._name = "lambda" if name == "<lambda>" else name
@@ -179,6 +180,8 @@ class RemoteFunction(Generic[P, R]):
             raise _trimmed(error)  # noqa: B904
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if self._of_class:
+            instance = owner if owner is not None else type(instance)
         return self if instance is None else BoundFunction(self, instance)
 
     def __reduce__(self) -> Any:

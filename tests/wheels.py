@@ -12,7 +12,8 @@ def make_wheel(folder: Path, name: str, *, version: str = "1.0", requires: str =
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     files = {
-        f"{name}.py": f"VERSION = {version!r}\n",
+        # of a length of its own: files of one size and date share their bytecode, whatever is in them
+        f"{name}.py": f"VERSION = {version!r}\n" + "#" * int(version.partition(".")[0]),
         f"{info}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }

@@ -95,9 +95,14 @@ class Scale:
     def static_within(x: int) -> int:
         return -x
 
+    @remote
+    @classmethod
+    def of_class(cls, x: int) -> tuple[str, int]:
+        return cls.__name__, x
+
     @classmethod
     @remote
-    def of_class(cls, x: int) -> tuple[str, int]:
+    def within_class(cls, x: int) -> tuple[str, int]:
         return cls.__name__, x
 
 
@@ -162,6 +167,8 @@ def test_a_decorated_method_keeps_its_object_in_every_way_of_calling() -> None:
     assert (Scale.static(1), scale.static.submit(2).result(SECONDS), Scale.static_within(3)) == (-1, -2, -3)
     assert Scale.of_class(1) == ("Scale", 1)
     assert Scale.of_class.submit(2).result(SECONDS) == ("Scale", 2)
+    assert list(scale.of_class.map([1, 2])) == [("Scale", 1), ("Scale", 2)]
+    assert Scale.within_class(1) == ("Scale", 1)
     scale.offset = 100
     assert scale.method(1) == 103  # as it is at the call
 
