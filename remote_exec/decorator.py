@@ -66,12 +66,14 @@ class _Decorator:
 
             cls: type[Any] = target
             return RemoteClass(cls, self._options)
+        function: Any = target
         if not (callable(target) or isinstance(target, classmethod)):
             raise ConfigurationError(
                 f"remote decorates a function or a class, not {type(target).__name__}",
                 hint="write @remote, or @remote(option=value)",
             )
-        return RemoteFunction(target, self._options)
+        made: RemoteFunction[..., Any] = RemoteFunction(function, self._options)
+        return made
 
 
 def _restore_function(  # pyright: ignore[reportUnusedFunction]  # by its name, from pickles
