@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .lanes import Lanes
 
 TICK_SECONDS = 0.1
+QUICK_SECONDS = 0.0002  # a call that takes less is waited for awake
 RECHECK_SECONDS = 0.05
 LISTEN_READS = 16  # of one channel at a time: what prints without an end must not keep others waiting
 ELSEWHERE_SECONDS = (
@@ -95,9 +96,10 @@ class Reading:
 
     def _exchange(self, channel: Channel, call: Call) -> Any:
         stream, number, value = channel.stream, call.number, UNANSWERED
+        quick = 0.0 < call.captured.seconds < QUICK_SECONDS
         while number in channel.in_flight:
             try:
-                size = stream.fill()
+                size = stream.fill_soon() if quick else stream.fill()
             except (OSError, ValueError):  # nothing for a while, or the end: the long way tells which
                 return UNANSWERED
             if not size:

@@ -6,10 +6,12 @@ and which is also the one that asks for `parts`. Knows nothing of calls.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from typing import Union
 
@@ -19,6 +21,9 @@ from .arenas import THRESHOLD, ReceivingArenas, SendingArenas, pack_ids, unpack_
 from .frames import Frame, FrameReader
 
 Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 - evaluated when imported, on 3.10 too
+
+AWAKE_SECONDS = 0.00006  # how long one stays awake for an answer that is expected at once
+_offer_processor = getattr(os, "sched_yield", lambda: None)
 
 ALONE = 1 << 17  # bytes: what is longer is not worth a copy to save a system call
 MANY = 0xFFFF  # what the header's `buffers` holds when there are so many or more: then the payload begins with it
@@ -211,8 +216,29 @@ class CallStream:
         self.reader.filled(size)
         return size
 
-    def receive(self) -> Frame | None:
+    def fill_soon(self) -> int:
+        """As `fill`, for bytes that are expected within some microseconds: for so long it stays awake.
+
+        To be woken costs more than a small call does. The processor is offered to others meanwhile, and above all to
+        the peer, where there is only one.
+
+        Raises:
+            BlockingIOError: nothing came within the socket's receive timeout.
+        """
+        until = time.monotonic() + AWAKE_SECONDS
+        while True:
+            try:
+                return self.fill(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    return self.fill()
+                _offer_processor()
+
+    def receive(self, *, soon: bool = False) -> Frame | None:
         """Wait for the next frame; None at the end of the stream, even where that cuts a message.
+
+        Args:
+            soon: it is expected within some microseconds: see `fill_soon`.
 
         Raises:
             ProtocolError: the peer does not speak this protocol.
@@ -222,7 +248,7 @@ class CallStream:
             frame = self.next()
             if frame is not None:
                 return frame
-            if not self.fill():
+            if not (self.fill_soon() if soon else self.fill()):
                 return None
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from .lease import Function, Lease, Outcome
 if TYPE_CHECKING:
     from .attendant import Attendant
 
+QUICK_SECONDS = 0.0001  # after a call that took less, the next is waited for awake
 SMALL = 1 << 16  # bytes that are sent in one piece
 SUMMARY_CHARS = 300
 KEPT_FAILURE_CHARS = 256 << 10  # of an attached call's failure, for the journal
@@ -40,6 +41,7 @@ class Calls:
         self._output = attendant.output
         # shared with the fork server, which reads it after this process has died: what had been begun
         self._begun = begun
+        self._quick = False  # whether the last call was one of those that come in quick succession
         self._handlers: dict[int, Callable[[Lease, Frame], None]] = {
             frames.CALL: self._on_call,
             frames.GENERATE: self._on_call,
@@ -69,7 +71,7 @@ class Calls:
         goodbye = False
         receive, handlers = lease.stream.receive, self._handlers
         try:
-            while (frame := receive()) is not None:
+            while (frame := receive(soon=self._quick)) is not None:
                 if frame.ack:
                     lease.acknowledge(frame.ack)
                 if frame.kind == frames.BYE:
@@ -117,8 +119,10 @@ class Calls:
         printed = self._flush_output(lease, frame.call)
         sent = not lease.orphaned and self._send(lease, frame.call, pickled.stream, pickled.buffers, 0)
         # the answer is on its way: now the books
+        ended_at = time.time()
+        self._quick = ended_at - started_at < QUICK_SECONDS
         outcome = Outcome(
-            frame.call, function.name, started_at, time.time(), True, pickled.stream, pickled.buffers
+            frame.call, function.name, started_at, ended_at, True, pickled.stream, pickled.buffers
         )
         self._settle(lease, outcome, sent=sent, printed=printed)
 
