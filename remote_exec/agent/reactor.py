@@ -61,6 +61,8 @@ class Reactor:
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._stopped = False
+        self._closed = False
+        self._closing = threading.RLock()  # a number that was closed may soon be another file's
         self.watch(self._wake_read, self._awake)
 
     def watch(self, fd: int, callback: Callback, *, write: bool = False) -> None:
@@ -93,10 +95,13 @@ class Reactor:
         self._soon.append(callback)
 
     def call_from_thread(self, callback: Callback) -> None:
-        """Have the loop's thread call back."""
-        self._soon.append(callback)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"w")
+        """Have the loop's thread call back; from a signal handler, too. Once it is closed, nobody calls."""
+        with self._closing:
+            if self._closed:
+                return
+            self._soon.append(callback)
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_write, b"w")
 
     def in_thread(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run `work` in a thread of its own, then `done(result, error)` in the loop's."""
@@ -133,8 +138,10 @@ class Reactor:
     def close(self) -> None:
         """Give back the descriptors, after `run`; what is watched stays open."""
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._closing:
+            self._closed = True
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
     def _timeout(self) -> float | None:
         if self._soon:
