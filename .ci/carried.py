@@ -34,7 +34,7 @@ def import_all(folder: Path) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--unpack":
-        from remote_exec.client.runtime import unpack
+        from remote_exec.backends.runtime import unpack
 
         print(unpack(Path(sys.argv[2])))
     else:

@@ -9,13 +9,14 @@ from .version import VERSION
 __version__ = VERSION
 
 if TYPE_CHECKING:
-    from .client.jobs import get_future, list_futures
+    from .client.finding import get_future, list_futures
     from .decorator import remote
     from .executor import RemoteExecutor
     from .function import RemoteFunction
     from .future import RemoteFuture
     from .options import CustomFileFilter
     from .remote_class import RemoteClass
+    from .serial.directories import Dir
     from .worker.checkpoint import CheckpointLocation
     from .worker.context import current_job
     from .worker.progress import progress
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointLocation",
     "CustomFileFilter",
+    "Dir",
     "RemoteClass",
     "RemoteExecutor",
     "RemoteFunction",
@@ -37,13 +39,14 @@ __all__ = [
 _HOMES = {
     "CheckpointLocation": "worker.checkpoint",
     "CustomFileFilter": "options",
+    "Dir": "serial.directories",
     "RemoteClass": "remote_class",
     "RemoteExecutor": "executor",
     "RemoteFunction": "function",
     "_restore_class": "remote_class",
     "current_job": "worker.context",
-    "get_future": "client.jobs",
-    "list_futures": "client.jobs",
+    "get_future": "client.finding",
+    "list_futures": "client.finding",
     "progress": "worker.progress",
     "remote": "decorator",
     "_restore_function": "decorator",

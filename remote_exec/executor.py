@@ -150,7 +150,7 @@ class RemoteExecutor(Executor):
                     raise RuntimeError("cannot schedule new futures after shutdown")
                 from .client.ahead import reach_ahead
 
-                reach_ahead()
+                reach_ahead(self._options)
                 from .client.world import World
 
                 self._world = World(self._options, self._initializer, self._initargs)

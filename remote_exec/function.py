@@ -196,7 +196,7 @@ class RemoteFunction(Generic[P, R]):
         """Load what makes calls: a program that only decorates does without."""
         from .client.ahead import reach_ahead
 
-        reach_ahead()
+        reach_ahead(self._options)
         from .client.caller import Caller
 
         self._caller = Caller(self._function, self._name, self._options)

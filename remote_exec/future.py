@@ -14,7 +14,7 @@ from .model.errors import RemoteExecError
 
 if TYPE_CHECKING:
     from .client.calls import Call
-    from .client.dispatcher import Dispatcher
+    from .client.dispatching import Dispatching
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -57,7 +57,7 @@ class RemoteFuture(Future[T], Generic[T]):
     """Whether this is the stored result of an earlier call (`cache=True`)."""
 
     _call: Call | None = None
-    _dispatcher: Dispatcher | None = None
+    _dispatcher: Dispatching | None = None
 
     # What the standard library's futures are born with. Of ten thousand futures most are done before anybody waits
     # for them: a condition of its own, and lists of who waits, are made for one when they are asked for.

@@ -16,8 +16,11 @@ from .model.errors import ConfigurationError
 from .model.pool import Shape
 from .model.record import record
 from .options import BACKENDS, Door, Kind, Options, Origin, Source, nearest
+from .options import container_values as container_kinds
 from .options import values as kinds
+from .options.group_plan import group_plan
 
+BUILT = ("local", "ssh", "docker")  # backends that are
 # what a backend takes besides options; one that does not stand here takes anything and checks it itself
 BACKEND_SETTINGS: Mapping[str, Mapping[str, Kind[Any]]] = {
     "local": {},
@@ -27,6 +30,31 @@ BACKEND_SETTINGS: Mapping[str, Mapping[str, Kind[Any]]] = {
         "user": kinds.string(text="a user's name"),
         "port": kinds.whole(minimum=1, maximum=65535),
         "identity": kinds.path(),
+        "home": kinds.string(
+            pattern=r"[^'!\\\n]+", text="a folder on the host, without any of the characters ' ! \\"
+        ),
+        "group_addresses": kinds.variables(),  # by which hosts reach each other, by host
+    },
+    "docker": {
+        "engine": kinds.string(text="the name of a docker context, or an address such as ssh://box"),
+        "dockerfile": kinds.path(),
+        "build_context": kinds.path(),
+        "build_args": kinds.variables(),
+        "build_target": kinds.string(),
+        "pull": container_kinds.choice("missing", "always", "never"),
+        "platform": kinds.string(pattern=r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?", text="such as linux/arm64"),
+        "volumes": container_kinds.volumes(),
+        "gpu_devices": kinds.strings(text='a list of the engine\'s GPUs, such as ["0", "1"], or ["all"]'),
+        "memory_limit": kinds.size(),
+        "cpu_limit": kinds.number(above=0),
+        "pids_limit": kinds.whole(minimum=16),
+        "shm_size": kinds.size(),
+        "user": kinds.string(
+            pattern=r"[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?", text='"name", "uid" or "uid:gid"'
+        ),
+        "network_mode": kinds.string(text='"bridge", "host", "none" or the name of a network'),
+        "read_only": kinds.flag(),
+        "cap_add": kinds.strings(text="a list of Linux capabilities"),
     },
 }
 # other names of options in an instance type's table
@@ -61,11 +89,14 @@ LOCAL = InstanceType(name="local", backend="local")
 
 
 def shape_of(options: Options) -> Shape:
-    """Return the claims of a call. A fraction of a GPU claims a whole one: sharing is a backend's offer."""
+    """Return the claims of a call's worker: those of its processes together, more than a GPU in whole ones."""
+    plan = group_plan(options)
+    processes = plan.processes if plan is not None else 1
+    gpus = float(options.gpus or 0) * processes
     return Shape(
-        cpus=float(options.cpus or 0),
-        memory_bytes=options.memory or 0,
-        gpus=math.ceil(options.gpus or 0),
+        cpus=float(options.cpus or 0) * processes,
+        memory_bytes=(options.memory or 0) * processes,
+        gpus=gpus if gpus < 1 else float(math.ceil(gpus)),
         gpu_type=options.gpu_type or "",
     )
 
@@ -118,6 +149,15 @@ def _parse_instance(name: str, table: Mapping[str, object], *, path: Path, key: 
     if backend == "ssh" and not (settings.get("host") or settings.get("hosts")):
         raise ConfigurationError(
             f"{key} in {path} names no host", hint='add host = "…" or hosts = ["…", "…"]'
+        )
+    others = settings.get("group_addresses", {}).keys() - {*settings.get("hosts", ()), settings.get("host")}
+    if backend == "ssh" and others:
+        raise ConfigurationError(
+            f"{key}.group_addresses in {path} names {min(others)!r}, which is none of its hosts"
+        )
+    if backend == "docker" and "dockerfile" in settings and "image_uri" in given:
+        raise ConfigurationError(
+            f"{key} in {path} names both an image and a Dockerfile", hint="keep image_uri or dockerfile"
         )
     options = Options.from_values(
         given,

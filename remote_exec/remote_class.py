@@ -12,7 +12,8 @@ from .client.caller import sent_of
 from .client.calls import Call
 from .client.connections import connections
 from .client.generators import RemoteIterator
-from .client.target import find_place
+from .client.groups import refuse_group
+from .client.target import bring_trees, find_place
 from .future import RemoteFuture, awaited, trimmed
 from .model.errors import SerializationError
 from .model.ids import new_id
@@ -90,11 +91,13 @@ class RemoteInstance(Generic[T]):
             Instance(cls), name=cls.__name__, options=options, modules=needed, watch=connections.watch
         ).current()
         place = find_place(found, options, private=new_id())
+        refuse_group(place.options, "an instance of a remote class")
         self._class = cls
         self._modules = found.reach.names
         self._sent = sent_of(cls.__name__, found, place)
+        self._host = place.host
         self._dispatcher = connections.private(
-            place.layout,
+            place.host,
             place.request,
             max_workers=1,
             single=True,
@@ -141,6 +144,7 @@ class RemoteInstance(Generic[T]):
             # the instance's worker has the local code that it began with: what else is named travels by value
             later = reach(None, modules=needed).local.keys() - self._modules
             arguments, _ = _pickle(method, args, kwargs, by_value=frozenset(later))
+        bring_trees(arguments, self._host, self._sent.name)
         return Call(self._sent, arguments, dispatcher=self._dispatcher)
 
 

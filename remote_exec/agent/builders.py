@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -23,6 +24,7 @@ from ..model.environment import EnvironmentKind, EnvironmentSpec, mask_credentia
 from ..model.errors import RuntimeEnvironmentError
 from ..model.record import record
 from .interpreters import find, probe, versions
+from .tools import find_uv
 
 LAST_LINES = 20  # of a failed tool's output, kept with the error
 MAX_LINE_BYTES = 4096
@@ -69,7 +71,8 @@ class Order:
     Attributes:
         spec: the environment wanted.
         folder: an empty folder, the environment's own for good.
-        uv: the uv executable, where there is one.
+        uv: the uv executable, where a client has named one.
+        tools: the folder of those that clients have brought, if there is one.
         pythons: interpreters that this host's clients run; one of them may have the version wanted.
         environ: the environment variables that tools start from.
         wheel_blob: digest -> file of a wheel that travelled with the call.
@@ -82,6 +85,7 @@ class Order:
     spec: EnvironmentSpec
     folder: Path
     uv: Path | None
+    tools: Path | None
     pythons: Sequence[Path]
     environ: Mapping[str, str]
     wheel_blob: Callable[[str], Path]
@@ -152,7 +156,8 @@ def _build_project(order: Order) -> Path:
         argv,
         what="uv could not install what uv.lock says",
         folder=project,
-        variables={"UV_PROJECT_ENVIRONMENT": str(order.folder / "venv")},
+        # uv leaves the lock of a project that it has installed among the temporary files
+        variables={"UV_PROJECT_ENVIRONMENT": str(order.folder / "venv"), "TMPDIR": str(project)},
     )
     _discard(project)  # its files may name an index with a password
     return python
@@ -171,18 +176,27 @@ def _new_venv(order: Order) -> Path:
 
 def _bring_python(order: Order, version: str) -> None:
     order.on_line(f"there is no Python {version} on this host; asking uv for one")
-    here = ", ".join(versions(order.environ)) or "none"
+    here = ", ".join(versions(order.environ, order.pythons)) or "none"
     what = f"this host has no Python {version} and uv could not bring it (found here: {here})"
-    run_tool(order, [*_uv(order), "python", "install", version], what=what)
+    hint = f"install Python {version} on the host, or call from one that it has"
+    try:
+        uv = _uv(order)
+    except RuntimeEnvironmentError as error:
+        what = f"this host has no Python {version} (found here: {here}), and no uv to bring it"
+        raise RuntimeEnvironmentError(what, hint=hint) from error
+    run_tool(order, [*uv, "python", "install", version], what=what, hint=hint)
 
 
 def _uv(order: Order) -> list[str]:
-    uv = str(order.uv) if order.uv else shutil.which("uv", path=order.environ.get("PATH"))
-    if uv is None or not os.access(uv, os.X_OK):
+    if order.uv is not None and os.access(order.uv, os.X_OK):
+        uv = order.uv
+    elif found := find_uv(order.tools, order.environ):
+        uv = found.path
+    else:
         raise RuntimeEnvironmentError(
             "this host has no uv, which builds environments", hint="install it there: pip install uv"
         )
-    return [uv, "--color", "never"]
+    return [str(uv), "--color", "never"]
 
 
 def _wheel_lines(order: Order) -> Iterator[str]:
@@ -304,8 +318,9 @@ def run_tool(
     stdin: str = "",
     folder: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    hint: str = "",
 ) -> None:
-    """Run a tool in a process group of its own; `what` says what its failure means.
+    """Run a tool in a process group of its own; `what` says what its failure means, `hint` what to do then.
 
     Raises:
         RuntimeEnvironmentError: it failed; `output` holds its last lines.
@@ -339,7 +354,7 @@ def run_tool(
             raise
     if process.returncode != 0:
         output = "\n".join(last)
-        raise RuntimeEnvironmentError(what, output=output, hint=_hint(output))
+        raise RuntimeEnvironmentError(what, output=output, hint=hint or _hint(output))
 
 
 def _feed(process: subprocess.Popen[bytes], text: str) -> None:
@@ -411,6 +426,8 @@ def _hint(output: str) -> str:
         return "the index was not reached: check the host's network and its settings (UV_DEFAULT_INDEX)"
     if "was not found in the package registry" in output:
         return "a name is misspelt, or its index is not configured on the host"
+    if "No solution found" in output and re.search(r"==[^\s,]*\d\+[a-z]", output):
+        return "a local version (2.1+cpu) is only where it was built: name that index, or ask for 2.1"
     if "No solution found" in output:
         return "the requirements contradict each other or this Python: relax the one named above"
     return ""

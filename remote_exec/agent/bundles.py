@@ -1,42 +1,22 @@
-"""Unpacks bundles: a folder of local code for each manifest, hard-linked from blobs, made once.
+"""Unpacks bundles: a folder of local code for each manifest, hard-linked from blobs, made once (`unpacked`).
 
-::
-
-    <folder>/<hex>-<boot>/     an unpacked bundle; the rename to this name is its ready mark
-    <folder>/.<random>.tmp/    one being unpacked, or on its way out; its maker holds a lock on it
-
-Nothing here is synced, since thousands of small files would take seconds. Instead the name tells in which
-boot of the machine a bundle was unpacked: after a loss of power, what half reached the disk is never looked
-at again, and the bundle is unpacked anew from verified blobs. Files are read-only; folders are not, so that
-bytecode can lie beside its source. Any thread or process may call; nothing here keeps state.
+Files are read-only; folders are not, so that bytecode can lie beside its source.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import hashlib
 import os
-import secrets
-import shutil
-import time
-from collections.abc import Collection, Generator
+from collections.abc import Iterable
 from pathlib import Path
 
-from ..model.bundle import Bundle
+from ..model.bundle import Bundle, BundleFile
 from ..model.errors import ProtocolError
-from ..worker.atomic import same_file
-from .cache import BlobMissing, BlobStore
+from ..worker.blobs import BlobMissing, BlobStore
+from ..worker.unpacked import make, place_of, use
+from ..worker.unpacked import prune as prune
 
 NAME_BYTES = 255
 PATH_BYTES = 3000
-GRACE_SECONDS = 600.0
-
-
-def place_of(digest: str, folder: Path) -> Path:
-    """Return where the bundle of that digest is unpacked, or would be."""
-    return folder / f"{_name(digest)}-{_boot()}"
 
 
 def materialise(bundle: Bundle, blobs: BlobStore, folder: Path) -> Path:
@@ -57,36 +37,36 @@ def materialise(bundle: Bundle, blobs: BlobStore, folder: Path) -> Path:
         sys.path[:0] = [str(root / part) for part in bundle.import_roots]
     """
     target = place_of(bundle.digest, folder)
-    if _use(target):
+    if use(target):
         return target
     folders = check_paths(bundle)
     absent = blobs.missing(file.digest for file in bundle.files)
     if absent:
         raise BlobMissing(*absent)
-    temporary, descriptor = _begin(folder)
-    try:
+
+    def fill(temporary: Path) -> None:
         for sub in folders:
             os.mkdir(temporary / sub, 0o755)
-        corrupt: list[str] = []
-        for file in bundle.files:
-            try:
-                blobs.link_to(file.digest, f"{temporary}/{file.path}", executable=file.executable)
-            except BlobMissing as error:
-                corrupt += error.digests
-        if corrupt:
-            raise BlobMissing(*dict.fromkeys(corrupt))
-        try:
-            os.rename(temporary, target)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) or not _use(target):
-                raise
-            shutil.rmtree(temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    finally:
-        os.close(descriptor)
+        link_files(bundle.files, blobs, temporary)
+
+    make(target, fill)
     return target
+
+
+def link_files(files: Iterable[BundleFile], blobs: BlobStore, root: Path) -> None:
+    """Make read-only files of blobs below a folder.
+
+    Raises:
+        BlobMissing: naming all that are not here, or were corrupt.
+    """
+    corrupt: list[str] = []
+    for file in files:
+        try:
+            blobs.link_to(file.digest, f"{root}/{file.path}", executable=file.executable)
+        except BlobMissing as error:
+            corrupt += error.digests
+    if corrupt:
+        raise BlobMissing(*dict.fromkeys(corrupt))
 
 
 def check_paths(bundle: Bundle) -> list[str]:
@@ -99,7 +79,7 @@ def check_paths(bundle: Bundle) -> list[str]:
     files: set[str] = set()
     folders: set[str] = set()
     for file in bundle.files:
-        reason = _why_not(file.path) or ("it comes twice" if file.path in files else None)
+        reason = why_not(file.path) or ("it comes twice" if file.path in files else None)
         if reason:
             raise ProtocolError(f"the bundle's path {file.path[:200]!r} is refused: {reason}")
         files.add(file.path)
@@ -111,59 +91,13 @@ def check_paths(bundle: Bundle) -> list[str]:
     if both:
         raise ProtocolError(f"the bundle's path {min(both)!r} is refused: it is a file and a folder")
     for root in bundle.import_roots:
-        reason = None if root == "." else _why_not(root)
+        reason = None if root == "." else why_not(root)
         if reason:
             raise ProtocolError(f"the bundle's import root {root[:200]!r} is refused: {reason}")
     return sorted(folders)
 
 
-def prune(
-    folder: Path, *, limit: int, roots: Collection[str] = (), grace_seconds: float = GRACE_SECONDS
-) -> tuple[str, ...]:
-    """Remove the least recently used bundles beyond a number; return the names of the removed folders.
-
-    Sizes do not count here: the bytes are the blobs', which can be pruned once no bundle links to them.
-
-    Args:
-        folder: where bundles are unpacked.
-        limit: how many may stay.
-        roots: digests of bundles that stay, such as those of living workers.
-        grace_seconds: what was used more recently stays.
-    """
-    newest = time.time() - grace_seconds
-    rooted = {f"{_name(digest)}-{_boot()}" for digest in roots}
-    ready: list[tuple[float, Path]] = []
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            used_at = entry.stat(follow_symlinks=False).st_mtime
-            if entry.name.startswith("."):
-                if used_at <= newest:
-                    _remove_unless_held(Path(entry.path))
-            else:
-                ready.append((used_at, Path(entry.path)))
-    ready.sort()
-    excess = max(0, len(ready) - limit)
-    removed: list[str] = []
-    for used_at, path in ready[:excess]:
-        if used_at <= newest and path.name not in rooted and _retire(path, newest):
-            removed.append(path.name)
-    return tuple(removed)
-
-
-def _name(digest: str) -> str:
-    return digest.removeprefix("sha256:") or "empty"
-
-
-def _boot() -> str:
-    """Eight digits that change when the machine starts anew."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()[:8]
-    except OSError:
-        return "unknown"
-
-
-def _why_not(path: str) -> str | None:
+def why_not(path: str) -> str | None:
     """Why a path cannot be one of a bundle, or None."""
     if path.startswith("/"):
         return "it is absolute"
@@ -179,60 +113,3 @@ def _why_not(path: str) -> str | None:
     if len(encoded) > PATH_BYTES or max(map(len, parts)) > NAME_BYTES:
         return "it is too long"
     return None
-
-
-def _use(target: Path) -> bool:
-    """Whether the bundle is there; if so, it was used now."""
-    with _locked(target.parent, fcntl.LOCK_SH):
-        try:
-            os.utime(target, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-    return True
-
-
-def _begin(folder: Path) -> tuple[Path, int]:
-    """Make a temporary folder and hold its lock."""
-    temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    os.mkdir(temporary, 0o755)
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    return temporary, descriptor
-
-
-def _retire(path: Path, newest: float) -> bool:
-    """Remove a bundle that was not used since it was looked at: out of sight first, then file by file."""
-    grave = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    with _locked(path.parent, fcntl.LOCK_EX):
-        try:
-            if os.stat(path, follow_symlinks=False).st_mtime > newest:
-                return False
-            os.rename(path, grave)
-        except FileNotFoundError:
-            return False
-    shutil.rmtree(grave, ignore_errors=True)
-    return True
-
-
-def _remove_unless_held(temporary: Path) -> None:
-    with contextlib.suppress(OSError):
-        descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # renamed meanwhile: it is somebody's ready bundle now
-            if same_file(descriptor, temporary):
-                shutil.rmtree(temporary, ignore_errors=True)
-        finally:
-            os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, kind: int) -> Generator[None, None, None]:
-    """Hold the lock that parts using a bundle from removing it: the folder's own."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, kind)
-        yield
-    finally:
-        os.close(descriptor)

@@ -6,10 +6,12 @@ trying: one that was found taken counts as taken for a while, and then it is tri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 from ..model.pool import PoolSpec, Shape
 from .devices import VISIBLE, Gpu, allowed
+from .gpu_locks import WHOLE, parts_of
 from .pool_events import NO_QUOTAS, GpusTaken, Quotas, RefuseLease, Resources
 from .pool_state import Worker
 
@@ -39,7 +41,7 @@ class Capacity:
         """Return the GPUs that one more worker of this pool gets, or None when it does not fit beside `held`."""
         if self.lacking(spec, held):
             return None
-        return tuple(self._free_gpus(spec, held)[: spec.shape.gpus])
+        return tuple(self._free_gpus(spec, held)[: math.ceil(spec.shape.gpus)])
 
     def lacking(self, spec: PoolSpec, held: Collection[Held]) -> str:
         """Return what there is too little of for one more worker of this pool; empty: it fits."""
@@ -51,19 +53,25 @@ class Capacity:
         limit = _lower(self.resources.memory_bytes, self.quotas.memory_bytes)
         if shape.memory_bytes and memory + shape.memory_bytes > limit:
             return "memory"
-        return "gpus" if shape.gpus > len(self._free_gpus(spec, held)) else ""
+        if not shape.gpus:
+            return ""
+        allowed_more = _lower(len(self.resources.gpus), self.quotas.gpus) - _claimed(held)
+        lacks = shape.gpus > allowed_more + ROUNDING or shape.gpus > len(self._free_gpus(spec, held))
+        return "gpus" if lacks else ""
 
-    def refusal(self, lease: str, spec: PoolSpec) -> RefuseLease | None:
-        """Return the refusal of a lease that could not be granted even on an idle host."""
+    def refusal(self, lease: str, spec: PoolSpec, count: int = 1) -> RefuseLease | None:
+        """Return the refusal of a lease that, with its group of `count`, could not be had even on an idle host."""
         host, quotas, hint = self.resources, self.quotas, "ask for less, or use another instance_type"
         shape, text, gpus = spec.shape, "", len(self._wanted(spec))
-        if shape.cpus > host.cpus:
-            text = f"cpus={shape.cpus:g} was asked for; this host has {host.cpus:g}"
-        elif shape.memory_bytes > host.memory_bytes:
-            text = f"memory={shape.memory_bytes:,} bytes was asked for; this host has {host.memory_bytes:,}"
-        elif shape.gpus > gpus:
+        most = gpus * (WHOLE // parts_of(shape.gpus)) if shape.shares_gpu else gpus // (shape.gpus or 1)
+        each = f" for each of {count} workers" if count > 1 else ""
+        if shape.cpus * count > host.cpus:
+            text = f"cpus={shape.cpus:g}{each} was asked for; this host has {host.cpus:g}"
+        elif shape.memory_bytes * count > host.memory_bytes:
+            text = f"memory={shape.memory_bytes:,} bytes{each} was asked for; this host has {host.memory_bytes:,}"
+        elif shape.gpus and count > most:
             what = f" of type {shape.gpu_type!r}" if shape.gpu_type else ""
-            text = f"gpus={shape.gpus}{what} was asked for; this host has {gpus}"
+            text = f"gpus={shape.gpus:g}{what}{each} was asked for; this host has {gpus}"
             if VISIBLE in spec.variables:
                 text += f" of those that {VISIBLE} names"
         else:
@@ -73,9 +81,9 @@ class Capacity:
                 ("memory", shape.memory_bytes, quotas.memory_bytes),
                 ("gpus", shape.gpus, quotas.gpus),
             ):
-                if quota is not None and asked > quota:
+                if quota is not None and asked * count > quota:
                     limit = f"the option quotas allows {quota:,.12g} on this host"
-                    text = f"{name}={asked:,} was asked for; {limit}"
+                    text = f"{name}={asked:,.15g}{each} was asked for; {limit}"
         return RefuseLease(lease, "ResourceLimitExceeded", text, hint=hint) if text else None
 
     def gpus_taken(self, event: GpusTaken) -> None:
@@ -99,19 +107,23 @@ class Capacity:
         return bool(due)
 
     def _free_gpus(self, spec: PoolSpec, held: Collection[Held]) -> list[str]:
-        if not spec.shape.gpus:
-            return []
-        ours = {uuid for _, worker in held for uuid in worker.gpus}
-        free = [
-            gpu.uuid for gpu in self._wanted(spec) if gpu.uuid not in ours and gpu.uuid not in self._taken
-        ]
-        left = _lower(len(self.resources.gpus), self.quotas.gpus) - len(ours)
-        return free[: max(0, int(left))]
+        """Return the GPUs that are free; those of which a share is, fullest first: so others stay whole."""
+        left = {gpu.uuid: WHOLE for gpu in self._wanted(spec) if gpu.uuid not in self._taken}
+        for shape, worker in held:
+            for uuid in worker.gpus:
+                if uuid in left:
+                    left[uuid] -= parts_of(shape.gpus)
+        parts = parts_of(spec.shape.gpus)
+        return sorted((uuid for uuid in left if left[uuid] >= parts), key=left.__getitem__)
 
     def _wanted(self, spec: PoolSpec) -> list[Gpu]:
         """Return the GPUs that would do: of the type asked for, and among those that the caller may see."""
         visible = allowed(self.resources.gpus, spec.variables.get(VISIBLE))
         return [gpu for gpu in visible if spec.shape.gpu_type.lower() in gpu.name.lower()]
+
+
+def _claimed(held: Collection[Held]) -> float:
+    return sum(min(shape.gpus, len(worker.gpus)) for shape, worker in held)
 
 
 def _lower(host: float, quota: float | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -10,16 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from ..wire import protocol
 from ..wire.credentials import peer_uid
+from ..wire.resume import Opening, pack_position
 from . import pool_events as events
 from . import uploads
+from .arrivals import refuse
 from .greeting import greet
 from .leases import Client
 from .link import Link
 
 if TYPE_CHECKING:
+    from .far_link import FarLink
     from .service import Agent
 
 _log = logging.getLogger(__name__)
+
+LINGER_SECONDS = (
+    90.0  # how long a client on another machine may be out of reach; longer than it tries to come back
+)
 
 
 class Clients:
@@ -28,6 +36,7 @@ class Clients:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self.connected: dict[int, Client] = {}
+        self._far: dict[str, FarLink] = {}  # by the name that each gave itself
         self._next = 1
 
     def accept(self, listener: socket.socket) -> None:
@@ -40,7 +49,44 @@ class Clients:
             _log.warning("a connection of another user was refused")
             sock.close()
             return
-        self.add(sock)
+        self._agent.arrivals.take(sock)
+
+    def add_far(self, sock: socket.socket, opening: Opening) -> None:
+        """Begin to serve a client on another machine, or go on, over another connection."""
+        from .far_link import FarLink
+
+        known = self._far.get(opening.id)
+        if opening.begins and known is None:
+            number, self._next = self._next, self._next + 1
+            client: Client
+            link = FarLink(
+                self._agent.reactor,
+                sock,
+                linger_seconds=LINGER_SECONDS,
+                on_message=lambda message, body: self._heard(client, message, body),
+                on_end=lambda reason: self._far_left(opening.id, client),
+            )
+            client = self.connected[number] = Client(number, link)
+            self._far[opening.id] = link
+            self._agent.settle()
+        elif known is None or opening.begins:
+            refuse(sock)
+        else:
+            with contextlib.suppress(OSError):  # its end is found by who reads
+                sock.send(pack_position(known.received))
+            known.resume(sock, opening.received)
+
+    def say_goodbye(self) -> None:
+        """Tell those on other machines that this agent ends: they are not to look for it."""
+        for link in self._far.values():
+            link.send(protocol.Goodbye())
+
+    def _far_left(self, name: str, client: Client) -> None:
+        del self._far[name]
+        for entry in self._agent.leases.values():
+            if entry.client is client and entry.worker:
+                self._agent.processes.tell_worker(entry.pool, entry.worker, protocol.StreamLost(entry.id))
+        self._left(client)
 
     def add(self, sock: socket.socket) -> None:
         """Begin to serve a client over a connected socket."""
@@ -57,7 +103,7 @@ class Clients:
 
     def _left(self, client: Client) -> None:
         self.connected.pop(client.id, None)
-        for upload in client.uploads.values():
+        for upload in filter(None, client.uploads.values()):
             upload.abort()
         for entry in list(self._agent.leases.values()):
             if entry.client is client and not entry.worker:
@@ -85,5 +131,7 @@ class Clients:
                 uploads.offer_bundle(agent, client, message)
             case protocol.PutBlob():
                 uploads.put_blob(agent, client, message, body)
+            case protocol.Goodbye():
+                client.link.end("its client said goodbye")
             case _:
                 client.link.end(f"a client sent a {type(message).__name__}")

@@ -6,15 +6,20 @@ import contextlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..model.job import Cause, DeathCertificate
 from ..wire.protocol import WorkerExited, WorkerLost
-from ..worker.guards import TIMED_OUT_EXIT
+from ..worker.guards import CANCELLED_EXIT, TIMED_OUT_EXIT
 from ..worker.joblog import LOG_NAME, LogReader, LogWriter, Stream
 from ..worker.output import from_text
 
+if TYPE_CHECKING:
+    from .service import Agent
+
 LAST_LINES = 20
 KEPT = 256
+END_SECONDS = 15.0  # from the end of a worker's stream to its own, at most
 
 Heard = Callable[[WorkerLost], None]
 
@@ -56,6 +61,28 @@ class Deaths:
         return withdraw
 
 
+def when_told(agent: Agent, lease: str, then: Callable[[], None]) -> None:
+    """Do something in the loop when it is known how the worker of a lease died, of which nothing comes any longer.
+
+    Its process may take some time to end, with much memory, or a GPU, to be freed.
+    """
+    done = False
+
+    def once() -> None:
+        nonlocal done
+        if not done:
+            done = True
+            withdraw()
+            timer.cancel()
+            then()
+
+    def heard(_: WorkerLost) -> None:
+        agent.reactor.soon(once)  # others are told of it first
+
+    withdraw = agent.deaths.wait(lease, heard)
+    timer = agent.reactor.after(0.0 if agent.deaths.find(lease) is not None else END_SECONDS, once)
+
+
 def oom_kills() -> int:
     """Return how often the kernel has killed for want of memory since it booted; 0 where it does not tell."""
     with contextlib.suppress(OSError, ValueError), open("/proc/vmstat", encoding="ascii") as file:
@@ -66,7 +93,12 @@ def oom_kills() -> int:
 
 
 def certify(
-    exited: WorkerExited, *, killed_for: str, oom_kills: int, log_folder: Path | None
+    exited: WorkerExited,
+    *,
+    killed_for: str,
+    oom_kills: int,
+    log_folder: Path | None,
+    peak_gpu_memory: int = 0,
 ) -> DeathCertificate:
     """Return the certificate of a worker that has been reaped.
 
@@ -75,6 +107,7 @@ def certify(
         killed_for: why the agent had it killed: "cancelled", "timed_out", "memory"; or empty.
         oom_kills: how many kills for want of memory the kernel has counted since the last death.
         log_folder: where its lease's log lies.
+        peak_gpu_memory: the most that was seen in use on its GPUs.
     """
     cause, message, evidence = Cause.EXITED, "", ""
     if exited.signal is not None:
@@ -86,6 +119,8 @@ def certify(
         message = f"it ended itself with exit code {exited.exit_code}"
     if killed_for == "cancelled":
         cause, message = Cause.CANCELLED, "it did not heed the interrupt and was stopped"
+    elif exited.exit_code == CANCELLED_EXIT:
+        cause, message = Cause.CANCELLED, "it ended with the call that was cancelled, to free its GPUs"
     elif killed_for == "timed_out" or exited.exit_code == TIMED_OUT_EXIT:
         cause, message = Cause.TIMED_OUT, "it ran longer than max_runtime_in_seconds and was stopped"
     elif killed_for == "memory":
@@ -101,6 +136,7 @@ def certify(
         signal=exited.signal,
         exit_code=exited.exit_code,
         peak_memory=exited.peak_memory,
+        peak_gpu_memory=peak_gpu_memory,
         oom_evidence=evidence,
         last_lines=_last_lines(exited, log_folder),
     )

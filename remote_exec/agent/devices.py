@@ -1,32 +1,25 @@
-"""What a host has (CPUs, memory, GPUs), and leases on its GPUs that hold among all users' agents.
+"""What a host has: CPUs, memory, GPUs; and how busy the GPUs are.
 
 GPUs are asked of NVML through ctypes: the library comes with the driver, and neither a CUDA context nor a
-package is needed. A lease is a `flock` on a file a GPU in a folder that all users share, so the kernel ends
-it with the last process that holds the descriptor, however that died. Forked children hold it too; executed
-ones when asked for.
-
-No state is owned here: a lease is its descriptors. MIG slices are not told apart: a GPU is leased whole.
+package is needed. MIG slices are not told apart.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from ..model.pool import GpuUse
 from ..model.record import record
 
 LIBRARY_VARIABLE = "REMOTE_EXEC_NVML_LIBRARY"
 LIBRARY = "libnvidia-ml.so.1"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-LOCKS_VARIABLE = "REMOTE_EXEC_AGENT_LOCK_FOLDER"
 
 # NVML's own buffer sizes: NVML_DEVICE_UUID_V2_BUFFER_SIZE, NVML_DEVICE_NAME_V2_BUFFER_SIZE
 _TEXT_BYTES = 96
@@ -44,15 +37,6 @@ class Gpu:
     uuid: str
     name: str
     memory_total_bytes: int
-
-
-@record(kw_only=True)
-class GpuUse:
-    """How busy one GPU is."""
-
-    uuid: str
-    memory_used_bytes: int
-    percent: int  # of the last sample period; 0 where the device does not say
 
 
 @record(kw_only=True)
@@ -260,171 +244,3 @@ class _Nvml:
         rates = (self._c.c_uint * 2)()
         self._call("nvmlDeviceGetUtilizationRates", handle, self._c.byref(rates))
         return int(rates[0])
-
-
-# ---------------------------------------------------------------------------------------------------- leases
-
-
-@record(kw_only=True)
-class GpuLease:
-    """GPUs that are ours as long as one of these descriptors is open anywhere: here or in a child."""
-
-    gpus: tuple[Gpu, ...]
-    descriptors: tuple[int, ...]
-
-    def close(self) -> None:
-        """Close this process's descriptors. Children that inherited them keep the lease."""
-        for descriptor in self.descriptors:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-
-
-def lease_gpus(
-    count: int, folder: Path, *, gpus: Sequence[Gpu], inheritable: bool = False
-) -> GpuLease | None:
-    """Take `count` of these GPUs, all or none, without waiting.
-
-    Another process that is trying too may make this fail although it fails as well; and nobody is told when
-    another user's lease ends. So whoever gets None tries again after a while.
-
-    Args:
-        count: how many.
-        folder: where the lock files are, the same one for all users of the machine (and its containers).
-        gpus: the candidates, the most wanted first.
-        inheritable: whether the lease also passes to programs that this process executes.
-
-    Returns:
-        The lease, or None if not enough of them are free.
-
-    Raises:
-        OSError: the folder cannot be made or used.
-
-    Example:
-        >>> lease = lease_gpus(1, Path("/run/lock/remote_exec"), gpus=detect())  # doctest: +SKIP
-    """
-    _make_shared_folder(folder)
-    taken: list[tuple[Gpu, int]] = []
-    try:
-        for gpu in gpus:
-            if len(taken) == count:
-                break
-            descriptor = _lock(folder / _lock_name(gpu))
-            if descriptor is not None:
-                taken.append((gpu, descriptor))
-    finally:
-        lease = GpuLease(gpus=tuple(gpu for gpu, _ in taken), descriptors=tuple(fd for _, fd in taken))
-        if len(taken) < count:
-            lease.close()
-    if len(taken) < count:
-        return None
-    for descriptor in lease.descriptors:
-        os.set_inheritable(descriptor, inheritable)
-    return lease
-
-
-def lock_folder(environ: Mapping[str, str]) -> Path:
-    """Return where the lock files of this machine's GPUs are: the same place for all its users.
-
-    Nothing there is removed by age, as it is in ``/tmp`` on many systems; but some let only root write there.
-
-    Args:
-        environ: environment variables; `REMOTE_EXEC_AGENT_LOCK_FOLDER` names another folder, such as one that a
-            container shares with its host.
-    """
-    if named := environ.get(LOCKS_VARIABLE):
-        return Path(named)
-    with contextlib.suppress(OSError):
-        if os.stat("/run/lock").st_mode & 0o1007 == 0o1007:
-            return Path("/run/lock/remote_exec-gpus")
-    return Path("/tmp/remote_exec-gpus")  # noqa: S108 - sticky, and its files are never followed or trusted
-
-
-def holders(gpus: Sequence[Gpu], folder: Path) -> dict[str, str]:
-    """Return those of these GPUs that somebody holds, and whom we take for it, in words."""
-    found: dict[str, str] = {}
-    for gpu in gpus:
-        path = folder / _lock_name(gpu)
-        with contextlib.suppress(OSError):
-            descriptor = _lock(path)
-            if descriptor is None:
-                found[gpu.uuid] = _locker(path)
-            else:
-                os.close(descriptor)
-    return found
-
-
-def held_by(pid: int, folder: Path, *, gpus: Sequence[Gpu]) -> tuple[str, ...]:
-    """Return the UUIDs of the GPUs whose lock a process of ours has open."""
-    open_files: set[str] = set()
-    with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                open_files.add(os.readlink(f"/proc/{pid}/fd/{name}"))
-    real = os.path.realpath(folder)
-    return tuple(gpu.uuid for gpu in gpus if os.path.join(real, _lock_name(gpu)) in open_files)
-
-
-def _locker(path: Path) -> str:
-    """Say who took a lock: the agent that did, by its process id, though it may have died since."""
-    found = os.stat(path)
-    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    for line in _read(Path("/proc/locks")).splitlines():
-        fields = line.split()
-        if place in fields and "FLOCK" in fields and "->" not in fields:
-            pid = int(fields[4])
-            with contextlib.suppress(OSError, KeyError):
-                import pwd
-
-                user = pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name
-                return f"user {user} (process {pid})"
-    return "another agent of this machine"
-
-
-def _lock_name(gpu: Gpu) -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "_", gpu.uuid) + ".lock"
-
-
-def _make_shared_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return
-    folder.chmod(0o1777)  # not by mkdir's mode: the umask would cut it
-
-
-def _lock(path: Path) -> int | None:
-    """Return a descriptor that holds the lock of this file, or None if another has it."""
-    try:
-        descriptor = _open(path)
-    except PermissionError:
-        if path.exists():  # another user has just made it, and not opened it to us yet
-            return None
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "a lock file must be a regular file", str(path))
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _open(path: Path) -> int:
-    """Open a lock file, ours or another user's.
-
-    O_CREAT on a file of another user in a sticky folder is refused (`fs.protected_regular`), so it is tried
-    last. The files are never removed: a lock on a removed file would hold nobody off.
-    """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    with contextlib.suppress(FileNotFoundError):
-        return os.open(path, flags)
-    try:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError:
-        return os.open(path, flags)
-    os.fchmod(descriptor, 0o666)
-    return descriptor

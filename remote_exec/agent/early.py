@@ -14,6 +14,10 @@ import stat
 import sys
 from typing import NamedTuple
 
+BOOT = (
+    "import sys; sys.path.append(sys.argv[1]); from remote_exec_runtime.agent.early import begin; "
+    "sys.exit(begin(*sys.argv[1:]))"
+)
 FORK_SERVER = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.append(sys.argv[1]); "
     "from remote_exec_runtime.worker.forkserver import main; main(sys.argv[2], 3)"

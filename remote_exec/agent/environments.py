@@ -49,7 +49,7 @@ from .generations import (
     wipe_leftovers,
     write_mark,
 )
-from .interpreters import probe, state_of
+from .interpreters import find, probe, state_of
 
 __all__ = ["Environment", "EnvironmentInfo", "EnvironmentStore"]
 
@@ -95,6 +95,11 @@ def other_minor(spec: EnvironmentSpec, python: str, version: str) -> RuntimeEnvi
     )
 
 
+def empty_of(spec: EnvironmentSpec) -> EnvironmentSpec:
+    """Return what stands in where a host has no Python of the version wanted: an environment with nothing in it."""
+    return EnvironmentSpec(kind=EnvironmentKind.UV, python=spec.python)
+
+
 class EnvironmentStore:
     """All environments below one folder.
 
@@ -105,8 +110,9 @@ class EnvironmentStore:
 
     Args:
         folder: made when needed, mode 0700.
-        uv: the uv executable; None: the one on PATH.
+        uv: the uv executable; None: the host's own, or one in `tools`.
         wheel_blob: digest -> file of a wheel that travelled with the call.
+        tools: where copies of uv lie that clients have brought.
         environ: what the building tools see, the user's index, cache and proxy settings among it; None: this
             process's.
 
@@ -121,12 +127,14 @@ class EnvironmentStore:
         uv: Path | None,
         wheel_blob: Callable[[str], Path],
         *,
+        tools: Path | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.uv = uv
         self.pythons: Sequence[Path] = ()
         self._wheel_blob = wheel_blob
+        self._tools = tools
         self._environ = os.environ if environ is None else environ
         self._conda: dict[str, tuple[Path, Mapping[str, str]]] = {}  # by name, as its activation told
 
@@ -134,6 +142,8 @@ class EnvironmentStore:
 
     def lookup(self, spec: EnvironmentSpec) -> Environment | None:
         """Return the environment if it is there and well; never builds, and never waits."""
+        if spec.kind is EnvironmentKind.INTERPRETER and not spec.name:
+            return self._of_host(spec, self._environ) or self.lookup(empty_of(spec))
         if spec.kind is EnvironmentKind.INTERPRETER:
             return self._foreign(spec, Path(spec.name))
         if spec.kind is EnvironmentKind.CONDA_NAMED:
@@ -168,6 +178,10 @@ class EnvironmentStore:
             concurrent.futures.CancelledError: `cancelled` said so.
         """
         environ = self._environ if environ is None else environ
+        if spec.kind is EnvironmentKind.INTERPRETER and not spec.name:
+            if found := self._of_host(spec, environ):
+                return found
+            spec = empty_of(spec)
         if spec.kind is EnvironmentKind.INTERPRETER:
             return self._required(spec, Path(spec.name))
         if spec.kind is EnvironmentKind.CONDA_NAMED:
@@ -222,6 +236,7 @@ class EnvironmentStore:
                     spec=spec,
                     folder=generation,
                     uv=self.uv,
+                    tools=self._tools,
                     pythons=self.pythons,
                     environ=environ,
                     wheel_blob=self._wheel_blob,
@@ -256,6 +271,11 @@ class EnvironmentStore:
             created_at=time.time(),
             variables=dict(variables),
         )
+
+    def _of_host(self, spec: EnvironmentSpec, environ: Mapping[str, str]) -> Environment | None:
+        """Return a Python of the wanted version that this host has, whatever is installed in it."""
+        found = find(spec.python, environ, self.pythons)
+        return None if found is None else self._foreign(spec, found.path)
 
     def _required(
         self, spec: EnvironmentSpec, python: Path, variables: Mapping[str, str] = MappingProxyType({})

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from . import findings
 from . import pool_events as events
-from .devices import GpuLease, held_by, holders, lease_gpus, lock_folder, visible
+from .devices import visible
+from .gpu_locks import GpuLease, held_by, holders, lease_gpus, lock_folder, parts_of
 
 if TYPE_CHECKING:
     from ..wire import protocol
@@ -32,7 +33,7 @@ class Forking:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._folder = lock_folder(os.environ)
+        self.locks = lock_folder(os.environ)
 
     def fork(self, instruction: events.ForkWorker) -> None:
         """Fork a worker, with its GPUs; tell the pools if others have them."""
@@ -51,11 +52,12 @@ class Forking:
     def _lock(self, instruction: events.ForkWorker) -> GpuLease | None:
         gpus = [gpu for gpu in self._agent.host.gpus if gpu.uuid in instruction.gpus]
         gpus.sort(key=lambda gpu: instruction.gpus.index(gpu.uuid))
+        parts = parts_of(self._agent.pools.pools[instruction.pool].spec.shape.gpus)
         try:
-            lease = lease_gpus(len(gpus), self._folder, gpus=gpus)
+            lease = lease_gpus(len(gpus), self.locks, gpus=gpus, parts=parts)
             if lease is not None:
                 return lease
-            held = holders(gpus, self._folder)
+            held = holders(gpus, self.locks, parts=parts)
             by = ", ".join(sorted(set(held.values()))) or "another agent of this machine"
             taken, why = tuple(held) or instruction.gpus, f"GPUs are taken by {by}"
         except OSError as error:
@@ -69,7 +71,7 @@ class Forking:
         """A fork server has spoken; a former agent's has workers, and they may hold GPUs."""
         agent = self._agent
         workers = tuple(
-            (worker, pid, held_by(pid, self._folder, gpus=agent.host.gpus)) for worker, pid in message.workers
+            (worker, pid, held_by(pid, self.locks, gpus=agent.host.gpus)) for worker, pid in message.workers
         )
         agent.happen(events.ForkServerStarted(time.monotonic(), pool, workers))
         for worker, pid, _ in workers:

@@ -2,14 +2,18 @@
 
 A lease is granted to a worker that is idle and fits; else workers are forked where pool and host have room for them,
 idle ones of no use are ended to make room, and leases are asked back. Whatever waits on is told what it waits for.
+
+The leases of a group are granted in one step. Until there are workers for all of it, those that are idle are promised
+to the group at the head of its pool's queue: nobody behind it gets them, and only who has waited for longer may have
+them ended to make room. Where groups are waited for, room goes to who has waited for longest, in whichever pool. So two
+groups never wait for each other's workers, nor take them from each other in turn.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterable
 
-from ..model.pool import PoolSpec, WorkerState
+from ..model.pool import WorkerState
 from .capacity import Capacity, Held
 from .findings import Findings
 from .pool_events import (
@@ -52,13 +56,14 @@ class Grants:
     def assign_all(self, now: float) -> list[Instruction]:
         """Do for every pool what `assign` does for one."""
         instructions: list[Instruction] = []
-        for pool in list(self._pools.values()):
+        for pool in sorted(self._pools.values(), key=_waits_since):
             instructions += self.assign(pool, now)
         return instructions
 
     def assign(self, pool: Pool, now: float) -> list[Instruction]:
         """Give waiting leases to workers that are there; see to it that more come where that is allowed."""
         if not pool.queue:
+            pool.promised = frozenset()
             return []
         instructions: list[Instruction] = []
         if pool.state is PoolState.READY:
@@ -91,6 +96,8 @@ class Grants:
                 phase, why = "start", "a worker is starting"
             else:
                 phase, why = "queue", f"{self._shortage(pool)}; {place(position)}"
+                if waiting.size > 1:
+                    why += f"; its group takes {waiting.size} workers at once"
             if waiting.phase != phase:
                 waiting.enter(phase, now)
             if waiting.told != why:
@@ -108,16 +115,21 @@ class Grants:
     def _grant_idle(self, pool: Pool, now: float) -> list[Instruction]:
         instructions: list[Instruction] = []
         idle = [worker for worker in pool.workers.values() if worker.idle]
-        if idle:
-            still: deque[Waiting] = deque()
-            for waiting in pool.queue:
-                worker = _fitting(idle, waiting)
-                if worker is None:
-                    still.append(waiting)
-                else:
+        pool.promised = frozenset()
+        waits = False  # whether somebody before does
+        for party in pool.parties if idle else ():
+            if not idle:
+                break
+            found = _fitting_all(idle, party)
+            if len(found) == len(party):
+                for worker, waiting in zip(found, party):  # noqa: B905 - they are as many
                     idle.remove(worker)
+                    pool.queue.remove(waiting)
                     instructions.append(_grant(pool, worker, waiting, now))
-            pool.queue = still
+            elif not waits:
+                waits = True
+                pool.promised = frozenset(worker.id for worker in found)
+                idle = [worker for worker in idle if worker.id not in pool.promised]
         return instructions
 
     def _grow(self, pool: Pool, now: float) -> list[Instruction]:
@@ -130,19 +142,42 @@ class Grants:
             pool.preloaded |= frozenset(wanted)
             return [PreloadModules(pool.key, wanted, self._import_seconds)]
         instructions: list[Instruction] = []
-        short = len(pool.queue) - sum(1 for worker in pool.workers.values() if worker.coming)
+        short = pool.short
+        if short > 0 and self._gives_way(pool):
+            return []
         while short > 0 and len(pool.workers) < pool.max_workers:
             gpus = self._capacity.room(pool.spec, self._held())
             if gpus is None:
-                return instructions + self._make_room(pool.spec, short, now)
+                return instructions + self._make_room(pool, short, now)
             instructions.append(self._fork(pool, gpus, now))
             short -= 1
         # The pool is full: workers that are idle have other local code loaded than anyone here waits for.
         leaving = sum(1 for worker in pool.workers.values() if worker.state is WorkerState.TERMINATING)
-        stales = self.longest_idle([pool])[: max(0, short - leaving)]
+        stales = [row for row in self.longest_idle([pool]) if row[1].id not in pool.promised]
+        stales = stales[: max(0, short - leaving)]
         for _, stale in stales:
             instructions.append(self.stop(pool, stale, now))
         return instructions + _recall([pool], short - leaving - len(stales))
+
+    def _gives_way(self, pool: Pool) -> bool:
+        """Whether what room there is, or will be, is for another pool, where somebody has waited for longer.
+
+        Between groups, and others and groups: one that takes a worker and has to give it back before it has all that
+        it needs gets nowhere, and neither does the other.
+        """
+        own = pool.first
+        for other in self._pools.values():
+            first = other.first if other.state is PoolState.READY and not other.preloading else None
+            if own is None or first is None or other is pool or own.size == first.size == 1:
+                continue
+            goes_before = (first.since, other.key) < (own.since, pool.key)
+            if goes_before and other.spec.shape.vies_with(pool.spec.shape) and self._lacks_room(other):
+                return True
+        return False
+
+    def _lacks_room(self, pool: Pool) -> bool:
+        wants_more = pool.short > 0 and len(pool.workers) < pool.max_workers
+        return wants_more and bool(self._capacity.lacking(pool.spec, self._held()))
 
     def _modules_to_import(self, pool: Pool) -> tuple[str, ...]:
         """Return what the fork server is to import before it forks; where forking is known to fail, it does not."""
@@ -155,16 +190,19 @@ class Grants:
             pool.start_afresh(reason)
         return () if pool.fresh else wanted
 
-    def _make_room(self, spec: PoolSpec, short: int, now: float) -> list[Instruction]:
+    def _make_room(self, pool_in_need: Pool, short: int, now: float) -> list[Instruction]:
         """Have idle workers of any pool end, longest idle first, if that lets one more of this pool in.
 
         Else ask for leases back that hold what it needs.
         """
+        spec = pool_in_need.spec
         staying = [held for held in self._held() if held[1].state is not WorkerState.TERMINATING]
         going: list[tuple[Pool, Worker]] = []
         for pool, worker in self.longest_idle(self._pools.values()):
             if not self._capacity.lacking(spec, staying):
                 break
+            if worker.id in pool.promised and _keeps_promise(pool, pool_in_need):
+                continue
             staying.remove((pool.spec.shape, worker))
             going.append((pool, worker))
         if self._capacity.lacking(spec, staying):
@@ -198,6 +236,29 @@ def _fitting(idle: list[Worker], waiting: Waiting) -> Worker | None:
             if worker.bundle == bundle:
                 return worker
     return None
+
+
+def _fitting_all(idle: list[Worker], party: list[Waiting]) -> list[Worker]:
+    """Return idle workers for as many of those who wait together as there are."""
+    left = list(idle) if len(party) > 1 else idle
+    found: list[Worker] = []
+    for waiting in party:
+        worker = _fitting(left, waiting)
+        if worker is not None:
+            found.append(worker)
+            if left is not idle:
+                left.remove(worker)
+    return found
+
+
+def _waits_since(pool: Pool) -> tuple[float, str]:
+    first = pool.first
+    return (first.since if first is not None else 0.0, pool.key)
+
+
+def _keeps_promise(pool: Pool, other: Pool) -> bool:
+    """Whether what a pool keeps for its group stays, though another is in need: who waits for longer goes first."""
+    return pool is other or _waits_since(pool) < _waits_since(other)
 
 
 def _recall(pools: Collection[Pool], count: int) -> list[Instruction]:

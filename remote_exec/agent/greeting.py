@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..wire import protocol
 from . import pool_events as events
+from .provision import OWN_VERSION
 
 if TYPE_CHECKING:
     from .leases import Client
@@ -27,7 +28,9 @@ def greet(agent: Agent, client: Client, hello: protocol.Hello) -> None:
     busy = len(agent.clients.connected) > 1 or bool(agent.leases or agent.jobs)
     accepted = hello.protocol == protocol.PROTOCOL and (busy or not newer)
     client.greeted = accepted
-    client.link.send(protocol.Welcome(protocol.PROTOCOL, agent.version, agent.digest, os.getpid(), accepted))
+    client.link.send(
+        protocol.Welcome(protocol.PROTOCOL, agent.version, agent.digest, os.getpid(), accepted, OWN_VERSION)
+    )
     if accepted:
         _take_settings(agent, hello.settings)
         agent.provision.use_python(hello.interpreter)

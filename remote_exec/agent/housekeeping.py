@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from ..model.pool import WorkerState
 from ..model.record import record
 from ..wire import protocol
-from . import bundles, memory
+from ..worker.unpacked import prune
+from . import memory, tools, trees
 from . import pool_events as events
 from .results import Results
 
@@ -41,6 +42,7 @@ GRACE_SECONDS = 600.0
 RUNTIME_SECONDS = 7 * 86400.0  # from the last start of an agent out of a runtime until it is removed
 KEPT_ROWS = 200_000
 KEPT_BUNDLES = 200
+KEPT_TREES = 1000
 BATCH_ROWS = 50  # of jobs at once, where their size is the reason
 ENVIRONMENTS_SHARE = 0.5  # of the cache's limit; blobs have what environments leave
 RESULTS_SHARE = 0.25  # of the cache's limit
@@ -56,12 +58,14 @@ class Alive:
     Attributes:
         names: jobs, calls and leases that have not ended.
         bundles: digests of local code that a worker, a job or a connected client may use.
+        trees: digests of folders of data, likewise.
         environments: digests of environments that a pool stands on.
     """
 
     names: frozenset[str]
     bundles: frozenset[str]
     environments: frozenset[str]
+    trees: frozenset[str] = frozenset()
 
 
 class Housekeeping:
@@ -154,6 +158,10 @@ def alive_in(agent: Agent) -> Alive:
         names=frozenset({*agent.leases, *agent.running.records, *agent.jobs, *agent.job_waiters}),
         bundles=frozenset(used - {""}),
         environments=frozenset(pool.spec.environment.digest for pool in pools),
+        trees=frozenset(
+            {digest for job in agent.jobs.values() for digest in job.spec.get("trees", ())}
+            | {digest for client in agent.clients.connected.values() for digest in client.trees}
+        ),
     )
 
 
@@ -185,6 +193,14 @@ def tidy(agent: Agent, alive: Alive) -> dict[str, int]:
         "bundles": unpacked,
         "blobs": blobs,
         "runtimes": prune_runtimes(agent.layout.runtimes, used_before=now - RUNTIME_SECONDS),
+        "uv_cache": int(
+            tools.bound_cache(
+                agent.layout.home / "cache" / "uv",
+                agent.layout.tools,
+                limit_bytes=int(settings.cache_bytes * ENVIRONMENTS_SHARE),
+            )
+        ),
+        "tools": tools.prune(agent.layout.tools, used_before=now - settings.retention_seconds),
     }
 
 
@@ -215,7 +231,7 @@ def prune_jobs(agent: Agent, alive: Alive, *, ended_before: float) -> int:
 
 def _bytes_for_journal(agent: Agent) -> int:
     """How large the journal may be, given the logs and the blobs that its jobs refer to."""
-    referenced = agent.journal.referenced_blobs()
+    referenced = agent.journal.referenced_blobs() | _blobs_of_trees(agent)
     blobs = (
         sum(info.size_bytes for info in agent.blobs.ls() if info.digest in referenced) if referenced else 0
     )
@@ -255,15 +271,25 @@ def sweep_folders(agent: Agent, alive: Alive, *, older_than: float) -> int:
 def prune_blobs(
     agent: Agent, alive: Alive, *, limit_bytes: int, grace_seconds: float = GRACE_SECONDS
 ) -> tuple[int, int]:
-    """Remove bundles, then blobs, that were not used for longest; return how many of each."""
-    folder = agent.layout.bundles
-    removed = bundles.prune(folder, limit=KEPT_BUNDLES, roots=alive.bundles, grace_seconds=grace_seconds)
-    if agent.blobs.stats().size_bytes > limit_bytes:  # what a bundle links to cannot be removed
-        removed += bundles.prune(folder, limit=0, roots=alive.bundles, grace_seconds=grace_seconds)
-    blobs = agent.blobs.prune(
-        limit_bytes=limit_bytes, roots=agent.journal.referenced_blobs(), grace_seconds=grace_seconds
+    """Remove bundles and trees, then blobs, that were not used for longest; return how many of each."""
+    rooted_trees = alive.trees | trees.used(agent)
+    linked = (
+        (agent.layout.bundles, KEPT_BUNDLES, alive.bundles),
+        (agent.layout.trees, KEPT_TREES, rooted_trees),
     )
-    return len(removed), len(blobs)
+    full = agent.blobs.stats().size_bytes > limit_bytes  # what is linked to cannot be removed
+    removed = 0
+    for folder, most, roots in linked:
+        kept = 0 if full else most
+        removed += len(prune(folder, limit=kept, roots=roots, grace_seconds=grace_seconds))
+    needed = agent.journal.referenced_blobs() | _blobs_of_trees(agent, rooted_trees)
+    blobs = agent.blobs.prune(limit_bytes=limit_bytes, roots=needed, grace_seconds=grace_seconds)
+    return removed, len(blobs)
+
+
+def _blobs_of_trees(agent: Agent, used: frozenset[str] = frozenset()) -> set[str]:
+    """The blobs of the trees that are used, and of those that results of jobs name."""
+    return trees.blobs_of(used | trees.kept_by_jobs(agent.layout.jobs), agent.blobs)
 
 
 def prune_runtimes(folder: Path, *, used_before: float) -> int:

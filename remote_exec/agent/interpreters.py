@@ -19,6 +19,8 @@ from pathlib import Path
 
 from ..model.record import record
 
+_CONDA = ("conda", "miniconda3", "miniforge3", "anaconda3")
+
 PROBE_SECONDS = 20.0  # a cold network disk; a healthy local one answers in 0.02
 
 _SCRIPT = "import sys, json; print(json.dumps(['%d.%d' % sys.version_info[:2], sys.base_prefix]))"
@@ -105,10 +107,10 @@ def find(version: str, environ: Mapping[str, str], known: Sequence[Path] = ()) -
     return None
 
 
-def versions(environ: Mapping[str, str]) -> list[str]:
+def versions(environ: Mapping[str, str], known: Sequence[Path] = ()) -> list[str]:
     """Return the versions that `find` would find, oldest first: what an error message lists."""
-    known = [f"3.{minor}" for minor in range(8, 20)]
-    return [version for version in known if find(version, environ)]
+    wanted = [f"3.{minor}" for minor in range(8, 20)]
+    return [version for version in wanted if find(version, environ, known)]
 
 
 def candidates(version: str, environ: Mapping[str, str]) -> Iterator[Path]:
@@ -129,6 +131,7 @@ def candidates(version: str, environ: Mapping[str, str]) -> Iterator[Path]:
         f"/opt/python/{version}*/bin/{name}",
         f"/opt/python{version}/bin/{name}",
         f"/opt/homebrew/bin/{name}",
+        *(f"{base}/{conda}/bin/{name}" for base in (glob.escape(home), "/opt") for conda in _CONDA),
     ):
         for match in sorted(glob.glob(pattern), reverse=True):
             yield Path(match)

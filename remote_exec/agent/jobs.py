@@ -38,6 +38,7 @@ from ..model.pool import PoolSpec
 from ..wire import frames, protocol
 from ..wire.messages import from_plain
 from ..wire.stream import CallStream
+from .deaths import when_told
 
 if TYPE_CHECKING:
     from .leases import LeaseEntry
@@ -77,8 +78,20 @@ class Job:
         return f"{self.name}.{self.attempt}"
 
     def start(self) -> None:
-        """Begin an attempt: ask for a worker."""
+        """Begin an attempt: have its data laid out, then ask for a worker."""
         self.attempt += 1
+        if self.spec.get("trees"):
+            from .trees import mount_all
+
+            mount_all(self.agent, self.spec["trees"], self._laid_out)
+        else:
+            self._ask_for_worker()
+
+    def _laid_out(self, error: RemoteExecError | None) -> None:
+        if not self.cancelled:
+            self._ask_for_worker() if error is None else self._fail(error, Cause.ENVIRONMENT)
+
+    def _ask_for_worker(self) -> None:
         if self._pool is None:
             self._pool = _pool_spec(self.agent, self.name, self.spec.pop("pool"))
         self.agent.request_lease(
@@ -184,8 +197,7 @@ class Job:
         if error is not None:
             _log.error("running job %s failed", self.name, exc_info=error)
         if result is None:
-            # The worker's death is certified by its fork server a moment later.
-            self.agent.reactor.after(0.2, self.lost)
+            self.lost() if error is not None else when_told(self.agent, self.lease, self.lost)
             return
         stream = self._stream
         if stream is not None:
@@ -297,7 +309,8 @@ def submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable
     if agent.journal.get(record.name) is not None:
         reply("ConfigurationError", f"name={record.name!r}: a job of that name exists on this host")
         return
-    most, queued = agent.settings.queued_jobs, _queued(agent)
+    most = agent.settings.queued_jobs
+    queued = sum(1 for job in agent.jobs.values() if job.record.state is JobState.QUEUED)
     if most is not None and queued >= most:
         reply(
             "ResourceLimitExceeded",
@@ -322,10 +335,6 @@ def submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable
         job.start()
 
     future.add_done_callback(lambda done: agent.reactor.call_from_thread(lambda: created(done)))
-
-
-def _queued(agent: Agent) -> int:
-    return sum(1 for job in agent.jobs.values() if job.record.state is JobState.QUEUED)
 
 
 def finish(agent: Agent, name: str, *, state: JobState, cause: Cause, outcome: Outcome, summary: str) -> None:

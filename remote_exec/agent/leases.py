@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
 from ..model.record import record
 from ..wire import protocol
+from ..wire.resume import Opening
 from .link import Link
 from .reactor import Timer
 
@@ -23,6 +25,9 @@ class Client:
     greeted: bool = False
     uploads: dict[str, Any] = field(default_factory=dict[str, Any])
     bundles: set[str] = field(default_factory=set[str])  # that it has offered, and may ask workers for
+    trees: set[str] = field(default_factory=set[str])  # that its calls name
+    # blobs that it was asked for, and that need not be synced
+    relaxed: set[str] = field(default_factory=set[str])
 
 
 @record(frozen=False)
@@ -40,4 +45,5 @@ class LeaseEntry:
     pid: int = 0
     stopping: dict[int, Timer] = field(default_factory=dict[int, Timer])
     killed_for: str = ""
+    arrived: tuple[socket.socket, Opening] | None = None  # a connection that carries its call stream
     rest: tuple[str, str] = ("", "")  # what its worker printed last

@@ -23,6 +23,7 @@ class Link:
         sock: a connected unix stream socket; the link owns it from now on.
         on_message: called with each message and its body.
         on_end: called once with the reason, unless `close` was called before.
+        stream: of what kind.
     """
 
     def __init__(
@@ -32,10 +33,11 @@ class Link:
         *,
         on_message: Callable[[Any, bytes], None],
         on_end: Callable[[str], None],
+        stream: type[ControlStream] = ControlStream,
     ) -> None:
         sock.setblocking(False)
         self._reactor = reactor
-        self._stream = ControlStream(sock)
+        self._stream = stream(sock)
         self._on_message = on_message
         self._on_end = on_end
         reactor.watch(sock.fileno(), self._ready)
@@ -78,6 +80,10 @@ class Link:
             self.close()
             self._on_end(reason)
 
+    def _cut(self) -> None:
+        """The connection has ended."""
+        self.end("end of stream")
+
     def close(self) -> None:
         """Close the link without telling of it."""
         if not self.closed:
@@ -114,7 +120,7 @@ class Link:
             self.end(error.message)
             return False
         if received is None:
-            self.end("end of stream")
+            self._cut()
             return False
         for one in received:
             if self.closed:

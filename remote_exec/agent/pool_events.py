@@ -52,6 +52,8 @@ class LeaseRequested:
     preload: tuple[str, ...]
     keep_alive_seconds: float
     max_workers: int
+    group: str = ""
+    group_size: int = 1
 
 
 @record

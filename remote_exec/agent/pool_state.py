@@ -37,6 +37,8 @@ class Waiting:
     preload: tuple[str, ...]
     keep_alive_seconds: float
     since: float
+    group: str = ""  # leases of one group are granted together, ...
+    size: int = 1  # ... once so many have been asked for
     told: str = ""
     phase: str = "queue"
     phase_since: float = 0.0
@@ -119,6 +121,7 @@ class Pool:
     note: str = ""
     empty_since: float = 0.0
     keep_alive_seconds: float = 0.0
+    promised: frozenset[int] = frozenset()  # idle, and kept for the group at the queue's head
 
     def start_afresh(self, reason: str) -> None:
         """Fork no more: each worker is an interpreter of its own from now on."""
@@ -128,6 +131,27 @@ class Pool:
     def unused(self) -> bool:
         """Whether nothing but its fork server is there, and nobody wants more."""
         return not self.workers and not self.queue and self.state is PoolState.READY
+
+    @property
+    def parties(self) -> list[list[Waiting]]:
+        """Those who wait, each with those whom it is granted together with; without groups that are not whole yet."""
+        found: dict[str, list[Waiting]] = {}
+        for waiting in self.queue:
+            found.setdefault(waiting.group or waiting.lease, []).append(waiting)
+        return [party for party in found.values() if len(party) >= party[0].size]
+
+    @property
+    def first(self) -> Waiting | None:
+        """Who has waited for longest; None where nobody waits, or nobody but for the rest of a group."""
+        if self.queue and self.queue[0].size == 1:
+            return self.queue[0]
+        return next((party[0] for party in self.parties), None)
+
+    @property
+    def short(self) -> int:
+        """How many workers are missing that nobody has seen to."""
+        coming = sum(1 for worker in self.workers.values() if worker.coming)
+        return sum(map(len, self.parties)) - len(self.promised) - coming
 
     def waits_together(self) -> tuple[str, str] | None:
         """Return what all who wait for this pool wait for, phase and words; None: each has its own reason."""
@@ -174,6 +198,7 @@ def _worker_info(worker: Worker, now: float) -> WorkerInfo:
         reuses=worker.reuses,
         idle_seconds=now - worker.since,
         bundle=worker.bundle or "",
+        gpus=worker.gpus,
     )
 
 

@@ -120,7 +120,7 @@ class Pools:
         due: list[float | None] = [self._capacity.next_try()]
         for pool in self.pools.values():
             for worker in pool.workers.values():
-                if worker.idle:
+                if worker.idle and worker.id not in pool.promised:
                     due.append(worker.since + worker.keep_alive_seconds)
                 elif worker.coming and pool.state is PoolState.READY:
                     due.append(worker.since + self._patience(worker))
@@ -152,7 +152,7 @@ class Pools:
     # --- leases ---------------------------------------------------------------------------------------------
 
     def _lease_requested(self, event: LeaseRequested) -> list[Instruction]:
-        refusal = self._capacity.refusal(event.lease, event.spec)
+        refusal = self._capacity.refusal(event.lease, event.spec, event.group_size)
         if refusal is not None:
             return [refusal]
         key = event.spec.key
@@ -166,7 +166,14 @@ class Pools:
         pool.keep_alive_seconds = max(pool.keep_alive_seconds, event.keep_alive_seconds)
         pool.queue.append(
             Waiting(
-                event.lease, event.client, event.bundle, event.preload, event.keep_alive_seconds, event.now
+                event.lease,
+                event.client,
+                event.bundle,
+                event.preload,
+                event.keep_alive_seconds,
+                event.now,
+                event.group,
+                event.group_size,
             )
         )
         return instructions + self._assign(pool, event.now)
@@ -179,12 +186,15 @@ class Pools:
 
     def _keep_waiting(self, now: float, wanted: Callable[[Waiting], bool]) -> list[Instruction]:
         instructions: list[Instruction] = []
+        freed = False
         for pool in self.pools.values():
             staying = deque(waiting for waiting in pool.queue if wanted(waiting))
             if len(staying) != len(pool.queue):
+                # what a group kept, or would have had, is for others
+                freed = freed or any(waiting.size > 1 for waiting in pool.queue)
                 pool.queue = staying
                 instructions += self._assign(pool, now)
-        return instructions
+        return instructions + (self._grants.assign_all(now) if freed else [])
 
     def _lease_returned(self, pool: Pool, worker: Worker, event: LeaseReturned) -> list[Instruction]:
         if worker.state is not WorkerState.IN_USE or worker.lease != event.lease:
@@ -414,7 +424,7 @@ class Pools:
         instructions: list[Instruction] = []
         for pool in self.pools.values():
             for waiting in list(pool.queue):
-                refusal = self._capacity.refusal(waiting.lease, pool.spec)
+                refusal = self._capacity.refusal(waiting.lease, pool.spec, waiting.size)
                 if refusal is not None:
                     pool.queue.remove(waiting)
                     instructions.append(refusal)
@@ -440,7 +450,7 @@ class Pools:
         for pool in list(self.pools.values()):
             for worker in pool.workers.values():
                 age = event.now - worker.since
-                if worker.idle and age >= worker.keep_alive_seconds:
+                if worker.idle and age >= worker.keep_alive_seconds and worker.id not in pool.promised:
                     instructions.append(self._grants.stop(pool, worker, event.now))
                 elif worker.coming and age >= self._patience(worker) and pool.state is PoolState.READY:
                     instructions += self._worker_silent(pool, worker, event.now)

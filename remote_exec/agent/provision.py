@@ -11,12 +11,14 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import RuntimeEnvironmentError
+from ..model.layout import Layout
 from ..model.pool import PoolSpec
 from ..wire import protocol
 from . import pool_events as events
@@ -52,8 +54,8 @@ class Provision:
     def prepare(self, instruction: events.PrepareEnvironment) -> None:
         """Find or build a pool's environment."""
         spec, pool = instruction.spec.environment, instruction.pool
-        if _runs_this_python(spec):
-            self._agent.reactor.soon(lambda: self._happen(events.EnvironmentReady, pool, spec.name))
+        if python := _this_python(spec):
+            self._agent.reactor.soon(lambda: self._happen(events.EnvironmentReady, pool, python))
             return
         store = self._agent.environments
         store.uv = Path(self.uv) if self.uv else None
@@ -79,6 +81,8 @@ class Provision:
 
         # The caller's index, cache and proxy settings count, not those of whoever started this agent.
         variables = _variables(instruction.spec)
+        if instruction.spec.inherit:  # this is not its client's machine
+            variables = in_one_folder(self._agent.layout, variables)
         self._agent.reactor.in_thread(lambda: store.take(spec, tell, unwanted, environ=variables), done)
 
     def start(self, instruction: events.StartForkServer) -> None:
@@ -121,14 +125,18 @@ class Provision:
             os.close(held)
 
 
-def _runs_this_python(spec: EnvironmentSpec) -> bool:
-    """Whether a caller's own interpreter is the very one that runs this agent: then it need not be asked."""
-    return (
-        spec.kind is EnvironmentKind.INTERPRETER
-        and spec.python == OWN_VERSION
-        and os.path.realpath(spec.name) == OWN_PYTHON
-        and os.access(spec.name, os.X_OK)
-    )
+def _this_python(spec: EnvironmentSpec) -> str:
+    """Return the path of the interpreter that runs this very agent, where it is wanted: it need not be asked."""
+    if spec.kind is not EnvironmentKind.INTERPRETER or spec.python != OWN_VERSION:
+        return ""
+    path = spec.name or sys.executable
+    same = not spec.name or os.path.realpath(path) == OWN_PYTHON
+    return path if same and os.access(path, os.X_OK) else ""
+
+
+def in_one_folder(layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with which uv writes nothing outside of the agent's folder, unless the host says where."""
+    return {**layout.uv_variables, **environ}
 
 
 def _variables(spec: PoolSpec) -> dict[str, str]:

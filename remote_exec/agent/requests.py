@@ -15,7 +15,7 @@ from ..wire import protocol
 from ..wire.messages import to_plain
 from ..worker.joblog import LOG_NAME, LogReader
 from ..worker.lease import SUMMED
-from . import housekeeping, jobs, results
+from . import housekeeping, jobs, results, trees
 from . import pool_events as events
 from .journal import Cursor
 
@@ -53,9 +53,19 @@ def answer(
         return
     try:
         if request.what == "submit":
-            jobs.submit(
-                agent, request.arguments, body, lambda error, text: fail(error, text) if error else send()
+            trees.when_durable(
+                agent,
+                request.arguments.get("trees", ()),
+                lambda: jobs.submit(
+                    agent, request.arguments, body, lambda error, text: fail(error, text) if error else send()
+                ),
             )
+            return
+        if request.what == "tree":
+            trees.offer(agent, client, request.arguments, send, fail)
+            return
+        if request.what == "read_blob":
+            trees.tell_blob(agent, request.arguments, send, fail)
             return
         if request.what == "remember":
             results.remember(agent, request.arguments, body, send)
@@ -109,7 +119,7 @@ def _jobs(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
         rows = [to_plain(record) for record in sorted(live, key=lambda r: r.created_at, reverse=True)] + rows
     for row in rows:
         if row["state"] == "running":
-            row["progress"] = _last_progress(agent, row["name"], row["attempts"])
+            row["progress"] = _last("progress", agent, row["name"], row["attempts"])
     return {"jobs": rows, "next": list(page.next) if page.next is not None else None}
 
 
@@ -121,7 +131,8 @@ def _job(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
         "attempts": [to_plain(attempt) for attempt in _attempts(agent, record.name)],
         "why": job.why if job is not None else "",
         "kept": agent.journal.outcome(record.name) is not None,
-        "progress": _last_progress(agent, record.name, record.attempts),
+        "progress": _last("progress", agent, record.name, record.attempts),
+        "gpus": _last("gpus", agent, record.name, record.attempts),
         "spec": _spec(agent, record.name),
     }
 
@@ -201,12 +212,12 @@ def _read_log(agent: Agent, name: str, attempts: int, offset: int) -> tuple[list
     return [], offset
 
 
-def _last_progress(agent: Agent, name: str, attempts: int) -> list[dict[str, Any]]:
-    """Return the bars of a job or call as they stand, or stood at its end."""
+def _last(kind: str, agent: Agent, name: str, attempts: int) -> list[dict[str, Any]]:
+    """Return the bars of a job or call as they stand, or stood at its end: "progress"; or its "gpus"."""
     for _, folder, call in reversed(_log_folders(agent, name, attempts)):
-        event = LogReader(folder / LOG_NAME).last_event(call=call)
+        event = LogReader(folder / LOG_NAME).last_event(kind, call=call)
         if event is not None:
-            return list(event.get("progress", ()))
+            return list(event)
     return []
 
 
@@ -277,6 +288,11 @@ def _death(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
     raise _Later
 
 
+def _ended(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
+    """Whether this agent has seen the end of a lease: then all that its worker has received is on record."""
+    return {"ended": agent.arrivals.has_ended(arguments["lease"])}
+
+
 def _release(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
     agent.happen(events.ReleaseAsked(time.monotonic(), arguments.get("pool", "")))
     return None
@@ -345,6 +361,18 @@ def _cached(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
     raise _Later
 
 
+def _loaded(module: str, name: str) -> Callable[[Agent, dict[str, Any], Send], Any]:
+    """Answer from a module that is loaded with the first such request."""
+
+    def ask(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
+        from importlib import import_module
+
+        getattr(import_module(f".{module}", __package__), name)(agent, arguments, send)
+        raise _Later
+
+    return ask
+
+
 def _stop(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
     agent.reactor.after(0.05, agent.stop)
     return None
@@ -390,6 +418,7 @@ _ASK: dict[str, Callable[[Agent, dict[str, Any], Send], Any]] = {
     "cancel": _cancel,
     "stack": _stack,
     "death": _death,
+    "ended": _ended,
     "release": _release,
     "environments": _environments,
     "remove_environment": _remove_environment,
@@ -397,7 +426,16 @@ _ASK: dict[str, Callable[[Agent, dict[str, Any], Send], Any]] = {
     "prune": _prune,
     "tidy": _tidy,
     "cached": _cached,
+    "platform": _loaded("tool_requests", "tell_platform"),
+    "tools": _loaded("tool_requests", "tell_tools"),
+    "install_tool": _loaded("tool_requests", "install_tool"),
+    "usage": _loaded("host_requests", "tell_usage"),
+    "contents": _loaded("host_requests", "tell_contents"),
+    "sync": _loaded("host_requests", "sync"),
+    "port": _loaded("host_requests", "tell_port"),
     "remember": lambda agent, arguments, send: None,
     "stop": _stop,
     "submit": lambda agent, arguments, send: None,
+    "tree": lambda agent, arguments, send: None,
+    "read_blob": lambda agent, arguments, send: None,
 }

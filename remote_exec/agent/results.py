@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..model.errors import ProtocolError
 from ..model.record import record
-from .cache import BlobMissing
+from ..worker.blobs import BlobMissing
 from .database import parse_queries
 
 if TYPE_CHECKING:

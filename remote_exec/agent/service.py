@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from ..model.job import Cause, DeathCertificate
 from ..model.layout import Layout
 from ..wire import protocol
+from ..worker.blobs import BlobStore
+from ..worker.unpacked import place_of
 from . import findings, jobs
 from . import pool_events as events
 from .adoption import adopt, adopted_lease
-from .bundles import place_of
-from .cache import BlobStore
+from .arrivals import Arrivals
 from .clients import Clients
 from .deadlines import Deadlines
 from .deaths import Deaths, certify, keep_rest, oom_kills
@@ -41,6 +42,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from .environments import EnvironmentStore
+    from .gpu_watch import GpuWatch
     from .housekeeping import Housekeeping
 
 _log = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class Agent:
         self.journal = Journal.open(layout.journal)
         self.blobs = BlobStore(layout.blobs)
         self.clients = Clients(self)
+        self.arrivals = Arrivals(self)
         self.leases: dict[str, LeaseEntry] = {}
         self.running = RunningCalls(self)
         self.deaths = Deaths()
@@ -134,7 +137,7 @@ class Agent:
         """The environments of this host."""
         from .environments import EnvironmentStore
 
-        return EnvironmentStore(self.layout.environments, None, self.blobs.path)
+        return EnvironmentStore(self.layout.environments, None, self.blobs.path, tools=self.layout.tools)
 
     @cached_property
     def housekeeping(self) -> Housekeeping:
@@ -142,6 +145,13 @@ class Agent:
         from .housekeeping import Housekeeping
 
         return Housekeeping(self)
+
+    @cached_property
+    def gpu_watch(self) -> GpuWatch:
+        """What looks at GPUs."""
+        from .gpu_watch import GpuWatch
+
+        return GpuWatch(self)
 
     # --- the shell around the state machine -------------------------------------------------------------------
 
@@ -161,6 +171,8 @@ class Agent:
             self._timer = self.reactor.after(delay, lambda: self.happen(events.TimePassed(time.monotonic())))
         if self._housekeeps:
             self.housekeeping.watch()
+        if self.host.gpus:
+            self.gpu_watch.watch()
         self.settle()
 
     def settle(self) -> None:
@@ -203,6 +215,7 @@ class Agent:
         self.processes.end_spare()
         for pool in list(self.processes.fork_servers):
             self.processes.tell_server(pool, protocol.StopForkServer())
+        self.clients.say_goodbye()
         self.reactor.stop()
 
     # --- instructions -----------------------------------------------------------------------------------------
@@ -224,8 +237,10 @@ class Agent:
             len(entry.fds),
             job="" if entry.client is not None else entry.id.rpartition(".")[0],
             phases=instruction.phases,
+            linger_seconds=entry.request.linger_seconds,
         )
         self.processes.tell_worker(instruction.pool, instruction.worker, attach, tuple(entry.fds))
+        self.arrivals.hand_over(entry)
         close_fds(entry.fds)
         entry.fds = []
         server = self.processes.fork_servers.get(instruction.pool)
@@ -287,6 +302,7 @@ class Agent:
         for timer in entry.stopping.values():
             timer.cancel()
         self.leases.pop(entry.id, None)
+        self.arrivals.lease_ends(entry)
 
     # --- leases -----------------------------------------------------------------------------------------------
 
@@ -305,7 +321,9 @@ class Agent:
             return
         if request.uv:
             self.provision.uv = request.uv
-        self.leases[request.lease] = LeaseEntry(request.lease, client, fds, request, on_event, opens)
+        entry = LeaseEntry(request.lease, client, fds, request, on_event, opens)
+        self.leases[request.lease] = entry
+        self.arrivals.lease_begins(entry)
         self.happen(
             events.LeaseRequested(
                 now=time.monotonic(),
@@ -316,6 +334,8 @@ class Agent:
                 preload=request.preload,
                 keep_alive_seconds=request.keep_alive_seconds,
                 max_workers=request.max_workers,
+                group=request.group,
+                group_size=request.group_size,
             )
         )
 
@@ -369,7 +389,8 @@ class Agent:
                 self.happen(events.WorkerForked(now, pool, message.worker, message.pid))
             case protocol.WorkerReady():
                 if message.lease and message.lease not in self.leases:
-                    self.leases[message.lease] = adopted_lease(message, pool, worker)
+                    entry = self.leases[message.lease] = adopted_lease(message, pool, worker)
+                    self.arrivals.lease_begins(entry)
                 self.happen(events.WorkerBecameReady(now, pool, worker, message.lease))
             case protocol.LeaseEnded():
                 self._lease_ended(pool, worker, message.lease)
@@ -425,6 +446,7 @@ class Agent:
             killed_for=entry.killed_for if entry is not None else "",
             oom_kills=self._oom_kills - before,
             log_folder=self.layout.jobs / entry.id if entry is not None else None,
+            peak_gpu_memory=self.gpu_watch.peak(message.lease) if self.host.gpus else 0,
         )
         if entry is None:
             _log.info("worker %d of pool %s ended: %s", message.worker, pool, certificate.message)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..model.errors import RemoteExecError
+from ..model.errors import DeserializationError, RemoteExecError, ResourceLimitExceeded
 from ..wire import protocol
+from ..wire.frames import expanded
+from ..worker.atomic import FULL
+from ..worker.blobs import BlobMissing
 from .bundles import materialise
-from .cache import BlobMissing
 
 if TYPE_CHECKING:
+    from ..worker.incoming import Upload
     from .leases import Client
     from .service import Agent
+
+MANY = 32  # blobs
+AT_ONCE_BYTES = 8 << 20  # what is longer takes a while to reach the disk
 
 
 def offer_bundle(agent: Agent, client: Client, offer: protocol.OfferBundle) -> None:
@@ -21,6 +27,8 @@ def offer_bundle(agent: Agent, client: Client, offer: protocol.OfferBundle) -> N
     client.bundles.add(bundle.digest)
     missing = agent.blobs.missing({file.digest for file in bundle.files})
     if missing:
+        if len(missing) > MANY:  # to wait for the disk once is enough
+            client.relaxed.update(missing)
         client.link.send(protocol.Reply(offer.id, {"missing": list(missing)}))
         return
 
@@ -32,24 +40,72 @@ def offer_bundle(agent: Agent, client: Client, offer: protocol.OfferBundle) -> N
         name = "" if error is None else type(error).__name__
         client.link.send(protocol.Reply(offer.id, {"missing": []}, name, text))
 
-    agent.reactor.in_thread(lambda: materialise(bundle, agent.blobs, agent.layout.bundles), done)
+    def unpack() -> Path:
+        agent.blobs.sync()
+        return materialise(bundle, agent.blobs, agent.layout.bundles)
+
+    agent.reactor.in_thread(unpack, done)
 
 
 def put_blob(agent: Agent, client: Client, put: protocol.PutBlob, body: bytes) -> None:
-    """Take in a piece of a blob; publish it with its last one."""
+    """Take in a piece of a blob; publish it with its last one. What was refused is refused to its end."""
+    upload: Upload | None = None
     try:
-        upload = client.uploads.get(put.digest)
-        if upload is None:
-            upload = agent.blobs.put_stream(put.digest)
-            if upload.offset:  # a former agent's; this client sends from the beginning
-                upload.abort()
-                upload = agent.blobs.put_stream(put.digest)
-            client.uploads[put.digest] = upload
-        upload.write(body)
+        upload = _upload_of(agent, client, put.digest)
+        if upload is not None:
+            upload.write(expanded(body) if put.packed else body)
         if put.last:
             del client.uploads[put.digest]
-            upload.commit()
-            client.link.send(protocol.Reply(put.id))
+            if upload is not None:
+                _commit(agent, client, put, upload)
     except (RemoteExecError, OSError) as error:
-        client.uploads.pop(put.digest, None)
-        client.link.send(protocol.Reply(put.id, None, type(error).__name__, str(error)))
+        client.uploads[put.digest] = None
+        if put.last:
+            del client.uploads[put.digest]
+        if upload is not None:
+            upload.abort()
+        _refuse(client, put, error)
+
+
+def _upload_of(agent: Agent, client: Client, digest: str) -> Upload | None:
+    if digest not in client.uploads:
+        durable = digest not in client.relaxed
+        client.relaxed.discard(digest)
+        upload = agent.blobs.put_stream(digest, durable=durable)
+        if upload.offset:  # a former agent's; this client sends from the beginning
+            upload.abort()
+            upload = agent.blobs.put_stream(digest, durable=durable)
+        client.uploads[digest] = upload
+    found: Upload | None = client.uploads[digest]
+    return found
+
+
+def _commit(agent: Agent, client: Client, put: protocol.PutBlob, upload: Upload) -> None:
+    def done(_: None, error: BaseException | None) -> None:
+        if error is not None:
+            upload.abort()
+            _refuse(client, put, error)
+        else:
+            client.link.send(protocol.Reply(put.id))
+
+    if upload.offset < AT_ONCE_BYTES:
+        upload.commit()
+        done(None, None)
+    else:
+        agent.reactor.in_thread(upload.commit, done)
+
+
+def _refuse(client: Client, put: protocol.PutBlob, error: BaseException) -> None:
+    told = error_of(error)
+    client.link.send(protocol.Reply(put.id, None, type(told).__name__, told.message))
+
+
+def error_of(error: BaseException) -> RemoteExecError:
+    """Return an error about blobs as whoever asked is told it."""
+    if isinstance(error, RemoteExecError):
+        return error
+    if isinstance(error, BlobMissing):
+        return DeserializationError(f"the host does not have the data any longer: {error}")
+    if isinstance(error, OSError) and error.errno in FULL:
+        return ResourceLimitExceeded(f"there is no room on the host: {error.strerror}")
+    return RemoteExecError(f"{type(error).__name__}: {error}")

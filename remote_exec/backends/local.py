@@ -9,20 +9,80 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+from ..agent.early import BOOT
 from ..model.errors import HostUnavailable
 from ..model.layout import Layout
+from ..model.record import record
+from ..version import VERSION
 from ..wire.credentials import peer_uid
+from . import runtime
+from .host import Greet
+from .variables import meaningful
 
-BOOT = (
-    "import sys; sys.path.append(sys.argv[1]); from remote_exec_runtime.agent.early import begin; "
-    "sys.exit(begin(*sys.argv[1:]))"
-)
 CONNECT_SECONDS = 20.0
 END_SECONDS = 1.0
 NAP_SECONDS = 0.01
+
+
+@record
+class LocalHost:
+    """This machine, with one of the state directories that an agent may have on it."""
+
+    layout: Layout
+
+    @property
+    def name(self) -> str:
+        """What lists and messages call it."""
+        return "local"
+
+    @property
+    def here(self) -> bool:
+        """It is this very machine."""
+        return True
+
+    def reach(self, greet: Greet) -> socket.socket:
+        """Return a greeted connection to the agent, started if there is none.
+
+        Raises:
+            HostUnavailable: none could be reached in time.
+        """
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            sock, pid = _take_begun(self) or _connect_or_launch(self)
+            if greet(sock):
+                return sock
+            sock.close()
+            log = self.layout.agent_log
+            if pid and _has_failed(pid):
+                raise HostUnavailable(
+                    f"the agent cannot start: {_last_words(log)}", hint=f"see {log}, or: remote-exec doctor"
+                )
+            if time.monotonic() > deadline:
+                raise HostUnavailable(
+                    "the agent of this machine does not answer", hint=f"see {log}, or: remote-exec doctor"
+                )
+            time.sleep(NAP_SECONDS)
+
+    def connect(self) -> socket.socket:
+        """Return one more connection to the agent.
+
+        Raises:
+            HostUnavailable: there is none.
+        """
+        sock = connect(self.layout)
+        if sock is None:
+            raise HostUnavailable(
+                "the agent of this machine is gone", hint="call again: another will be started"
+            )
+        return sock
+
+
+def here() -> LocalHost:
+    """Return this machine, with the state directory that the environment variables ask for now."""
+    return LocalHost(Layout.of(os.environ))
 
 
 def connect(layout: Layout) -> socket.socket | None:
@@ -39,7 +99,7 @@ def connect(layout: Layout) -> socket.socket | None:
 
 def _connect(path: Path) -> socket.socket | None:
     for folder in (path.parent.parent, path.parent):
-        _make_sure_of(folder)
+        make_sure_of(folder)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(str(path))
@@ -55,7 +115,7 @@ def _connect(path: Path) -> socket.socket | None:
     return sock
 
 
-def _make_sure_of(folder: Path) -> None:
+def make_sure_of(folder: Path) -> None:
     """See to it that a folder of sockets, if it is there, is a folder of this user's and closed to all others.
 
     Raises:
@@ -139,36 +199,36 @@ def launch(
 
 
 # Connections that were begun for `reach` to go on with, with the process ids of agents that were started for them.
-_begun: dict[Layout, tuple[socket.socket, int]] = {}
-_asked: set[Layout] = set()
+_begun: dict[LocalHost, tuple[socket.socket, int]] = {}
+_asked: set[LocalHost] = set()
 _lock = threading.Lock()
 
 
-def begin(layout: Layout, unpack: Callable[[], Path], *, version: str, variables: Mapping[str, str]) -> None:
+def begin(host: LocalHost) -> None:
     """Connect to an agent, or start one, for `reach` to go on with; only the first time does anything.
-
-    The arguments are those of `reach`.
 
     Raises:
         HostUnavailable: none could be started.
     """
     with _lock:
-        if layout not in _asked:
-            _asked.add(layout)
-            _begun[layout] = _connect_or_launch(layout, unpack, version, variables)
+        if host not in _asked:
+            _asked.add(host)
+            _begun[host] = _connect_or_launch(host)
 
 
-def _connect_or_launch(
-    layout: Layout, unpack: Callable[[], Path], version: str, variables: Mapping[str, str]
-) -> tuple[socket.socket, int]:
+def _connect_or_launch(host: LocalHost) -> tuple[socket.socket, int]:
+    layout = host.layout
     sock = connect(layout)
-    return (sock, 0) if sock else launch(layout, unpack(), version=version, variables=variables)
+    if sock is not None:
+        return sock, 0
+    place = runtime.unpack(layout.runtimes)
+    return launch(layout, place, version=VERSION, variables=meaningful(os.environ))
 
 
-def _take_begun(layout: Layout) -> tuple[socket.socket, int] | None:
+def _take_begun(host: LocalHost) -> tuple[socket.socket, int] | None:
     with _lock:
-        _asked.add(layout)
-        return _begun.pop(layout, None)
+        _asked.add(host)
+        return _begun.pop(host, None)
 
 
 def let_go() -> None:
@@ -179,45 +239,6 @@ def let_go() -> None:
         sock.close()
     _begun.clear()
     _asked.clear()
-
-
-def reach(
-    layout: Layout,
-    unpack: Callable[[], Path],
-    greet: Callable[[socket.socket], bool],
-    *,
-    version: str,
-    variables: Mapping[str, str],
-) -> socket.socket:
-    """Return a greeted connection to an agent, started if there is none.
-
-    Args:
-        layout: where the agent lives.
-        unpack: lays the runtime out and returns where.
-        greet: says hello; False when that agent ended or gives way, so that another is to be sought.
-        version: of this client.
-        variables: as for `launch`.
-
-    Raises:
-        HostUnavailable: none could be reached in time.
-    """
-    deadline = time.monotonic() + CONNECT_SECONDS
-    while True:
-        sock, pid = _take_begun(layout) or _connect_or_launch(layout, unpack, version, variables)
-        if greet(sock):
-            return sock
-        sock.close()
-        if pid and _has_failed(pid):
-            raise HostUnavailable(
-                f"the agent cannot start: {_last_words(layout.agent_log)}",
-                hint=f"see {layout.agent_log}, or: remote-exec doctor",
-            )
-        if time.monotonic() > deadline:
-            raise HostUnavailable(
-                "the agent of this machine does not answer",
-                hint=f"see {layout.agent_log}, or: remote-exec doctor",
-            )
-        time.sleep(NAP_SECONDS)
 
 
 def _has_failed(pid: int) -> bool:

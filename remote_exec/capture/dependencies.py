@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import field
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -23,12 +24,15 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from ..errors import ConfigurationError, RuntimeEnvironmentError
 from ..model.environment import EnvironmentKind, EnvironmentSpec
+from ..model.platform import Platform
 from ..model.record import record
-from .installed import closure, pin, providers
+from .installed import closure, local_version, pin, platform_markers, providers, version_pin
 from .own_environment import installed_in, own_environment
 from .requirements import Requirements, named, wrong
+from .wheel_tags import runs_on
 
 Dependencies = str | Path | Sequence[str | Path] | None
+AskPlatform = Callable[[], Platform]
 
 AUTO_CAPTURE = "auto_capture"
 ACCEPTED = (
@@ -48,11 +52,13 @@ class ResolvedDependencies:
         spec: the environment.
         wheel_files: blob digest -> file, for each wheel of the spec.
         read: the files that it was made from, some of which may not be there: when one changes, so may the spec.
+        notes: what differs from this machine's own environment and should be said once: a sentence each.
     """
 
     spec: EnvironmentSpec
     wheel_files: Mapping[str, Path] = field(default_factory=dict[str, Path])
     read: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def resolve_dependencies(
@@ -76,16 +82,19 @@ def resolve(
     here: bool,
     python: str,
     base_folder: Path,
+    platform: AskPlatform | None = None,
 ) -> ResolvedDependencies:
     """Turn the `dependencies` option into an environment's spec and the wheels that it needs.
 
     Args:
         dependencies: what the user gave: see `ACCEPTED`. None: on this machine the caller's own environment
-            as it is, elsewhere what the function imports, pinned to the versions here.
+            as it is, elsewhere what the function imports, pinned to the versions here; where it imports
+            nothing that is installed here, a Python of the host as it is.
         third_party: top-level imports of the function -> dotted modules imported below each.
         here: whether the function will run on this machine.
         python: the client's version, as "3.11"; the environment will have the same.
         base_folder: what relative paths are relative to.
+        platform: asks the host for its platform; called only if a wheel is built for some platforms.
 
     Raises:
         ConfigurationError: the value is wrong, or names what cannot travel.
@@ -99,21 +108,24 @@ def resolve(
     if dependencies is None and here:
         return ResolvedDependencies(spec=own_environment())
     gathered = Requirements(here=here)
+    notes: tuple[str, ...] = ()
     if dependencies is None or dependencies == AUTO_CAPTURE:
-        _add_pins(gathered, third_party)
+        notes = _add_pins(gathered, third_party, python, platform)
+        if dependencies is None and not (gathered.lines or gathered.wheels):
+            return ResolvedDependencies(spec=EnvironmentSpec(kind=EnvironmentKind.INTERPRETER, python=python))
     elif isinstance(dependencies, (str, Path)):
         path = _existing(dependencies, base_folder)
         if spec := _from_path(path, gathered, python):
             return ResolvedDependencies(spec=spec, read=tuple(gathered.read))
     else:
         _add_items(gathered, dependencies, base_folder)
-    return _from_requirements(gathered, python)
+    return _from_requirements(gathered, python, platform, notes)
 
 
-def conda_environment(name: str, *, python: str) -> ResolvedDependencies:
+def conda_environment(name: str, *, python: str, here: bool = True) -> ResolvedDependencies:
     """Return what `job_conda_env` means: a conda environment of the host, by name or by prefix.
 
-    Where it is seen from here, what is installed in it is part of its identity.
+    Where it is on this machine, what is installed in it is part of its identity.
 
     Raises:
         ConfigurationError: the name is empty or not a string.
@@ -123,7 +135,7 @@ def conda_environment(name: str, *, python: str) -> ResolvedDependencies:
             f"job_conda_env: {name!r} is not the name or the prefix of a conda environment",
             option="job_conda_env",
         )
-    prefix = _conda_prefix(name)
+    prefix = _conda_prefix(name) if here else None
     folders = (prefix / "conda-meta", prefix / "lib" / f"python{python}" / "site-packages") if prefix else ()
     installed = installed_in(map(str, folders)) if folders else ""
     spec = EnvironmentSpec(kind=EnvironmentKind.CONDA_NAMED, python=python, name=name, installed=installed)
@@ -164,7 +176,7 @@ def _from_path(path: Path, gathered: Requirements, python: str) -> EnvironmentSp
     if path.name == "pyproject.toml":
         gathered.read += [path, path.parent / "uv.lock", path.parent / "uv.toml"]
         if (path.parent / "uv.lock").is_file():
-            return _from_lock(path.parent, python)
+            return _from_lock(path.parent, python, here=gathered.here)
         _add_pyproject(gathered, path, python)
     elif path.suffix == ".py":
         _add_script(gathered, path, python)
@@ -213,18 +225,51 @@ def _existing(given: str | Path, base_folder: Path) -> Path:
     raise wrong(f"{text!r} is no file in {base_folder}", hint=hint)
 
 
-def _add_pins(gathered: Requirements, third_party: Mapping[str, Set[str]]) -> None:
-    """Pin what is imported to what is installed here; what those need themselves is the resolver's part."""
-    names = {name for found in providers(third_party).values() for name in found}
-    for name in sorted(names):
+def _add_pins(
+    gathered: Requirements, third_party: Mapping[str, Set[str]], python: str, platform: AskPlatform | None
+) -> tuple[str, ...]:
+    """Pin what is imported to what is installed here; what those need themselves is the resolver's part.
+
+    For elsewhere, pins leave out what only this machine has. Returns what should be said of that.
+    """
+    names = sorted({name for found in providers(third_party).values() for name in found})
+    markers = {} if gathered.here else platform_markers(frozenset(names))
+    notes: list[str] = []
+    for name in names:
         pinned = pin(name)
+        if pinned and not gathered.here and _is_bound(pinned, python, platform):
+            pinned = version_pin(name)
         if isinstance(pinned, Path):
             gathered.add_wheel(pinned, where=name)
         elif pinned:
-            gathered.lines.append(pinned)
+            gathered.lines.append(f"{pinned} ; {markers[name]}" if name in markers else pinned)
+            if (local := local_version(name)) and not gathered.here and pinned == version_pin(name):
+                notes.append(
+                    f"{name} is {local} here; the host gets {pinned.replace('==', ' ')} as its index has it"
+                )
+    return tuple(notes)
 
 
-def _from_requirements(gathered: Requirements, python: str) -> ResolvedDependencies:
+def _is_bound(pinned: str | Path, python: str, platform: AskPlatform | None) -> bool:
+    """Whether what a distribution was installed from is of no use on the host."""
+    if isinstance(pinned, str) and "+file:" in pinned:
+        return True
+    file_name = os.path.basename(
+        urlsplit(pinned.partition(" @ ")[2]).path if isinstance(pinned, str) else pinned
+    )
+    return _is_foreign(file_name, python, platform)
+
+
+def _is_foreign(file_name: str, python: str, platform: AskPlatform | None) -> bool:
+    """Whether a wheel is built for another platform than the host's, which is asked only if that matters."""
+    if platform is None or not file_name.endswith(".whl") or file_name.endswith("-none-any.whl"):
+        return False
+    return not runs_on(unquote(file_name), platform(), python=python)
+
+
+def _from_requirements(
+    gathered: Requirements, python: str, platform: AskPlatform | None, notes: tuple[str, ...]
+) -> ResolvedDependencies:
     wheels: list[tuple[str, str]] = []
     files: dict[str, Path] = {}
     for name, path in sorted(gathered.wheels.items()):
@@ -232,6 +277,11 @@ def _from_requirements(gathered: Requirements, python: str) -> ResolvedDependenc
             parse_wheel_filename(name)
         except InvalidWheelFilename as error:
             raise wrong(f"{path}: {error}", hint="keep the name that the wheel was built with") from error
+        if platform is not None and _is_foreign(name, python, platform):
+            raise wrong(
+                f"{name} is not built for the host, which is {platform()} with Python {python}",
+                hint="give a wheel that is, or name the package alone, so that the host's index gives one",
+            )
         with path.open("rb") as file:
             digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         wheels.append((name, digest))
@@ -243,9 +293,8 @@ def _from_requirements(gathered: Requirements, python: str) -> ResolvedDependenc
         constraints=tuple(gathered.constraints),
         wheels=tuple(wheels),
     )
-    return ResolvedDependencies(
-        spec=spec, wheel_files=files, read=(*gathered.read, *gathered.wheels.values())
-    )
+    read = (*gathered.read, *gathered.wheels.values())
+    return ResolvedDependencies(spec=spec, wheel_files=files, read=read, notes=notes)
 
 
 # ── pyproject.toml, uv.lock, scripts ────────────────────────────────────────────────────────────────────────
@@ -320,14 +369,14 @@ def _from_source(line: str, source: Any, where: str) -> str:
             )
 
 
-def _from_lock(folder: Path, python: str) -> EnvironmentSpec:
+def _from_lock(folder: Path, python: str, *, here: bool) -> EnvironmentSpec:
     names = [name for name in ("pyproject.toml", "uv.lock", "uv.toml") if (folder / name).is_file()]
     files = tuple((name, (folder / name).read_text(encoding="utf-8")) for name in names)
     project = _toml(files[0][1], "pyproject.toml").get("project", {})
     lock = _toml(files[1][1], "uv.lock")
     for where, table in (("pyproject.toml", project), ("uv.lock", lock)):
         _check_python(str(table.get("requires-python", "")), python=python, where=where)
-    if local := _local_packages(lock):
+    if local := _local_packages(lock, here=here):
         raise wrong(
             f"uv.lock takes {', '.join(local)} from a folder or file of this machine",
             hint="local modules that the function imports travel by themselves: take the package out of the "
@@ -336,14 +385,15 @@ def _from_lock(folder: Path, python: str) -> EnvironmentSpec:
     return EnvironmentSpec(kind=EnvironmentKind.PROJECT, python=python, files=files)
 
 
-def _local_packages(lock: Mapping[str, Any]) -> list[str]:
-    """Return the locked packages, but for the project itself, that lie on this machine."""
+def _local_packages(lock: Mapping[str, Any], *, here: bool) -> list[str]:
+    """Return the locked packages, but for the project itself, that lie on this machine, out of the host's reach."""
     found: list[str] = []
     for package in cast("list[dict[str, Any]]", lock.get("package", [])):
         source: dict[str, str] = package.get("source", {})
         places = [source[kind] for kind in ("editable", "directory", "virtual", "path") if kind in source]
-        if "registry" in source and "://" not in source["registry"]:
-            places.append(source["registry"])
+        index = source.get("registry") or source.get("url") or "https://"
+        if "://" not in index or (index.startswith("file:") and not here):
+            places.append(index)
         if any(place != "." for place in places):
             found.append(str(package.get("name")))
     return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
 
-from ..model.environment import EnvironmentSpec
+from ..model.environment import EnvironmentKind, EnvironmentSpec
+from ..model.platform import Platform
 from ..model.record import record
 from ..options import Options
 from .function import Captured, python_version
@@ -25,12 +26,14 @@ class AskedEnvironment:
         wheel_files: blob digest -> file of the wheels that must be on the host for it.
         sources: the files that were read for it.
         installed: what was installed here meanwhile.
+        notes: what differs from this machine's own environment and should be said once.
     """
 
     spec: EnvironmentSpec
     wheel_files: Mapping[str, Path] = field(default_factory=dict[str, Path])
     sources: FileStates = ()
     installed: str = ""
+    notes: tuple[str, ...] = ()
 
     def is_current(self) -> bool:
         """Whether what it was made from is as it was: some microseconds, so that each call may ask."""
@@ -39,8 +42,15 @@ class AskedEnvironment:
         return installed() == self.installed
 
 
-def asked_environment(captured: Captured, options: Options) -> AskedEnvironment:
+def asked_environment(
+    captured: Captured, options: Options, *, platform: Callable[[], Platform] | None = None
+) -> AskedEnvironment:
     """Return the environment that a function asks for.
+
+    Args:
+        captured: the function.
+        options: its own.
+        platform: asks the host for its platform, if that is needed; None for this machine.
 
     Raises:
         ConfigurationError: `dependencies` or `job_conda_env` is wrong, or names what cannot travel.
@@ -51,31 +61,47 @@ def asked_environment(captured: Captured, options: Options) -> AskedEnvironment:
     if options.job_conda_env:
         from .dependencies import conda_environment
 
-        found = conda_environment(options.job_conda_env, python=python_version())
-    elif options.dependencies is None:
+        found = conda_environment(options.job_conda_env, python=python_version(), here=platform is None)
+    elif options.dependencies is None and platform is None:
         return AskedEnvironment(spec=own_environment(), sources=_states(scripts), installed=now)
+    elif options.dependencies is None and not captured.reach.third_party:  # as below, at a tenth of the price
+        python = EnvironmentSpec(kind=EnvironmentKind.INTERPRETER, python=python_version())
+        return AskedEnvironment(spec=python, sources=_states(scripts), installed=now)
     else:
         from .dependencies import resolve
 
         found = resolve(
             options.dependencies,
             third_party=captured.reach.third_party,
-            here=True,
+            here=platform is None,
             python=python_version(),
             base_folder=Path.cwd(),
+            platform=platform,
         )
     return AskedEnvironment(
         spec=found.spec,
         wheel_files=dict(found.wheel_files),
         sources=_states([*found.read, *scripts]),
         installed=now,
+        notes=found.notes,
     )
 
 
-def environment_of(captured: Captured, options: Options) -> tuple[EnvironmentSpec, dict[str, Path]]:
-    """Return the spec and the wheels of `asked_environment`."""
-    asked = asked_environment(captured, options)
-    return asked.spec, dict(asked.wheel_files)
+def environment_of(captured: Captured, options: Options, *, here: bool) -> EnvironmentSpec:
+    """Return the spec of `asked_environment`; of another host, which is not asked, as if it were like this one.
+
+    Args:
+        captured: the function.
+        options: its own.
+        here: whether it will run on this machine.
+
+    Raises:
+        ConfigurationError: as `asked_environment`.
+        RuntimeEnvironmentError: as `asked_environment`.
+    """
+    from ..agent.platforms import this_platform
+
+    return asked_environment(captured, options, platform=None if here else this_platform).spec
 
 
 def _states(paths: Iterable[Path]) -> FileStates:

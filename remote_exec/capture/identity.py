@@ -33,7 +33,7 @@ from types import (
 from typing import Any, cast
 
 from ..model.errors import ConfigurationError
-from ..serial.pickling import Pickler
+from ..serial.pickling import Named, Pickler
 from .by_value import global_names, module_travels_by_value, travels_by_value
 
 _ABSENT = object()
@@ -80,6 +80,7 @@ class _Walk:
         self._alive: list[object] = []  # keeps ids unique while they are compared
         self._path = list(path)
         self._pickler = Pickler(_Discard(), 5)
+        self._pickler.named = Named()  # folders go by their content
 
     def digest(self, value: object, name: str) -> bytes:
         self._path.append(name)

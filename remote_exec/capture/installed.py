@@ -24,6 +24,8 @@ from packaging.version import Version
 
 NOT_SHIPPED = frozenset({"remote-exec"})  # workers have a facade of it in any case
 
+_OF_PLATFORM = re.compile(r"\b(?:sys_platform|os_name|platform_(?:system|machine|version|release))\b")
+
 PathState = tuple[tuple[str, int], ...]  # folder and modification time of each entry of sys.path
 
 
@@ -67,8 +69,40 @@ def pin(name: str) -> str | Path | None:
             return path
     elif url and "archive_info" in direct:
         return f"{name} @ {url}"
-    # A local version ("2.1+cpu") is on no public index; "==2.1" is met by it too.
-    return f"{name}=={Version(distribution.version).public}"
+    return version_pin(name)
+
+
+def version_pin(name: str) -> str:
+    """Return the requirement of this very version, wherever it was installed from.
+
+    A local version ("2.1+cpu") is on no public index; "==2.1" is met by it too.
+    """
+    return f"{name}=={Version(metadata.version(name)).public}"
+
+
+def local_version(name: str) -> str:
+    """Return the version that is installed if it is a local one, as "2.1+cpu"; else nothing."""
+    version = metadata.version(name)
+    return version if Version(version).local else ""
+
+
+def platform_markers(names: Set[str]) -> dict[str, str]:
+    """Return those that others of these need on some platforms only, this one among them, and the marker that says so.
+
+    Whoever imports torch and triton has no triton to install where torch itself asks for none.
+    """
+    environment = cast("dict[str, str]", default_environment())
+    markers: dict[str, set[str]] = {}
+    for name in names:
+        for need in _needs(name, frozenset(), environment=environment) or ():
+            wanted = canonicalize_name(need.name)
+            if wanted in names and wanted != name:
+                markers.setdefault(wanted, set()).add(str(need.marker or ""))
+    return {
+        name: " or ".join(f"({marker})" if len(found) > 1 else marker for marker in sorted(found))
+        for name, found in markers.items()
+        if all(_OF_PLATFORM.search(marker) for marker in found)
+    }
 
 
 def closure(requirements: Iterable[Requirement]) -> tuple[set[str], bool]:

@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Any
 
 from ..config import Config, load_config, resolve_instance_types
-from ..instances import InstanceType
+from ..instances import BUILT, InstanceType
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import ConfigurationError, RuntimeEnvironmentError, SerializationError
 from ..model.record import record
@@ -27,7 +27,6 @@ from .function import Captured, python_version
 LARGE_BYTES = 10_000_000  # what a function carries along beyond this is worth a word
 MEASURED_VALUES = 1_000  # of one function, at most
 SHOWN = 10
-AVAILABLE = ("local",)  # backends that are built
 
 
 @record(kw_only=True)
@@ -114,7 +113,8 @@ def look(
     instance, resolved = _place(load_config(), options, problems, warnings)
     spec: EnvironmentSpec | None = None
     try:
-        spec, _ = environment_of(captured, resolved)
+        here = instance is None or instance.backend == "local"
+        spec = environment_of(captured, resolved, here=here)
     except (ConfigurationError, RuntimeEnvironmentError) as error:
         problems.append(error.message)
     if spec is not None:
@@ -155,7 +155,7 @@ def missing_imports(captured: Captured, spec: EnvironmentSpec) -> list[str]:
                 f"{captured.name} needs the module {name!r}, which no requirement of its environment provides; "
                 f"add what provides it to `dependencies`"
             )
-    if spec.kind is EnvironmentKind.INTERPRETER:
+    if spec.kind is EnvironmentKind.INTERPRETER and spec.name:
         for name, by in captured.reach.missing.items():
             found.append(
                 f"{captured.name} needs the module {name!r}, imported by {by}, which is not installed here, "
@@ -171,7 +171,7 @@ def _place(
     resolved = config.resolve(given)
     refusals: list[str] = []
     for instance in resolve_instance_types(resolved.instance_type, config):
-        if instance.backend not in AVAILABLE:
+        if instance.backend not in BUILT:
             refusals.append(f"{instance.name}: its backend {instance.backend!r} is not built yet")
             continue
         options = config.resolve(given, instance)

@@ -21,6 +21,7 @@ from ..model.environment import mask_credentials
 _COMMENT = re.compile(r"(^|\s+)#.*$")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _PER_REQUIREMENT = re.compile(r"\s--(?:hash|config-settings?|global-option)\b")
+_ARCHIVES = (".whl", ".zip", ".tar.gz")
 _URL = re.compile(r"^[a-z+]+://", re.IGNORECASE)
 
 _LONG = {
@@ -32,6 +33,7 @@ _LONG = {
     "-f": "--find-links",
 }
 _WITH_VALUE = {"--index-url", "--extra-index-url", "--find-links", "--no-binary", "--only-binary"}
+_INDEXES = {"--index-url", "--extra-index-url", "--find-links"}
 _FLAGS = {"--no-index", "--pre", "--require-hashes"}
 _POINTLESS = {"--prefer-binary", "--use-feature", "--trusted-host", "--disable-pip-version-check"}  # to uv
 
@@ -74,7 +76,7 @@ class Requirements:
                         f"{where}: {value!r} is not on this machine", hint="download it and name the file"
                     )
                 bounds = constraints or name == "--constraint"
-                self.add_file(path.parent / value, constraints=bounds, seen=seen | {path})
+                self.add_file(_below(path.parent, value), constraints=bounds, seen=seen | {path})
             elif constraints:
                 _append(self.constraints, _checked(line, where))
             else:
@@ -92,6 +94,8 @@ class Requirements:
         elif path := _local_path(line, folder):
             self.add_wheel(path, where=where)
             _append(self.lines, *_extras_of(line))
+        elif "+file:" in line and not self.here:
+            raise _no_local_code(line, where)
         else:
             _append(self.lines, _checked(line, where))
 
@@ -118,11 +122,14 @@ class Requirements:
             raise wrong(
                 f"{where}: {f'{name} {value}'.strip()!r} is not understood", hint=f"options: {allowed}"
             )
-        if name == "--find-links" and not _URL.match(value):
+        if name in _INDEXES and (value.startswith("file:") or not _URL.match(value)):
             if not self.here:
-                hint = "give the paths of the wheels themselves: dependencies=['dist/a.whl', ...]"
-                raise wrong(f"{where}: --find-links {value} is a folder of this machine", hint=hint)
-            value = str((folder / value).resolve())
+                raise wrong(
+                    f"{where}: {name} {value} is a folder of this machine, which the host cannot read",
+                    hint="give the paths of the wheels themselves: dependencies=['dist/a.whl', ...]",
+                )
+            if not value.startswith("file:"):
+                value = str(_below(folder, value).resolve())
         _append(self.lines, f"{name} {value}")
 
 
@@ -196,10 +203,14 @@ def _local_path(line: str, folder: Path) -> Path | None:
     if _URL.match(target):
         return None
     path = re.sub(r"\[[^\]]*\]$", "", target)
-    looks_local = (
-        path.startswith((".", "/", "~")) or os.sep in path or path.endswith((".whl", ".zip", ".tar.gz"))
-    )
-    return folder / Path(path).expanduser() if looks_local else None
+    looks_local = path.startswith((".", "/", "~")) or "/" in path or "\\" in path or path.endswith(_ARCHIVES)
+    return _below(folder, path) if looks_local else None
+
+
+def _below(folder: Path, text: str) -> Path:
+    """Return the path that a line names, which may have been written on Windows."""
+    path = folder / Path(text).expanduser()
+    return path if "\\" not in text or path.exists() else folder / text.replace("\\", "/")
 
 
 def _extras_of(line: str) -> list[str]:

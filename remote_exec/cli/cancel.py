@@ -7,7 +7,7 @@ import time
 
 import click
 
-from .host import ask, complete_jobs
+from .host import ask, complete_jobs, on_option
 from .show import json_option, note, print_json
 
 WAIT_SECONDS = 60.0  # interrupting, terminating and killing take some
@@ -17,6 +17,7 @@ NAP_SECONDS = 0.05
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_jobs)
 @click.option("--wait", is_flag=True, help="Return when they are gone, and their memory and GPUs free.")
+@on_option
 @json_option
 def command(names: tuple[str, ...], *, wait: bool, as_json: bool) -> None:
     """Stop jobs: each is interrupted, then terminated, then killed.

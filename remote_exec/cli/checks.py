@@ -7,7 +7,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,23 +26,38 @@ class Check(NamedTuple):
     fix: str = ""
 
 
-class _Wrong(Exception):  # noqa: N818 - a finding
+class Wrong(Exception):  # noqa: N818 - a finding
+    """What a check raises: what was found, and what to do."""
+
     def __init__(self, found: str, *, fix: str) -> None:
         super().__init__(found)
         self.fix = fix
 
 
+class Step(NamedTuple):
+    """A check to be carried out: it returns what was found, or raises `Wrong`, if those that it needs are ok."""
+
+    name: str
+    check: Callable[[], str]
+    needs: tuple[str, ...] = ()
+
+
 def examine() -> list[Check]:
-    """Carry out the checks; once one that others need is wrong, those are skipped."""
+    """Carry out the checks of this machine."""
+    return carry_out(_CHECKS)
+
+
+def carry_out(steps: Iterable[Step]) -> list[Check]:
+    """Carry out checks; once one that others need is wrong, those are skipped."""
     results: list[Check] = []
-    for name, check, needs in _CHECKS:
+    for name, check, needs in steps:
         lacking = [one.name for one in results if one.name in needs and one.status != "ok"]
         if lacking:
             results.append(Check(name, "skipped", f"needs: {', '.join(lacking)}"))
             continue
         try:
             results.append(Check(name, "ok", check()))
-        except _Wrong as wrong:
+        except Wrong as wrong:
             results.append(Check(name, "wrong", str(wrong), wrong.fix))
         except Exception as error:
             fix = getattr(error, "hint", "") or f"see {layout().agent_log}"
@@ -54,9 +69,9 @@ def examine() -> list[Check]:
 def _python() -> str:
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < (3, 11):  # noqa: UP036 - that is what is asked
-        raise _Wrong(f"Python {found} is too old", fix="use Python 3.11 or newer")
+        raise Wrong(f"Python {found} is too old", fix="use Python 3.11 or newer")
     if sys.implementation.name != "cpython":
-        raise _Wrong(f"{sys.implementation.name} cannot run it", fix="use CPython")
+        raise Wrong(f"{sys.implementation.name} cannot run it", fix="use CPython")
     return f"{found}, {sys.executable}"
 
 
@@ -71,7 +86,7 @@ def _uv() -> str:
             [path, "--version"], capture_output=True, text=True, timeout=UV_SECONDS, check=True
         )
     except (OSError, ImportError, subprocess.SubprocessError) as error:
-        raise _Wrong(
+        raise Wrong(
             f"uv cannot be run: {error}", fix=f"{sys.executable} -m pip install --force-reinstall uv"
         ) from None
     return f"{told.stdout.strip()}, {path}"
@@ -84,7 +99,7 @@ def _configuration() -> str:
     try:
         config = load_config()
     except ConfigurationError as error:
-        raise _Wrong(error.message, fix=error.hint or "correct or remove that setting") from None
+        raise Wrong(error.message, fix=error.hint or "correct or remove that setting") from None
     return f"{len(config.files)} files read" + "".join(f"; {sentence}" for sentence in config.notes)
 
 
@@ -97,9 +112,9 @@ def _home() -> str:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise _Wrong(f"{home} cannot be written to: {error.strerror}", fix=fix) from None
+        raise Wrong(f"{home} cannot be written to: {error.strerror}", fix=fix) from None
     if home.stat().st_uid != os.getuid():
-        raise _Wrong(f"{home} belongs to another user", fix=fix)
+        raise Wrong(f"{home} belongs to another user", fix=fix)
     return str(home)
 
 
@@ -109,10 +124,10 @@ def _disk() -> str:
     home = layout().home
     reason = why_not_local(home)
     if reason is not None:
-        raise _Wrong(reason, fix="set REMOTE_EXEC_HOME to a directory on a local disk")
+        raise Wrong(reason, fix="set REMOTE_EXEC_HOME to a directory on a local disk")
     free = shutil.disk_usage(home).free
     if free < LEAST_FREE_BYTES:
-        raise _Wrong(f"only {free / 1e9:.1f} GB are free at {home}", fix="remote-exec cache prune")
+        raise Wrong(f"only {free / 1e9:.1f} GB are free at {home}", fix="remote-exec cache prune")
     return f"local, {free / 1e9:.0f} GB free"
 
 
@@ -122,20 +137,16 @@ def _sockets() -> str:
         if place.exists():
             _private(place)
     if not folder.exists() and not os.access(_existing(folder), os.W_OK):
-        raise _Wrong(f"{folder} cannot be made", fix="set XDG_RUNTIME_DIR to a directory of your own")
+        raise Wrong(f"{folder} cannot be made", fix="set XDG_RUNTIME_DIR to a directory of your own")
     return str(folder)
 
 
 def _private(folder: Path) -> None:
     found = folder.stat()
     if found.st_uid != os.getuid():
-        raise _Wrong(
-            f"{folder} belongs to another user", fix="set XDG_RUNTIME_DIR to a directory of your own"
-        )
+        raise Wrong(f"{folder} belongs to another user", fix="set XDG_RUNTIME_DIR to a directory of your own")
     if stat.S_IMODE(found.st_mode) & 0o077:
-        raise _Wrong(
-            f"{folder} is open to others ({stat.filemode(found.st_mode)})", fix=f"chmod 700 {folder}"
-        )
+        raise Wrong(f"{folder} is open to others ({stat.filemode(found.st_mode)})", fix=f"chmod 700 {folder}")
 
 
 def _existing(folder: Path) -> Path:
@@ -146,7 +157,7 @@ def _sqlite() -> str:
     import sqlite3
 
     if sqlite3.sqlite_version_info < (3, 35):
-        raise _Wrong(
+        raise Wrong(
             f"SQLite {sqlite3.sqlite_version} is too old for the journal",
             fix="use a Python with SQLite 3.35 or newer: uv python install 3.12",
         )
@@ -162,7 +173,7 @@ def _journal() -> str:
     except OlderJournal:
         return "of an older version; the agent brings it up to date"
     except Exception as error:
-        raise _Wrong(
+        raise Wrong(
             getattr(error, "message", "") or f"{path} is damaged: {error}",
             fix=f"move {path} away: its jobs are forgotten",
         ) from None
@@ -170,7 +181,7 @@ def _journal() -> str:
 
 
 def _agent() -> str:
-    from ..client import runtime
+    from ..backends import runtime
     from ..version import VERSION
 
     _stuck()
@@ -187,10 +198,10 @@ def _stuck() -> None:
     """Say at once what would else be waited for."""
     pid = listening_pid()
     if process_state(pid) == "T":
-        raise _Wrong(f"the agent (process {pid}) is stopped", fix=f"kill -CONT {pid}")
+        raise Wrong(f"the agent (process {pid}) is stopped", fix=f"kill -CONT {pid}")
     holder = 0 if pid else lock_holder(layout().agent_lock)
     if holder:
-        raise _Wrong(
+        raise Wrong(
             f"process {holder} is the agent, but does not listen at {layout().agent_socket}",
             fix=f"wait ten seconds, and if that is no help: kill {holder}",
         )
@@ -219,7 +230,7 @@ def _versions() -> str:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            raise _Wrong(
+            raise Wrong(
                 f"{name} is not installed here, though it is needed",
                 fix=f"{sys.executable} -m pip install {name}",
             ) from None
@@ -235,7 +246,7 @@ def _call() -> str:
     pid = function()
     first = time.perf_counter() - begun
     if pid == os.getpid():
-        raise _Wrong("a remote call ran in this very process", fix="report this as a bug")
+        raise Wrong("a remote call ran in this very process", fix="report this as a bug")
     times: list[float] = []
     for _ in range(20):
         begun = time.perf_counter()
@@ -249,30 +260,24 @@ def _gpus() -> str:
 
     found = detect()
     if not found and Path("/dev/nvidiactl").exists():
-        raise _Wrong(
+        raise Wrong(
             "there is an NVIDIA device, but NVML finds no GPU that may be used",
             fix="nvidia-smi must work; and CUDA_VISIBLE_DEVICES must name what it shows, or be unset",
         )
     return ", ".join(gpu.name for gpu in found) or "none"
 
 
-class _Step(NamedTuple):
-    name: str
-    check: Callable[[], str]
-    needs: tuple[str, ...] = ()
-
-
 _CHECKS = (
-    _Step("Python", _python),
-    _Step("versions", _versions),
-    _Step("uv", _uv),
-    _Step("configuration", _configuration),
-    _Step("home", _home),
-    _Step("disk", _disk, needs=("home",)),
-    _Step("sockets", _sockets),
-    _Step("SQLite", _sqlite),
-    _Step("journal", _journal, needs=("disk", "SQLite")),
-    _Step("GPUs", _gpus),
-    _Step("agent", _agent, needs=("Python", "versions", "disk", "sockets", "journal")),
-    _Step("test call", _call, needs=("configuration", "agent")),
+    Step("Python", _python),
+    Step("versions", _versions),
+    Step("uv", _uv),
+    Step("configuration", _configuration),
+    Step("home", _home),
+    Step("disk", _disk, needs=("home",)),
+    Step("sockets", _sockets),
+    Step("SQLite", _sqlite),
+    Step("journal", _journal, needs=("disk", "SQLite")),
+    Step("GPUs", _gpus),
+    Step("agent", _agent, needs=("Python", "versions", "disk", "sockets", "journal")),
+    Step("test call", _call, needs=("configuration", "agent")),
 )

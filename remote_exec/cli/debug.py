@@ -6,13 +6,14 @@ import sys
 
 import click
 
-from .host import job_argument
+from .host import job_argument, on_option
 from .result import outcome_of
 from .show import note
 
 
 @click.command()
 @job_argument
+@on_option
 def command(name: str) -> None:
     """Open pdb on the frames of a job or call that failed, wherever and whenever that was.
 

@@ -1,10 +1,10 @@
-"""``remote-exec env``: the environments that were built on this machine."""
+"""``remote-exec env``: the environments that were built on a host."""
 
 from __future__ import annotations
 
 import click
 
-from .host import ask
+from .host import ask, on_option
 from .show import json_option, moment, note, print_json, print_table, size
 
 COLUMNS = ("DIGEST", "PYTHON", "SIZE", "LAST USED", "STATE", "SUMMARY")
@@ -12,6 +12,7 @@ SHORT = 12
 
 
 @click.group("env", invoke_without_command=True)
+@on_option
 @json_option
 @click.pass_context
 def command(context: click.Context, *, as_json: bool) -> None:
@@ -27,6 +28,7 @@ def command(context: click.Context, *, as_json: bool) -> None:
 
 
 @command.command("ls")
+@on_option
 @json_option
 def ls(*, as_json: bool = False) -> None:
     """List environments."""
@@ -50,6 +52,7 @@ def ls(*, as_json: bool = False) -> None:
 
 @command.command("remove")
 @click.argument("digest")
+@on_option
 @json_option
 def remove(digest: str, *, as_json: bool) -> None:
     """Remove the environments whose digest begins with DIGEST, unless they are in use."""

@@ -1,13 +1,18 @@
-"""Talking to the agent of this machine. Commands that look never start one.
+"""Talking to the agent of this machine, or of the host that is chosen. Commands that look start none here.
 
 Where none runs they read what is kept on the disk, and say so; what only an agent can tell is an error then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -17,13 +22,19 @@ from ..model.layout import Layout
 from .show import note
 
 if TYPE_CHECKING:
+    from ..backends.host import Host
     from ..client.session import Session
 
 ANSWER_SECONDS = 30.0
 COMPLETION_SECONDS = 2.0
+LOOK_SECONDS = 3.0  # another host that is connected, or was until a moment ago
 PAGE = 200
 
+_CHOSEN = f"{__name__}.chosen"
+F = TypeVar("F", bound="Callable[..., Any]")
+
 _looking: Session | None = None  # this process's, for what only looks
+_lies_on: dict[str, Host] = {}  # jobs that were found on another host
 _said = False  # that no agent runs
 
 
@@ -36,10 +47,16 @@ def layout() -> Layout:
     return Layout.of(os.environ)
 
 
-def running() -> bool:
-    """Whether an agent runs."""
+def running(name: str = "") -> bool:
+    """Whether an agent runs here; on another host one is started to be asked.
+
+    Args:
+        name: a job that was asked for before: it is about its host.
+    """
     from ..backends import local
 
+    if far_host(name) is not None:
+        return True
     sock = local.connect(layout())
     if sock is None:
         return False
@@ -76,65 +93,95 @@ def process_state(pid: int) -> str:
         return ""
 
 
-def session(*, start: bool = False) -> Session:
-    """Return a session with the agent that runs.
+def session(*, start: bool = False, name: str = "") -> Session:
+    """Return a session with the agent that runs, here or on the host that was chosen.
 
     Args:
-        start: start one if there is none, and have an idle one of an older version give way.
+        start: start one on this machine if there is none, and have an idle one of an older version give way.
+        name: a job that was asked for before: the session is with the agent of its host.
 
     Raises:
         HostUnavailable: none runs, or none could be reached.
     """
-    if start:
+    far = far_host(name)
+    if start or far is not None:
         from ..client.connections import connections
 
-        return connections.session(layout())
+        return connections.session(far)
     global _looking
     if _looking is None or _looking.lost:
-        _looking = _look()
+        from ..backends import local
+
+        _looking = _look(local.here(), local.connect(layout()))
     return _looking
 
 
-def _look() -> Session:
-    """Connect to the agent that is there without making it give way to our version, whatever that is."""
+def _look(host: Host, sock: socket.socket | None) -> Session:
+    """Greet the agent that is there without making it give way to our version, whatever that is."""
     import sys
 
-    from ..backends import local
     from ..client import session as sessions
     from ..wire import protocol
-    from ..wire.control import ControlStream
 
-    sock = local.connect(layout())
     if sock is None:
         raise _NoAgent(
             "no agent runs on this machine; the first call starts one, which knows what earlier ones kept",
             hint="remote-exec hosts start",
         )
-    pid = _peer_pid(sock)
+    pid = _peer_pid(sock) if host.here else 0
     if process_state(pid) == "T":
         sock.close()
         raise HostUnavailable(f"the agent (process {pid}) is stopped", hint=f"kill -CONT {pid}")
     python = ".".join(map(str, sys.version_info[:3]))
-    sock.settimeout(sessions.GREET_SECONDS)
-    stream = ControlStream(sock)
+    sock.settimeout(sessions.GREET_SECONDS if host.here else LOOK_SECONDS)
     try:
+        stream = sessions._begin(host, sock)
         # as the oldest version there can be: an older client leaves every agent alone
         stream.send(protocol.Hello(protocol.PROTOCOL, "0", "", python, os.getpid()))
         received = stream.receive()
     except OSError as error:
+        sock.close()
         raise HostUnavailable(f"the agent does not answer: {error}", hint="remote-exec doctor") from None
     welcome = received[0].message if received else None
     if not isinstance(welcome, protocol.Welcome) or not welcome.accepted:
+        sock.close()
         raise HostUnavailable(
             "the agent that runs is of an incompatible version, and does not understand this one",
             hint="remote-exec hosts stop",
         )
     sock.settimeout(None)
-    return sessions.Session(sock, welcome)
+    return sessions.Session(host, stream, welcome)
+
+
+def look_at_all(hosts: Iterable[Host]) -> Iterator[tuple[Host, Session | None]]:
+    """Yield other hosts, each with a session with its agent by the way that is open to it now; None: there is none.
+
+    Nothing is opened, and no agent is started. All are looked at at once, and none is waited for for long.
+    """
+    found: dict[Host, Session] = {}
+
+    def look(host: Host) -> None:
+        from ..backends.access import access_to
+
+        with contextlib.suppress(Exception):  # whatever it is, there is no way
+            sock = access_to(host).dial()
+            if sock is not None:
+                found[host] = _look(host, sock)
+
+    threads = {host: threading.Thread(target=look, args=(host,), daemon=True) for host in hosts}
+    for thread in threads.values():
+        thread.start()
+    deadline = time.monotonic() + LOOK_SECONDS
+    for host, thread in threads.items():
+        thread.join(max(0.0, deadline - time.monotonic()))
+        yield host, found.get(host)
 
 
 def ask(what: str, *, seconds: float | None = ANSWER_SECONDS, **arguments: Any) -> Any:
-    """Ask the agent that runs, and wait for its answer; where none runs, answer from the disk if that can.
+    """Ask an agent, and wait for its answer; where none runs here, answer from the disk if that can.
+
+    It is the agent of the host that ``--on`` names. Without it that of this machine is asked, and about a job (the
+    argument `name`) that it does not know, those of the hosts that are known.
 
     Raises:
         HostUnavailable: none runs and only one could tell, or it does not answer in time.
@@ -145,17 +192,49 @@ def ask(what: str, *, seconds: float | None = ANSWER_SECONDS, **arguments: Any) 
 
 def ask_whole(what: str, *, seconds: float | None = ANSWER_SECONDS, **arguments: Any) -> tuple[Any, bytes]:
     """Ask as `ask` does, and return the answer with its body."""
-    from ..model.errors import RemoteExecError
+    from ..model.errors import JobNotFound
 
+    name = arguments.get("name", "")
+    far = far_host(name)
+    if far is not None:
+        return _ask_far(far, what, arguments, seconds)
     try:
-        return session().start(what, arguments).result(seconds)
+        return _ask_here(what, arguments, seconds)
+    except JobNotFound:
+        if not name or chosen() is not None:
+            raise
+        from ..client.finding import find_far_job
+
+        found = _lies_on[name] = find_far_job(name)[0]
+        return _ask_far(found, what, arguments, seconds)
+
+
+def _ask_far(host: Host, what: str, arguments: dict[str, Any], seconds: float | None) -> tuple[Any, bytes]:
+    from ..client.connections import connections
+
+    return connections.with_agent(host, lambda session: _answer(session, what, arguments, seconds))
+
+
+def _ask_here(what: str, arguments: dict[str, Any], seconds: float | None) -> tuple[Any, bytes]:
+    try:
+        return _answer(session(), what, arguments, seconds)
     except _NoAgent:
         from . import kept
 
         if what not in kept.ANSWERED:
             raise
+        answer = kept.ask(layout(), what, arguments)
         _say_once()
-        return kept.ask(layout(), what, arguments)
+        return answer
+
+
+def _answer(
+    session: Session, what: str, arguments: dict[str, Any], seconds: float | None
+) -> tuple[Any, bytes]:
+    from ..model.errors import RemoteExecError
+
+    try:
+        return session.start(what, arguments).result(seconds)
     except TimeoutError as error:
         if isinstance(error, RemoteExecError):
             raise
@@ -171,17 +250,105 @@ def _say_once() -> None:
     _said = True
 
 
-def complete_jobs(
+def connected() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield the name of each host whose lists are shown, and what asks its agent as `ask` does.
+
+    It is the one that was chosen; else this machine, and those to which a connection is open.
+    """
+    host = chosen()
+    yield host.name if host is not None else "local", ask
+    if host is None:
+        from ..client.naming import far_hosts
+
+        for far, session in look_at_all(far_hosts()):
+            if session is not None:
+                yield far.name, partial(_ask_over, session)
+                session.close()
+
+
+def _ask_over(session: Session, what: str, **arguments: Any) -> Any:
+    return _answer(session, what, arguments, ANSWER_SECONDS)[0]
+
+
+def told(answer: Any) -> Any:
+    """Return what an agent found out in a thread.
+
+    Raises:
+        HostUnavailable: it could not.
+    """
+    if answer["reason"]:
+        raise HostUnavailable(f"the agent could not do that: {answer['reason']}")
+    return answer["told"]
+
+
+def home_there() -> str:
+    """Return the state directory of this machine's agent, or of the host's that was chosen."""
+    return str(layout().home) if far_host() is None else str(ask("host")["home"])
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+
+def on_option(command: F) -> F:
+    """Give a command the option ``--on``, which chooses the host that `ask` asks."""
+    return click.option(
+        "--on",
+        metavar="HOST",
+        expose_value=False,
+        callback=_choose,
+        shell_complete=complete_hosts,
+        help="Ask the agent of this host, or instance type, instead of this machine's.",
+    )(command)
+
+
+def _choose(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        from ..client.naming import host_named
+
+        context.meta[_CHOSEN] = host_named(value)
+
+
+def chosen() -> Host | None:
+    """Return the host that ``--on`` names."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_CHOSEN)
+
+
+def far_host(name: str = "") -> Host | None:
+    """Return the host other than this machine that is to be asked: the chosen one, or where a job was found."""
+    host = chosen() or _lies_on.get(name)
+    return None if host is None or host.here else host
+
+
+def complete_hosts(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete the name of a job, newest first; nothing where no agent runs."""
+    """Complete the name of a host; nobody is asked."""
+    from ..client.naming import names_of_hosts
     from ..model.errors import RemoteExecError
 
     try:
-        page = ask("jobs", seconds=COMPLETION_SECONDS, prefix=incomplete, limit=PAGE)
+        return [CompletionItem(name) for name in names_of_hosts() if name.startswith(incomplete)]
     except (RemoteExecError, OSError):
         return []
-    return [CompletionItem(row["name"], help=f"{row['function']}, {row['state']}") for row in page["jobs"]]
+
+
+def complete_jobs(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the name of a job, newest first: those that this machine's agent knows, and those noted elsewhere."""
+    from ..client.inventory import job_names
+    from ..model.errors import RemoteExecError
+
+    found: list[CompletionItem] = []
+    try:
+        page = ask("jobs", seconds=COMPLETION_SECONDS, prefix=incomplete, limit=PAGE)
+        found = [
+            CompletionItem(row["name"], help=f"{row['function']}, {row['state']}") for row in page["jobs"]
+        ]
+    except (RemoteExecError, OSError):
+        pass
+    return found + ([CompletionItem(name) for name in job_names(incomplete)] if chosen() is None else [])
 
 
 job_argument = click.argument("name", metavar="JOB", shell_complete=complete_jobs)

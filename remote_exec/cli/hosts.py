@@ -1,36 +1,50 @@
-"""``remote-exec hosts``: the agent of this machine."""
+"""``remote-exec hosts``: this machine and the hosts that were reached; their agents, and what is left of them."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .host import ask, layout, listening_pid, process_state, running, session
-from .show import duration, json_option, note, print_json, print_table, size
+from .host import ask, complete_hosts, layout, listening_pid, look_at_all, process_state, running, session
+from .show import duration, json_option, moment, note, print_json, print_table, size
 
-COLUMNS = ("HOST", "AGENT", "VERSION", "UP", "CPUS", "MEMORY", "GPUS", "POOLS", "CLIENTS", "HOME")
+if TYPE_CHECKING:
+    from ..client.session import Session
+
+COLUMNS = (
+    "HOST", "STATE", "REACHED", "AGENT", "VERSION", "UP", "CPUS", "MEMORY", "GPUS", "WORKERS", "JOBS", "HOME",
+)  # fmt: skip
 STOP_SECONDS = 10.0
+MOST_JOBS = 1000
 
 
 @click.group("hosts", invoke_without_command=True)
 @json_option
 @click.pass_context
 def command(context: click.Context, *, as_json: bool) -> None:
-    """Show the agent of this machine: it starts with the first call, and ends when it has been idle for long.
+    """Show the agents of this machine and of the hosts that are known: those that were reached or are configured.
+
+    An agent starts with the first call, and ends when it has been idle for long. None is started here, and no
+    connection is opened.
 
     \b
     Examples:
       remote-exec hosts
-      remote-exec hosts stop          its workers end too
+      remote-exec hosts stop          the agent of this machine; its workers end too
       remote-exec hosts start         to read what earlier agents kept
+      remote-exec hosts stop gpu
+      remote-exec hosts remove gpu    nothing of ours is left there
     """
     if context.invoked_subcommand is not None:
         return
-    hosts: list[dict[str, Any]] = [{"host": "local", **ask("host")}] if running() else []
+    hosts: list[dict[str, Any]] = []
+    if running():
+        hosts.append({"host": "local", "state": "here", **ask("host"), "jobs": _count_jobs(session())})
+    hosts += _far_hosts()
     if as_json:
         print_json(hosts)
         return
@@ -40,18 +54,50 @@ def command(context: click.Context, *, as_json: bool) -> None:
 
 
 def _row(host: dict[str, Any]) -> tuple[str, ...]:
+    known = (host["host"], host["state"], moment(host.get("reached_at") or None))
+    if "pid" not in host:
+        return (*known, "", host["version"], *[""] * 6, host["home"])
     return (
-        host["host"],
+        *known,
         str(host["pid"]),
         host["version"],
         duration(time.time() - host["started_at"]),
         f"{host['cpus']:g}",
         size(host["memory_bytes"]),
         ", ".join(host["gpus"]) or "none",
-        str(len(host["pools"])),
-        str(host["clients"] - 1),  # without this command
+        str(sum(len(pool["workers"]) for pool in host["pools"])),
+        f"{host['jobs']}{'+' * (host['jobs'] == MOST_JOBS)}",
         host["home"],
     )
+
+
+def _far_hosts() -> list[dict[str, Any]]:
+    from ..client import inventory
+    from ..client.naming import far_hosts
+
+    noted = {one.host: one for one in inventory.known()}
+    found: list[dict[str, Any]] = []
+    for host, agent in look_at_all(far_hosts()):
+        known = noted.get(host)
+        facts: dict[str, Any] = {
+            "host": host.name,
+            "key": inventory.key_of(host),
+            "state": "not connected",
+            "reached_at": known.reached_at if known is not None else 0.0,
+            "version": known.version if known is not None else "",
+            "home": known.home if known is not None else "",
+        }
+        if agent is not None:
+            facts |= {"state": "connected", **agent.ask("host"), "jobs": _count_jobs(agent)}
+            agent.close()
+            inventory.note_home(host, facts["home"])
+        found.append(facts)
+    return found
+
+
+def _count_jobs(agent: Session) -> int:
+    """Return how many jobs and calls run or wait there."""
+    return len(agent.ask("jobs", {"states": ["running", "queued"], "limit": MOST_JOBS})["jobs"])
 
 
 @command.command("start")
@@ -61,8 +107,22 @@ def start() -> None:
 
 
 @command.command("stop")
-def stop() -> None:
-    """Stop the agent and all its workers. Jobs that run fail; what is kept stays."""
+@click.argument("name", required=False, metavar="[HOST]", shell_complete=complete_hosts)
+def stop(name: str | None) -> None:
+    """Stop the agent of this machine, or of HOST, and all its workers. Jobs that run fail; what is kept stays."""
+    from ..client.naming import host_named
+
+    host = host_named(name) if name is not None else None
+    if host is None or host.here:
+        _stop_here()
+        return
+    from ..backends.access import access_to
+
+    stopped = access_to(host).stop()
+    note(f"the agent on {host.name} has ended" if stopped else f"no agent runs on {host.name}")
+
+
+def _stop_here() -> None:
     from ..backends import local
     from ..model.errors import HostUnavailable
 
@@ -93,3 +153,58 @@ def _lives(pid: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return process_state(pid) != "Z"
+
+
+@command.command("remove")
+@click.argument("name", metavar="HOST", shell_complete=complete_hosts)
+@click.option("--forget", is_flag=True, help="Only forget it here: the host is gone for good.")
+def remove(name: str, *, forget: bool) -> None:
+    """Stop the agent on HOST and remove all of ours there: jobs, results, environments, working copies.
+
+    Nothing is left, there or here, but for what the configuration says.
+    """
+    from ..backends.access import access_to
+    from ..client import inventory
+    from ..client.naming import host_named
+    from ..model.errors import ConfigurationError, HostUnavailable
+
+    host = host_named(name)
+    if host.here:
+        raise ConfigurationError(
+            "this machine is not removed so",
+            hint=f"to forget all jobs and caches: remote-exec hosts stop && rm -r {layout().home}",
+        )
+    access = access_to(host)
+    left: list[str] = []
+    if not forget:
+        try:
+            left = access.remove()
+        except HostUnavailable as error:
+            raise HostUnavailable(
+                error.message,
+                hint=f"{error.hint}; if it is gone for good: remote-exec hosts remove --forget {name}",
+            ) from None
+    access.close()
+    inventory.forget(host)
+    note(f"{host.name} is forgotten" if forget else f"nothing of ours is left on {host.name}")
+    if left:
+        note(f"its state directory holds other things, which stay: {', '.join(left)}")
+
+
+@command.command("prune")
+@json_option
+def prune(*, as_json: bool) -> None:
+    """Forget hosts that have been gone for 30 days, or that have nothing of ours any longer; remove what is left.
+
+    Of containers, those that do not run are removed, and volumes that none uses.
+    """
+    from .pruning import prune_containers, prune_folders, prune_hosts
+
+    told = [*prune_hosts(), *prune_folders(), *prune_containers()]
+    if as_json:
+        print_json([{"removed": what, "why": why} for what, why in told])
+        return
+    for what, why in told:
+        note(f"removed: {what} ({why})")
+    if not told:
+        note("there was nothing to remove")

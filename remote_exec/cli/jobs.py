@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
 
 from ..client.reporter import progress_line
-from .host import ask, complete_jobs
-from .show import duration, full_moment, json_option, moment, note, print_facts, print_json, print_table
+from .host import ask, complete_jobs, connected, on_option
+from .show import duration, full_moment, json_option, moment, note, print_facts, print_json, print_table, size
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+HOST = "HOST"
 COLUMNS = ("NAME", "STATE", "FUNCTION", "STARTED", "ELAPSED", "SUMMARY")
 PAGE = 200
 BAR_WIDTH = 40
@@ -26,17 +27,21 @@ BAR_WIDTH = 40
 @click.option("--prefix", default="", help="Only names that begin so.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
 @click.option("--all", "everything", is_flag=True, help="All that are kept, whatever the limit.")
+@on_option
 @json_option
 def command(
     name: str | None, *, states: tuple[str, ...], prefix: str, limit: int, everything: bool, as_json: bool
 ) -> None:
     """List jobs and calls, newest first; with JOB, tell everything of that one.
 
+    Listed are those of this machine and of the hosts that are connected now; a JOB is looked for on all that are known.
+
     \b
     Examples:
       remote-exec jobs --state running --state queued
       remote-exec jobs --prefix train --limit 5 --json
       remote-exec jobs train-1        attempts, phases, death certificate
+      remote-exec jobs --on gpu       those of that host, which is connected to
     """
     if name is not None:
         told = ask("job", name=name)
@@ -47,22 +52,40 @@ def command(
         print_json(rows)
         return
     now = time.time()
-    print_table(COLUMNS, [row_of(row, now) for row in rows], none="no jobs")
+    if all(row["host"] == "local" for row in rows):
+        print_table(COLUMNS, [row_of(row, now) for row in rows], none="no jobs")
+    else:
+        print_table((*COLUMNS[:1], HOST, *COLUMNS[1:]), [_row_with_host(row, now) for row in rows], none="")
     if more:
         note(f"the newest {len(rows)} are shown; --all shows them all")
 
 
 def _pages(*, states: tuple[str, ...], prefix: str, limit: int | None) -> tuple[list[dict[str, Any]], bool]:
-    """Return the jobs, and whether there are more."""
+    """Return the jobs of all hosts that are asked, newest first, and whether there are more."""
+    found: list[dict[str, Any]] = []
+    for name, asked in connected():
+        rows = _rows(asked, {"states": list(states), "prefix": prefix}, limit)
+        found += ({**row, "host": name} for row in rows)
+    found.sort(key=lambda row: row["created_at"], reverse=True)
+    return found[:limit], limit is not None and len(found) > limit
+
+
+def _rows(ask: Callable[..., Any], question: dict[str, Any], limit: int | None) -> list[dict[str, Any]]:
+    """Return the newest jobs of one host, one more than the limit if there is one."""
     found: list[dict[str, Any]] = []
     before: list[Any] | None = None
     while True:
         wanted = PAGE if limit is None else min(PAGE, limit + 1 - len(found))
-        page = ask("jobs", states=list(states), prefix=prefix, limit=wanted, before=before)
+        page = ask("jobs", **question, limit=wanted, before=before)
         found += page["jobs"]
         before = page["next"]
         if before is None or (limit is not None and len(found) > limit):
-            return found[:limit], limit is not None and len(found) > limit
+            return found
+
+
+def _row_with_host(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    name, *others = row_of(job, now)
+    return (name, job["host"], *others)
 
 
 def row_of(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
@@ -94,6 +117,11 @@ def _elapsed(job: Mapping[str, Any], now: float) -> float | None:
     return float((now if ended is None else ended) - begun)
 
 
+def _gpu(gpu: Mapping[str, Any]) -> str:
+    used, peak = size(gpu["memory_used_bytes"]), size(gpu["peak_memory_bytes"])
+    return f"{gpu['uuid']}: {used} in use, at most {peak}, {gpu['percent']} % busy"
+
+
 def _tell(told: Mapping[str, Any]) -> None:
     job = told["job"]
     print_facts(
@@ -110,6 +138,7 @@ def _tell(told: Mapping[str, Any]) -> None:
             "ended": full_moment(job["ended_at"]),
             "elapsed": duration(_elapsed(job, time.time())),
             "progress": progress_line(told["progress"]),
+            "GPUs": "\n".join(_gpu(gpu) for gpu in told["gpus"]),
             "instance type": job["instance_type"],
             "calls": f"{job['count']}, {job['failed']} failed" if job["count"] > 1 else "",
             "tags": ", ".join(f"{key}={value}" for key, value in job["tags"]),
@@ -145,8 +174,6 @@ def _attempt(attempt: Mapping[str, Any]) -> dict[str, str]:
     }
     certificate = attempt["certificate"]
     if certificate:
-        from .show import size
-
         facts |= {
             "death": certificate["message"],
             "signal": str(certificate["signal"] or ""),
@@ -155,6 +182,8 @@ def _attempt(attempt: Mapping[str, Any]) -> dict[str, str]:
             "evidence": certificate["oom_evidence"],
             "last lines": "\n".join(certificate["last_lines"]),
         }
+        if certificate["peak_gpu_memory"]:
+            facts["peak GPU memory"] = size(certificate["peak_gpu_memory"])
     return facts
 
 

@@ -66,7 +66,7 @@ class _AtRest:
 
     @cached_property
     def blobs(self) -> Any:
-        from ..agent.cache import BlobStore
+        from ..worker.blobs import BlobStore
 
         return BlobStore(self.layout.blobs)
 

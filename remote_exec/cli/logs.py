@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .host import ask, job_argument, running, session
+from .host import ask, job_argument, on_option, running, session
 
 
 @click.command()
@@ -17,6 +17,7 @@ from .host import ask, job_argument, running, session
 @click.option(
     "--tail", type=click.IntRange(min=0), metavar="LINES", help="Begin with the last so many lines."
 )
+@on_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line: time, stream, text.")
 def command(name: str, *, follow: bool, tail: int | None, as_json: bool) -> None:
     """Show what a job printed, stdout and stderr as they came. Ctrl-C ends the command, not the job.
@@ -31,8 +32,8 @@ def command(name: str, *, follow: bool, tail: int | None, as_json: bool) -> None
     if tail is not None:
         kept = _last_lines(kept, tail)
     _print(kept, as_json=as_json)
-    if follow and running():
-        for piece in session().follow("logs", {"name": name, "offset": offset, "follow": True}):
+    if follow and running(name):
+        for piece in session(name=name).follow("logs", {"name": name, "offset": offset, "follow": True}):
             _print(piece["records"], as_json=as_json)
 
 

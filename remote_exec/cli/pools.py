@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from ..model.layout import Layout
 from .env import SHORT
-from .host import COMPLETION_SECONDS, ask, layout, running
+from .host import COMPLETION_SECONDS, ask, home_there, on_option, running
 from .show import duration, json_option, note, print_json, print_table, size
 
 COLUMNS = ("POOL", "WORKERS", "IN USE", "QUEUED", "REUSES", "KEPT FOR", "SHAPE", "ENVIRONMENT", "NOTE")
 
 
 @click.group("pools", invoke_without_command=True)
+@on_option
 @json_option
 @click.pass_context
 def command(context: click.Context, *, as_json: bool) -> None:
@@ -33,10 +36,11 @@ def command(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         print_json(pools)
         return
-    print_table(COLUMNS, [row_of(pool) for pool in pools], none="no pools: nothing is warm")
+    home = home_there() if pools else ""
+    print_table(COLUMNS, [row_of(pool, home) for pool in pools], none="no pools: nothing is warm")
 
 
-def row_of(pool: dict[str, Any]) -> tuple[str, ...]:
+def row_of(pool: dict[str, Any], home: str) -> tuple[str, ...]:
     """Return one pool's cells, under `COLUMNS`."""
     workers = pool["workers"]
     return (
@@ -47,24 +51,29 @@ def row_of(pool: dict[str, Any]) -> tuple[str, ...]:
         str(sum(worker["reuses"] for worker in workers)),
         duration(pool["keep_alive_seconds"]),
         _shape(pool["shape"]),
-        environment_of(pool["python"]),
+        environment_of(pool["python"], home),
         pool["note"],
     )
 
 
-def environment_of(python: str) -> str:
-    """Return where a pool's Python belongs, for people: a built environment's digest, or the path from home."""
-    built, home = str(layout().environments), os.path.expanduser("~")
+def environment_of(python: str, home: str) -> str:
+    """Return where a pool's Python belongs, for people: a built environment's digest, or the path from home.
+
+    Args:
+        python: its path.
+        home: the state directory of its agent.
+    """
+    built, user = str(Layout(Path(home), Path(home)).environments), os.path.expanduser("~")
     if python.startswith(built + os.sep):
         return f"env {python[len(built) + 1 :][:SHORT]}"
-    return f"~{python[len(home) :]}" if python.startswith(home + os.sep) else python
+    return f"~{python[len(user) :]}" if python.startswith(user + os.sep) else python
 
 
 def _shape(shape: dict[str, Any]) -> str:
     parts = (
         shape["cpus"] and f"{shape['cpus']:g} cpus",
         shape["memory_bytes"] and size(shape["memory_bytes"]),
-        shape["gpus"] and f"{shape['gpus']} gpus {shape['gpu_type']}".rstrip(),
+        shape["gpus"] and f"{shape['gpus']:g} gpus {shape['gpu_type']}".rstrip(),
     )
     return ", ".join(part for part in parts if part) or "any"
 
@@ -81,6 +90,7 @@ def _complete(_context: click.Context, _parameter: click.Parameter, incomplete: 
 
 @command.command("release")
 @click.argument("key", required=False, shell_complete=_complete)
+@on_option
 def release(key: str | None) -> None:
     """End the idle workers of the pool whose key begins with KEY, or of all pools."""
     from ..model.errors import ConfigurationError

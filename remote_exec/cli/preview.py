@@ -22,14 +22,16 @@ def preview(function: Callable[..., Any], given: Any) -> dict[str, Any]:
     Raises:
         RemoteExecError: what a call would raise before it is sent.
     """
+    from ..capture.environment import environment_of
     from ..capture.function import FunctionCapture
-    from ..client.target import choose, environment_of
+    from ..client.placement import choose
     from ..config import load_config
 
-    instance, options = choose(load_config(), given)
+    found = choose(load_config(), given)
+    instance, options = found.instance, found.options
     name = getattr(function, "__name__", "function")
     captured = FunctionCapture(function, name=name, options=options).current()
-    environment, _wheels = environment_of(captured, options)
+    environment = environment_of(captured, options, here=found.host.here)
     bundle = captured.local_code.bundle
     return {
         "function": name,

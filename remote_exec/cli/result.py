@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
 from ..model.failure import Failure
-from .host import ask, ask_whole, job_argument, running
+from .host import ask, ask_whole, far_host, job_argument, on_option, running
 from .show import json_option, note, print_json
 
 
@@ -39,7 +39,7 @@ def outcome_of(name: str, *, wait: bool) -> Ended:
         if value["state"] in ("queued", "running") and not attached:
             raise JobNotFound(
                 f"{name} has not ended: it is {value['state']}",
-                hint=f"remote-exec logs -f {name}" if running() else "remote-exec hosts start",
+                hint=f"remote-exec logs -f {name}" if running(name) else "remote-exec hosts start",
             )
         raise JobNotFound(
             f"{name} is a call that its caller waits for, who gets its result; only jobs keep theirs",
@@ -56,6 +56,7 @@ def outcome_of(name: str, *, wait: bool) -> Ended:
     "--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the value there, pickled."
 )
 @click.option("--no-wait", is_flag=True, help="Do not wait for a job that has not ended.")
+@on_option
 @json_option
 def command(name: str, *, out: str | None, no_wait: bool, as_json: bool) -> None:
     """Wait for a job, then print the repr of what it returned.
@@ -68,7 +69,9 @@ def command(name: str, *, out: str | None, no_wait: bool, as_json: bool) -> None
       remote-exec result train-1 --out model.pickle
       python -c 'import pickle; model = pickle.load(open("model.pickle", "rb"))'
     """
-    from ..serial import failures, pickling
+    from ..client.connections import connections
+    from ..client.trees import fetch, load
+    from ..serial import failures
 
     ended = outcome_of(name, wait=not no_wait)
     if ended.failure is not None:
@@ -81,7 +84,8 @@ def command(name: str, *, out: str | None, no_wait: bool, as_json: bool) -> None
         else:
             note(failures.format(failure).rstrip())
         raise click.exceptions.Exit(1)
-    value: Any = pickling.load(ended.data)
+    value, trees = load(ended.data)
+    fetch(trees, lambda: connections.session(far_host(name)), name)
     if out is not None:
         import pickle
 

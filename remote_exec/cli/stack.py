@@ -6,7 +6,7 @@ import re
 
 import click
 
-from .host import ask, job_argument
+from .host import ask, job_argument, on_option
 from .show import json_option, print_json
 
 _MACHINERY = re.compile(r'  File "(<string>", line 1, in <module>|[^"]*/remote_exec_runtime/)')
@@ -15,6 +15,7 @@ _MACHINERY = re.compile(r'  File "(<string>", line 1, in <module>|[^"]*/remote_e
 @click.command()
 @job_argument
 @click.option("--all", "everything", is_flag=True, help="The frames of remote_exec itself, too.")
+@on_option
 @json_option
 def command(name: str, *, everything: bool, as_json: bool) -> None:
     """Show the call stack of a running job. The job goes on undisturbed.

@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .host import ask
+from ..agent.usage import Sample, Use
+from .host import ask, home_there, on_option, told
 from .jobs import COLUMNS as JOB_COLUMNS
 from .jobs import row_of as job_row
 from .pools import environment_of
-from .processes import Sample, sample
 from .show import duration, json_option, print_json, print_table, rich_table, size
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 WORKER_COLUMNS = ("POOL", "WORKER", "STATE", "REUSES", "IDLE", "CPU", "MEMORY", "ENVIRONMENT")
-GPU_COLUMNS = ("GPU", "USED", "MEMORY")
+GPU_COLUMNS = ("GPU", "NAME", "BUSY", "MEMORY", "HELD BY")
 SHOWN_JOBS = 15
 FIRST_SECONDS = 0.2  # between the two looks that one frame's CPU figures need
+
+
+class Look(NamedTuple):
+    """What a host tells at one moment."""
+
+    host: dict[str, Any]
+    sample: Sample
+    gpus: list[dict[str, Any]]
 
 
 @click.command()
 @click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Print one frame and end; so it is where stdout is no terminal.")
+@on_option
 @json_option
 def command(*, interval: float, once: bool, as_json: bool) -> None:
-    """Watch what the agent of this machine is doing. Ctrl-C ends it.
+    """Watch what the agent of this machine, or of another host, is doing. Ctrl-C ends it.
 
     \b
     Examples:
       remote-exec top
       remote-exec top --once --json
+      remote-exec top --on gpu
     """
     before = _look()
     time.sleep(FIRST_SECONDS)
@@ -54,16 +64,18 @@ def command(*, interval: float, once: bool, as_json: bool) -> None:
             live.update(_drawn(_facts(before, after)), refresh=True)
 
 
-def _look() -> tuple[dict[str, Any], Sample]:
+def _look() -> Look:
     host = ask("host")
-    return host, sample(worker["pid"] for pool in host["pools"] for worker in pool["workers"])
+    pids = [worker["pid"] for pool in host["pools"] for worker in pool["workers"]]
+    use: dict[str, Any] = told(ask("usage", pids=pids))
+    gpus = use.pop("gpus")
+    workers = {pid: Use(seconds, memory) for pid, seconds, memory in use.pop("workers")}
+    return Look(host, Sample(workers=workers, **use), gpus)
 
 
-def _facts(before: tuple[dict[str, Any], Sample], after: tuple[dict[str, Any], Sample]) -> dict[str, Any]:
+def _facts(before: Look, after: Look) -> dict[str, Any]:
     """Return one frame as data."""
-    from ..agent.devices import utilisation
-
-    (_, old), (host, new) = before, after
+    (_, old, _), (host, new, gpus) = before, after
     seconds = max(new.at - old.at, 1e-6)
     workers: list[dict[str, Any]] = []
     for pool in host["pools"]:
@@ -75,7 +87,6 @@ def _facts(before: tuple[dict[str, Any], Sample], after: tuple[dict[str, Any], S
             workers.append({**facts, "cpu_percent": percent, "memory_bytes": use.memory_bytes})
     page = ask("jobs", states=["running", "queued"], limit=SHOWN_JOBS)
     recent = ask("jobs", states=["succeeded", "failed", "cancelled"], limit=SHOWN_JOBS)
-    uses = utilisation()
     return {
         "agent": {
             "pid": host["pid"],
@@ -86,10 +97,7 @@ def _facts(before: tuple[dict[str, Any], Sample], after: tuple[dict[str, Any], S
         "cpus": host["cpus"],
         "memory_used_bytes": new.memory_used_bytes,
         "memory_total_bytes": new.memory_total_bytes,
-        "gpus": [
-            {"name": name, "percent": use.percent, "memory_used_bytes": use.memory_used_bytes}
-            for name, use in zip(host["gpus"], uses, strict=False)
-        ],
+        "gpus": gpus,
         "queued": sum(pool["queued"] for pool in host["pools"]),
         "workers": workers,
         "jobs": (page["jobs"] + recent["jobs"])[:SHOWN_JOBS],
@@ -108,7 +116,7 @@ def _headline(frame: dict[str, Any]) -> str:
 
 def _tables(frame: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[str, ...]], str]]:
     """Return the frame's tables: columns, rows, and what to say where there are none."""
-    now = time.time()
+    now, home = time.time(), home_there()
     workers: list[tuple[str, ...]] = [
         (
             worker["pool"],
@@ -118,18 +126,34 @@ def _tables(frame: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[str
             "" if worker["state"] == "InUse" else duration(worker["idle_seconds"]),
             f"{worker['cpu_percent']:.0f} %",
             size(worker["memory_bytes"]),
-            environment_of(worker["python"]),
+            environment_of(worker["python"], home),
         )
         for worker in frame["workers"]
     ]
-    gpus: list[tuple[str, ...]] = [
-        (gpu["name"], f"{gpu['percent']} %", size(gpu["memory_used_bytes"])) for gpu in frame["gpus"]
-    ]
+    gpus = [_gpu_row(gpu) for gpu in frame["gpus"]]
     tables: list[tuple[tuple[str, ...], list[tuple[str, ...]], str]] = [
         (WORKER_COLUMNS, workers, "no workers"),
         (JOB_COLUMNS, [job_row(job, now) for job in frame["jobs"]], "no jobs"),
     ]
     return [*tables[:1], (GPU_COLUMNS, gpus, ""), *tables[1:]] if gpus else tables
+
+
+def _gpu_row(gpu: dict[str, Any]) -> tuple[str, ...]:
+    held = [
+        f"{one['call'] or 'pool ' + one['pool']} (process {one['pid']}{_share(one['gpus'])})"
+        for one in gpu["held_by"]
+    ]
+    return (
+        gpu["uuid"],
+        gpu["name"],
+        f"{gpu['percent']} %",
+        f"{size(gpu['memory_used_bytes'])} of {size(gpu['memory_total_bytes'])}",
+        ", ".join([*held, *gpu["held_by_others"]]),
+    )
+
+
+def _share(gpus: float) -> str:
+    return f", {gpus:.3g} of it" if gpus < 1 else ""
 
 
 def _print(frame: dict[str, Any]) -> None:

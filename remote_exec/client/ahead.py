@@ -7,23 +7,19 @@ imports next to nothing. What goes wrong here is said by `session`, which tries 
 from __future__ import annotations
 
 import contextlib
-import os
 
 from ..backends import local
 from ..model.errors import RemoteExecError
-from ..model.layout import Layout
-from ..version import VERSION
-from . import runtime
-from .variables import meaningful
+from ..options import Options
 
 
-def reach_ahead() -> None:
-    """Connect to this machine's agent, or start one, without waiting for its answer."""
-    layout = Layout.of(os.environ)
+def reach_ahead(given: Options) -> None:
+    """Connect to this machine's agent, or start one, without waiting for its answer.
+
+    Args:
+        given: the options of the first call: where they say that it goes elsewhere, nothing is done.
+    """
+    if "instance_type" in given and "local" not in given.instance_type:
+        return
     with contextlib.suppress(RemoteExecError, OSError):
-        local.begin(
-            layout,
-            lambda: runtime.unpack(layout.runtimes),
-            version=VERSION,
-            variables=meaningful(os.environ),
-        )
+        local.begin(local.here())

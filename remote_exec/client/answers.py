@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -20,12 +21,12 @@ from ..wire.frames import Frame
 from .calls import Call, Printed
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from ..future import RemoteFuture
     from .channel import Channel
     from .reporter import Reporter
+    from .session import Session
 
 WAY_SECONDS = 0.001  # what a batch's message, its answer and their readers' turns take at the most, as a rule
 
@@ -37,16 +38,24 @@ class Answers:
         lock: the dispatcher's.
         reporter: hears of output, events and ends.
         take_back: takes calls that a worker will not begin; called under `lock`.
+        session: gives a connected session with the host's agent.
     """
 
     def __init__(
-        self, lock: threading.Lock, reporter: Reporter, *, take_back: Callable[[list[Call]], None]
+        self,
+        lock: threading.Lock,
+        reporter: Reporter,
+        *,
+        take_back: Callable[[list[Call]], None],
+        session: Callable[[], Session],
     ) -> None:
         self._lock = lock
         self._take_back = take_back
         self._reporter = reporter
         self.ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._running = 0
+        self._session = session
+        self._fetching = 0  # outcomes whose folders are on their way, each in a thread of its own
 
     def add(self, complete: Callable[..., object], *arguments: Any) -> None:
         """Have something called when no lock is held."""
@@ -59,7 +68,7 @@ class Answers:
     @property
     def undelivered(self) -> int:
         """How many outcomes have come and are not delivered yet."""
-        return len(self.ready) + self._running
+        return len(self.ready) + self._running + self._fetching
 
     def run(self) -> None:
         """Deliver all that has been collected; what one raises leaves the others for the next time."""
@@ -94,7 +103,11 @@ class Answers:
             self._batch(channel, channel.in_flight[frame.call], frame)
         elif kind == frames.YIELD:
             call = channel.in_flight[frame.call]
-            if call.on_values is not None:
+            if call.on_values is not None and frame.flags & frames.TREES:
+                from .trees import load
+
+                self.add(self._fetch_yielded, call, *load(*channel.stream.parts(frame)))
+            elif call.on_values is not None:
                 self.add(call.on_values, 0, pickling.load(*channel.stream.parts(frame)))
         elif kind == frames.WITHDRAWN:
             call = channel.in_flight.get(frame.call)
@@ -112,15 +125,23 @@ class Answers:
     def _batch(self, channel: Channel, call: Call, frame: Frame) -> None:
         """Load answers; if they cannot be, that is the outcome of all that are not answered yet."""
         count, last = 0, bool(frame.flags & frames.LAST)
+        trees: tuple[str, ...] = ()
         try:
-            values, failures = pickling.load(*channel.stream.parts(frame))
+            if frame.flags & frames.TREES:
+                from .trees import load
+
+                (values, failures), trees = load(*channel.stream.parts(frame))
+            else:
+                values, failures = pickling.load(*channel.stream.parts(frame))
         except BaseException as error:  # as for one call: a class that is missing here, an exit on loading
             call.on_values = None
             if not call.ended:
                 self.add(call.spend().set_exception, error)
         else:
             count = len(values)
-            if call.on_values is not None:
+            if trees:
+                self.add(self._fetch_values, call, frame.function, (values, failures), trees)
+            elif call.on_values is not None:
                 self.add(call.on_values, frame.function, (values, failures))
         if last:
             del channel.in_flight[frame.call]
@@ -148,6 +169,8 @@ class Answers:
             self.add(cancelled, future)
         elif frame.flags & frames.FAILED:
             self.add(_fail, future, bytes(stream).decode())
+        elif frame.flags & frames.TREES:
+            self._begin_fetch(call, future, stream, buffers)
         else:
             try:
                 value = pickling.load(stream, buffers)
@@ -157,6 +180,53 @@ class Answers:
                 self.add(future.set_result, value)
         if call.shown:
             self.add_end(call)
+
+    # --- folders that values name -------------------------------------------------------------------------------
+
+    def _begin_fetch(self, call: Call, future: RemoteFuture[Any], stream: Any, buffers: Any) -> None:
+        from .trees import load
+
+        try:
+            value, trees = load(stream, buffers)
+        except BaseException as error:  # as for any value
+            self.add(future.set_exception, error)
+            return
+        call.arriving = True
+        self._fetching += 1
+        name = call.captured.name
+        threading.Thread(target=self._fetch, args=(future, value, trees, name), daemon=True).start()
+
+    def _fetch(self, future: RemoteFuture[Any], value: Any, trees: tuple[str, ...], name: str) -> None:
+        from .trees import fetch
+
+        try:
+            fetch(trees, self._session, name)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+        finally:
+            with self._lock:
+                self._fetching -= 1
+
+    def _fetch_values(self, call: Call, index: int, answers: Any, trees: tuple[str, ...]) -> None:
+        """Fetch what a batch's values name, then hand them on; or their failure, if that cannot be done."""
+        from .trees import fetch
+
+        values = answers[0]
+        try:
+            fetch(trees, self._session, call.captured.name)
+        except Exception as error:
+            answers = ([None] * len(values), dict.fromkeys(range(len(values)), error))
+        if call.on_values is not None:
+            call.on_values(index, answers)
+
+    def _fetch_yielded(self, call: Call, value: Any, trees: tuple[str, ...]) -> None:
+        from .trees import fetch
+
+        fetch(trees, self._session, call.captured.name)
+        if call.on_values is not None:
+            call.on_values(0, value)
 
     def show_rest(self, call: Call, rest: tuple[str, str]) -> None:
         """Show what a worker printed before it died; with no lock held."""

@@ -14,11 +14,13 @@ import functools
 import itertools
 import operator
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from ..capture.named import needed_modules
+from ..future import CANCEL_SECONDS
 from ..model.errors import HostUnavailable, SerializationError
 from ..serial import pickling
 from ..serial.pickling import Pickled
@@ -28,8 +30,9 @@ from .calls import Call, Captured, working_folder
 from .lanes import STUCK_SECONDS
 
 if TYPE_CHECKING:
+    from ..backends.host import Host
     from ..future import RemoteFuture
-    from .dispatcher import Dispatcher
+    from .dispatching import Dispatching
 
 BATCH_SECONDS = 0.008
 SPREAD = 64  # a batch that is so many times shorter is not worth its message, only to keep more workers busy
@@ -40,7 +43,7 @@ PER_WORKER = 3  # batches under way for each worker
 AHEAD = 1 << 14  # results that wait to be taken before no more is sent
 
 MakeFuture = Callable[[], "RemoteFuture[Any]"]
-Place = Callable[[frozenset[str]], "tuple[Dispatcher, Captured]"]
+Place = Callable[[frozenset[str]], "tuple[Dispatching, Captured]"]
 
 
 _Segment = tuple[list[Any], dict[int, str | BaseException]]
@@ -52,7 +55,7 @@ class _Batch:
 
     __slots__ = ("answered", "call", "dispatcher", "first", "items")
 
-    def __init__(self, first: int, items: list[tuple[Any, ...]], call: Call, dispatcher: Dispatcher) -> None:
+    def __init__(self, first: int, items: list[tuple[Any, ...]], call: Call, dispatcher: Dispatching) -> None:
         self.first, self.items, self.call, self.dispatcher = first, items, call, dispatcher
         self.answered = 0
 
@@ -67,6 +70,7 @@ class Batches:
         make_future: makes the futures of the batches themselves.
         place: says where items go whose arguments need these modules, and with which function; None: all go where
             the first does.
+        host: where that is; None: it brings folders of data by itself.
         ordered: yield in the order of the arguments; else as results come.
         return_exceptions: yield what a call raised instead of raising it.
         ahead: how many results may wait to be taken; None: no bound.
@@ -75,12 +79,13 @@ class Batches:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatching,
         captured: Captured,
         arguments: Iterable[tuple[Any, ...]],
         *,
         make_future: MakeFuture,
         place: Place | None = None,
+        host: Host | None,
         ordered: bool = True,
         return_exceptions: bool = False,
         ahead: int | None = AHEAD,
@@ -91,6 +96,7 @@ class Batches:
         self._arguments = iter(arguments)
         self._make_future = make_future
         self._place = place
+        self._host = host
         self._needed: frozenset[str] = frozenset()
         self._ordered = ordered
         self._return_exceptions = return_exceptions
@@ -142,6 +148,7 @@ class Batches:
                 try:
                     found = self._take(timeout_at)
                 except KeyboardInterrupt as interrupt:
+                    self._await_end()
                     # where exactly it waited is of no interest
                     raise interrupt.with_traceback(None) from None
                 if found is None:
@@ -168,6 +175,16 @@ class Batches:
         for batch in under_way:
             with contextlib.suppress(HostUnavailable):
                 batch.dispatcher.cancel(batch.call)
+
+    def _await_end(self) -> None:
+        """Stop what is under way, and wait until it has ended: what it held is free then."""
+        deadline = time.monotonic() + CANCEL_SECONDS
+        self.cancel()
+        with self._lock:
+            under_way = list(self._under_way.values())
+        for batch in under_way:
+            with contextlib.suppress(CancelledError):
+                batch.dispatcher.wait(batch.call.future, deadline)
 
     def send_no_more(self) -> None:
         """Leave it at what has been sent; the next item that was not is cancelled."""
@@ -289,7 +306,7 @@ class Batches:
         return items
 
     def _send(self, first: int, items: list[tuple[Any, ...]], *, waiting: bool) -> bool:
-        """Send a batch; False when it needs modules that must be brought first, and this thread must not wait."""
+        """Send a batch; False when it needs what must be brought first, and this thread must not wait."""
         named = pickling.Named()
         pickled: Pickled = pickling.dump(items, name="arguments of map", named=named)
         self._item_bytes = 1 + pickled.size_bytes // len(items)
@@ -300,6 +317,9 @@ class Batches:
                     return False
                 self._dispatcher, self._captured = self._place(needed)
                 self._needed |= needed
+        at_once = waiting or self._ahead is None
+        if pickled.trees and self._host is not None and not self._bring(pickled, self._host, waiting=at_once):
+            return False
         future = self._make_future()
         call = Call(self._captured, pickled, future, frames.BATCH)
         call.items = len(items)
@@ -315,6 +335,15 @@ class Batches:
             self._again.clear()
             del self._under_way[call]
             raise
+        return True
+
+    def _bring(self, pickled: Pickled, host: Host, *, waiting: bool) -> bool:
+        """Bring the folders that arguments name; False where that takes long, and this thread must not wait."""
+        from .trees import bring, is_brought
+
+        if not waiting and not is_brought(pickled, host):
+            return False
+        bring(pickled, host, self._captured.name)
         return True
 
     # --- answers, from whichever thread reads -------------------------------------------------------------------

@@ -9,26 +9,28 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..backends import local
 from ..capture.function import Captured as Found
 from ..capture.function import FunctionCapture, log_levels
 from ..future import RemoteFuture
 from ..model.errors import SerializationError
 from ..model.ids import new_id
-from ..model.layout import Layout
 from ..options import Options
+from ..options.group_plan import group_plan
 from ..serial import pickling
 from ..serial.pickling import Pickled
 from .calls import Call, Captured
 from .connections import connections
-from .target import Place, Target, find_target, same_variables, told_of
+from .placement import stays_here
+from .target import Place, Target, bring_trees, find_target, same_variables, told_of
 
 if TYPE_CHECKING:
     from ..capture.preflight import Preflight
-    from .dispatcher import Dispatcher
+    from .dispatching import Dispatching
     from .jobs import JobFuture
     from .result_cache import ResultCache
 
-_PLAIN, _GENERATOR, _JOB, _CACHED = "plain", "generator", "job", "cached"
+_PLAIN, _GENERATOR, _JOB, _CACHED, _GROUP = "plain", "generator", "job", "cached", "group"
 
 
 class Caller:
@@ -65,6 +67,10 @@ class Caller:
             return values
         if self._results is not None:
             return self._results.run(arguments, args, kwargs)
+        if self._kind is _GROUP:
+            from .groups import run_group
+
+            return run_group(target, sent, arguments)
         from .jobs import run_job
 
         return run_job(self._submit_job(target, sent, arguments))
@@ -76,6 +82,10 @@ class Caller:
             return self._submit_job(target, sent, arguments)
         if self._results is not None:
             return self._results.submit(arguments, args, kwargs)
+        if self._kind is _GROUP:
+            from .groups import start_group
+
+            return start_group(target, sent, arguments)
         call = Call(sent, arguments, dispatcher=target.dispatcher)
         future = call.future
         target.dispatcher.submit(call)
@@ -95,7 +105,18 @@ class Caller:
         if self._results is not None:
             return self._results.map(
                 arguments,
-                submit=lambda *args: self.submit(args, {}),
+                submit=self._submit_one,
+                ordered=ordered,
+                return_exceptions=return_exceptions,
+                timeout=timeout,
+            )
+        if group_plan(target.place.options) is not None:
+            from .groups import map_groups
+
+            return map_groups(
+                target,
+                arguments,
+                submit=self._submit_one,
                 ordered=ordered,
                 return_exceptions=return_exceptions,
                 timeout=timeout,
@@ -108,12 +129,16 @@ class Caller:
             arguments,
             make_future=RemoteFuture,
             place=self._place,
+            host=target.place.host if target.spread is None else None,
             ordered=ordered,
             return_exceptions=return_exceptions,
             expected=expected,
         )
         deadline = None if timeout is None else time.monotonic() + timeout
         return batches.results(lambda: deadline)
+
+    def _submit_one(self, *args: Any) -> RemoteFuture[Any]:
+        return self.submit(args, {})
 
     def preflight(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Preflight:
         """Say what would travel and what cannot work."""
@@ -126,10 +151,13 @@ class Caller:
 
     def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Pickled, Target, Captured]:
         """Pickle a call's arguments; return them, where the call goes, and what is sent of the function."""
-        if self._found is None:
-            connections.prepare(Layout.of(os.environ))
+        if self._found is None and stays_here(self._options):
+            connections.prepare(local.here())
         arguments = self._pickle(args, kwargs)
-        return arguments, *self._current()
+        target, sent = self._current()
+        if target.spread is None:
+            bring_trees(arguments, target.place.host, self._name)
+        return arguments, target, sent
 
     def _pickle(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pickled:
         """Pickle arguments, and see to it that the modules which they name will be there."""
@@ -145,7 +173,7 @@ class Caller:
             self._named |= named.modules
         return arguments
 
-    def _place(self, needed: frozenset[str]) -> tuple[Dispatcher, Captured]:
+    def _place(self, needed: frozenset[str]) -> tuple[Dispatching, Captured]:
         """Return where calls go whose arguments need these modules, and what is sent of the function."""
         self._capture.need(needed)
         target, sent = self._current()
@@ -166,7 +194,7 @@ class Caller:
             return target, sent
         target = find_target(found, self._options)
         sent = sent_of(self._name, found, target.place)
-        self._kind = _kind_of(self._function, target.place.options)
+        self._kind = _kind_of(self._function, target.place)
         self._results = self._result_cache(found, target, sent) if self._kind is _CACHED else None
         self._found, self._target, self._sent = found, target, sent
         self._variables = dict(os.environ._data)  # type: ignore[attr-defined]
@@ -182,15 +210,22 @@ class Caller:
 
         options = target.place.options
         name = options.name or f"{options.job_name_prefix or self._name}-{new_id()}"
-        return submit_job(target.place, sent, arguments, name=name)
+        return submit_job(target.place_for(arguments, self._name), sent, arguments, name=name)
 
 
-def _kind_of(function: Callable[..., Any], options: Options) -> str:
-    kind = _PLAIN
+def _kind_of(function: Callable[..., Any], place: Place) -> str:
+    kind, options = _PLAIN, place.options
+    generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     if options.name or options.detach or options.max_retry_attempts or options.use_spot_instances:
         kind = _JOB
-    elif inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    elif generator:
         kind = _GENERATOR
+    plan = group_plan(options)
+    if plan is not None:
+        from .groups import check_group
+
+        check_group(options, plan, here=place.host.here, generator=generator, durable=kind is _JOB)
+        kind = _JOB if kind is _JOB else _GROUP
     if options.cache and kind is not _PLAIN:
         connections.reporter.note(f"option 'cache' is ignored: results of a {kind} are not cached")
     return _CACHED if options.cache and kind is _PLAIN else kind

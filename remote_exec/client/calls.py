@@ -18,8 +18,9 @@ from ..serial.pickling import Pickled
 from ..wire import frames
 
 if TYPE_CHECKING:
+    from ..model.errors import HostUnavailable
     from .channel import Channel
-    from .dispatcher import Dispatcher
+    from .dispatching import Dispatching
 
 _tokens = itertools.count(1)
 _making = threading.Lock()  # of futures
@@ -98,9 +99,12 @@ class Call:
     sent_at = 0.0
     shown = False  # whether the reporter has heard of it
     cancelling = False  # it was asked to be stopped
+    arriving = False  # it has been answered, and what its value names is being fetched
     output: Printed | None = None
     # for batches and generators: called with what has come; for batches (first index, answers)
     on_values: Callable[[Any, Any], None] | None = None
+    # where it goes instead of failing, when it was queued for a host that cannot be reached
+    elsewhere: Callable[[Any, HostUnavailable], None] | None = None
     _future: RemoteFuture[Any] | None = None
 
     def __init__(
@@ -110,7 +114,7 @@ class Call:
         future: RemoteFuture[Any] | None = None,
         kind: int = frames.CALL,
         *,
-        dispatcher: Dispatcher | None = None,
+        dispatcher: Dispatching | None = None,
     ) -> None:
         self.captured = captured
         self.pickled = pickled

@@ -6,6 +6,7 @@ which only leaves word.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
@@ -26,6 +27,7 @@ from .calls import SHORT_SECONDS, Call, Captured
 from .reporter import interactive
 
 if TYPE_CHECKING:
+    from .far_stream import FarStream
     from .session import Session
 
 RECEIVE_SECONDS = 0.05  # how long the waiting thread sleeps in the kernel before it looks around
@@ -84,15 +86,33 @@ class Channel:
         self._next_call = 1
         self._acknowledged = 0
         self.to_acknowledge = 0
-        ours, theirs = socket.socketpair()
-        pair = socket.socketpair() if arenas.SUPPORTED else (None, None)
-        seconds, micros = divmod(int(RECEIVE_SECONDS * 1_000_000), 1_000_000)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, micros))
-        self.stream = CallStream(ours, pair[0])
-        self._far_ends: list[socket.socket] = [end for end in (theirs, pair[1]) if end is not None]
+        self._far_ends: list[socket.socket] = []
+        self._link: FarStream | None = None
+        if session.host.here:
+            ours, theirs = socket.socketpair()
+            pair = socket.socketpair() if arenas.SUPPORTED else (None, None)
+            seconds, micros = divmod(int(RECEIVE_SECONDS * 1_000_000), 1_000_000)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, micros))
+            self.stream = CallStream(ours, pair[0])
+            self._far_ends = [end for end in (theirs, pair[1]) if end is not None]
+        else:
+            from .far_stream import FarStream
+
+            self._link = FarStream(
+                session.host,
+                self.lease,
+                receive_seconds=RECEIVE_SECONDS,
+                next_call=lambda: self._next_call,
+            )
+            self.stream = self._link.stream
 
     def open(self, request: dict[str, Any]) -> None:
         """Ask for the lease. Calls may be sent at once: they wait in the socket."""
+        if self._link is not None:
+            message = protocol.RequestLease(lease=self.lease, streams=0, **request)
+            self.session.request_lease(message, (), self)
+            self._link.begin(request["linger_seconds"])
+            return
         fds = tuple(end.fileno() for end in self._far_ends)
         message = protocol.RequestLease(lease=self.lease, streams=len(fds), **request)
         try:
@@ -132,17 +152,24 @@ class Channel:
         self.usable = self.usable and self._outlives_agent
         self._word.set()
 
+    def learn_death(self) -> None:
+        """Ask how the worker died, where the far end of its stream is gone and the agent's word has not come yet."""
+        if self._link is not None and self._link.stream.forgotten and self.lost is None:
+            with contextlib.suppress(errors.RemoteExecError, OSError):
+                self.lost = self.ask_death(self._reconnect())
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether its stream has ended since its host was out of reach for too long, for one of both sides."""
+        return self._link is not None and self.lost is None and self.refused is None
+
     @property
     def never_granted(self) -> bool:
         """Whether its agent died before any worker got its stream: nothing that was sent on it has run."""
         return self.granted is None and self.lost is None and self.refused is None and self.session.lost
 
     def _hang_up(self) -> None:
-        # Wakes the thread that waits for this stream's next byte.
-        try:
-            self.stream.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        self.stream.finish()  # wakes the thread that waits for this stream's next byte
 
     # --- sending ----------------------------------------------------------------------------------------------
 
@@ -310,9 +337,12 @@ class Channel:
         for end in self._far_ends:
             end.close()
         self.stream.close()
+        self.session.forget_lease(self.lease)
 
     def why_ended(self, call: Call) -> errors.RemoteExecError:
         """Return what to raise for a call whose stream has ended; waits a moment for the agent's word."""
+        if self._link is not None and self.lost is None and self.refused is None:
+            return self._link.why_ended(call)
         if self.refused is None and self.lost is None and not self.session.lost:
             self._word.wait(CERTIFICATE_SECONDS)
         if self.granted is not None and self.lost is None and self.session.lost and not self._asked:
@@ -331,17 +361,46 @@ class Channel:
             f"the worker that ran {call.captured.name} is gone; how it died is unknown, since its agent is gone too"
         )
 
+    def session_again(self) -> Session | None:
+        """Return a session by which to ask what became of its calls, where its host is there and has given it up.
+
+        Raises:
+            HostUnavailable: the host is out of reach again.
+        """
+        return self._reconnect() if self._link is not None and self._link.stream.forgotten else None
+
+    def never_went(self, call: Call) -> bool:
+        """Whether nothing of a call has left this machine, since its stream was broken when it was sent."""
+        return self._link is not None and self._link.never_went(call)
+
+    def may_be_sent_again(self, session: Session) -> bool:
+        """Whether what the host has no record of was never begun there.
+
+        Raises:
+            HostUnavailable: the agent is gone.
+        """
+        return self.granted is None or bool(session.ask("ended", {"lease": self.lease})["ended"])
+
+    def ask_death(self, session: Session) -> protocol.WorkerLost | None:
+        """Ask an agent how the worker died; None where it has not, or that is not known.
+
+        Raises:
+            HostUnavailable: the agent is gone.
+        """
+        told = session.ask("death", {"lease": self.lease})
+        return from_plain(protocol.WorkerLost, told) if told is not None else None
+
     def _ask_successor(self) -> protocol.WorkerLost | None:
         """Ask the next agent how the worker died; its fork server, if that is alive, has told it."""
         answers: list[protocol.WorkerLost] = []
 
         def ask() -> None:
             try:
-                told = self._reconnect().ask("death", {"lease": self.lease})
+                told = self.ask_death(self._reconnect())
             except (errors.RemoteExecError, OSError):
                 return  # then it is not known
             if told is not None:
-                answers.append(from_plain(protocol.WorkerLost, told))
+                answers.append(told)
 
         asking = threading.Thread(target=ask, name="remote_exec-death", daemon=True)
         try:

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..backends import local
+from ..backends.host import Host
+from ..backends.progress import heard_by
 from ..model.errors import HostUnavailable
-from ..model.layout import Layout
 from .dispatcher import Dispatcher
 from .phases import Phases, Span
 from .reporter import Console, Reporter
@@ -34,68 +35,86 @@ class Connections:
         self.reporter: Reporter = Console()
         self._phases = Phases(self.reporter)
         self._lock = threading.RLock()
-        self._sessions: dict[Layout, Session] = {}
-        self._dispatchers: dict[tuple[Layout, str], Dispatcher] = {}
+        self._sessions: dict[Host, Session] = {}
+        self._opening: dict[Host, threading.RLock] = {}
+        self._dispatchers: dict[tuple[Host, str], Dispatcher] = {}
 
-    def prepare(self, layout: Layout) -> None:
+    def prepare(self, host: Host) -> None:
         """Begin to reach the agent, in a thread, if there is no session yet: starting one takes a while."""
-        if layout not in self._sessions:
-            threading.Thread(target=self._prepare, args=(layout,), daemon=True).start()
+        if host not in self._sessions:
+            threading.Thread(target=self._prepare, args=(host,), daemon=True).start()
 
-    def _prepare(self, layout: Layout) -> None:
+    def _prepare(self, host: Host) -> None:
         with contextlib.suppress(Exception):  # it is said to whoever asks for the session
-            self.session(layout)
+            self.session(host)
 
-    def session(self, layout: Layout | None = None) -> Session:
-        """Return a session with the agent of this layout, connected anew if the last one was lost.
+    def session(self, host: Host | None = None) -> Session:
+        """Return a session with the agent of a host, connected anew if the last one was lost.
 
         Raises:
             HostUnavailable: no agent could be reached or started.
         """
-        layout = layout or Layout.of(os.environ)
-        session = self._sessions.get(layout)
+        host = host or local.here()
+        session = self._sessions.get(host)
         if session is not None and not session.lost:
             return session
-        with self._lock:
-            session = self._sessions.get(layout)
+        with self._opening.setdefault(host, threading.RLock()):  # one that does not answer holds up no other
+            session = self._sessions.get(host)
             if session is None or session.lost:
-                with self.watch("start", "the agent"):
-                    session = self._sessions[layout] = open_session(layout)
+                with self.watch("start", "the agent") as span, heard_by(span.tell):
+                    session = self._sessions[host] = open_session(host)
+                if not host.here:
+                    from .inventory import note_reached
+
+                    note_reached(host, version=session.welcome.version)
             return session
 
     def watch(self, name: str, of: str) -> Span:
         """Return a phase of a function's call, to be entered by ``with``: it is shown when it lasts."""
         return self._phases.watch(name, of)
 
-    def with_agent(self, layout: Layout, work: Callable[[Session], T]) -> T:
+    def with_agent(self, host: Host, work: Callable[[Session], T]) -> T:
         """Do what may be done twice; do it again with the next agent if this one dies meanwhile.
 
         Raises:
             HostUnavailable: no agent could be reached, or two have died.
         """
+        session = self.session(host)
         try:
-            return work(self.session(layout))
+            return work(session)
         except HostUnavailable:
-            return work(self.session(layout))
+            return work(self.session(host))
 
-    def dispatcher(
-        self, layout: Layout, key: str, request: dict[str, Any], *, max_workers: int
-    ) -> Dispatcher:
+    def dispatcher(self, host: Host, key: str, request: dict[str, Any], *, max_workers: int) -> Dispatcher:
         """Return the dispatcher of a pool and bundle."""
         with self._lock:
-            found = self._dispatchers.get((layout, key))
+            found = self._dispatchers.get((host, key))
             if found is None:
-                found = self._dispatchers[layout, key] = Dispatcher(
-                    lambda: self.session(layout), request, max_workers=max_workers, reporter=self.reporter
+                found = self._dispatchers[host, key] = Dispatcher(
+                    lambda: self.session(host), request, max_workers=max_workers, reporter=self.reporter
                 )
             return found
 
-    def private(self, layout: Layout, request: dict[str, Any], **settings: Any) -> Dispatcher:
+    def pending(self, host: Host) -> int:
+        """Return how many calls of this process have not ended that were given to a host."""
+        return sum(one.pending for (there, _), one in list(self._dispatchers.items()) if there == host)
+
+    def leases(self, host: Host) -> int:
+        """Return how many leases this process has on a host, or waits for."""
+        return sum(one.leases for (there, _), one in list(self._dispatchers.items()) if there == host)
+
+    def is_away(self, host: Host) -> bool:
+        """Whether the connection to a host's agent is broken just now, and not mended yet."""
+        session = self._sessions.get(host)
+        return session is not None and session.away
+
+    def private(self, host: Host, request: dict[str, Any], **settings: Any) -> Dispatcher:
         """Return a dispatcher that nobody else gets; `drop` it when it is done with."""
-        made = Dispatcher(lambda: self.session(layout), request, reporter=self.reporter, **settings)
+        settings = {"reporter": self.reporter, **settings}
+        made = Dispatcher(lambda: self.session(host), request, **settings)
         with self._lock:
             self._dispatchers = {key: one for key, one in self._dispatchers.items() if not one.closed}
-            self._dispatchers[layout, f"private-{id(made)}"] = made
+            self._dispatchers[host, f"private-{id(made)}"] = made
         return made
 
     def drop(self, dispatcher: Dispatcher, *, cancel: bool = False) -> None:
@@ -109,14 +128,14 @@ class Connections:
     def close(self) -> None:
         """Wait for what is pending, or cancel it after Ctrl-C; give every worker back."""
         interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
-        while not interrupted and any(dispatcher.pending for dispatcher in self._dispatchers.values()):
+        while not interrupted and any(one.pending for one in list(self._dispatchers.values())):
             try:
                 time.sleep(NAP_SECONDS)
             except KeyboardInterrupt:
                 interrupted = True
-        for dispatcher in self._dispatchers.values():
+        for dispatcher in list(self._dispatchers.values()):
             dispatcher.close(cancel=interrupted)
-        for session in self._sessions.values():
+        for session in list(self._sessions.values()):
             session.close()
         local.let_go()
 
@@ -124,7 +143,7 @@ class Connections:
         """In a forked child."""
         for dispatcher in self._dispatchers.values():
             dispatcher.abandon()
-        for session in self._sessions.values():
+        for session in list(self._sessions.values()):
             session.abandon()
         local.let_go()
         self.__init__()  # type: ignore[misc]

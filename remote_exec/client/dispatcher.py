@@ -75,7 +75,7 @@ class Dispatcher:
         self._single = single
         self._broken: Exception | None = None
         self._lock = threading.Lock()
-        self._answers = Answers(self._lock, reporter, take_back=self._lanes.take_back)
+        self._answers = Answers(self._lock, reporter, take_back=self._lanes.take_back, session=session)
         self._reading = Reading(
             self._lock,
             self._lanes,
@@ -110,8 +110,11 @@ class Dispatcher:
             if self._broken is not None:
                 raise self._broken
             channel = self._lanes.take(call)
+            gone = self._lanes.gone if channel is None and self._single else None
         if self._thread is None:
             self._start_thread()
+        if gone is not None:  # its worker has ended while nothing ran on it, and no other takes its place
+            self.fail(gone.why_ended(call))
         return channel
 
     def run(self, call: Call) -> Any:
@@ -166,6 +169,7 @@ class Dispatcher:
                 "the instance was idle for keep_alive_period_in_seconds and its worker was given back",
                 hint="make another instance, or raise keep_alive_period_in_seconds",
             )
+            self._end()
         if channels and self._lanes.queue:
             self._grow()
 
@@ -176,7 +180,11 @@ class Dispatcher:
         except HostUnavailable as error:
             if not self._lanes.channels:
                 while self._lanes.queue:
-                    self._answers.add(self._lanes.queue.popleft().spend().set_exception, error)
+                    call = self._lanes.queue.popleft()
+                    if call.elsewhere is not None:
+                        self._answers.add(call.elsewhere, call, error)
+                    else:
+                        self._answers.add(call.spend().set_exception, error)
 
     def recall(self) -> None:
         """Give back what is idle and recalled: others wait for workers. Called in the session's thread."""
@@ -194,9 +202,22 @@ class Dispatcher:
                 channel.in_flight.clear()
                 channel.release()
             self._lanes.channels.clear()
+            self._end()
         for call in calls:
             if not call.ended:
                 call.spend().set_exception(error)
+
+    def hand_over(self, limit: int, take: Callable[[Call], None]) -> None:
+        """Have somebody else take calls that have not been sent, those that came last."""
+        with self._lock:
+            calls = [self._lanes.queue.pop() for _ in range(min(limit, len(self._lanes.queue)))]
+            self._settling += len(calls)
+        try:
+            for call in reversed(calls):
+                take(call)
+        finally:
+            with self._lock:
+                self._settling -= len(calls)
 
     def cancel_queued(self) -> None:
         """Cancel the calls that have not been sent."""
@@ -249,6 +270,11 @@ class Dispatcher:
         return self._lanes.max_workers
 
     @property
+    def leases(self) -> int:
+        """How many leases it has, or waits for."""
+        return len(self._lanes.channels)
+
+    @property
     def closed(self) -> bool:
         """Whether it has given its workers back for good."""
         return self._closed
@@ -291,6 +317,10 @@ class Dispatcher:
             calls = list(channel.in_flight.values())
             channel.in_flight.clear()
             self._settling += len(calls)
+        channel.learn_death()
+        if calls and channel.out_of_reach and not self._single:
+            threading.Thread(target=self._find_out, args=(channel, calls), daemon=True).start()
+            return
         try:
             if calls:
                 self._settle(channel, calls, channel.why_ended(calls[0]))
@@ -308,6 +338,22 @@ class Dispatcher:
         with self._lock:
             self._grow()
         self._answers.run()
+
+    def _find_out(self, channel: Channel, calls: list[Call]) -> None:
+        """See what became of calls on a host that was out of reach: some have gone on as jobs, others never came."""
+        from .whereabouts import find_out
+
+        try:
+            never_came = find_out(channel, calls)
+            with self._lock:
+                self._lanes.take_back(never_came)
+        finally:
+            with self._lock:
+                self._settling -= len(calls)
+            for call in calls:
+                self._reporter.ended(call)
+            channel.abandon()
+            self._busy.set()
 
     def _settle(self, channel: Channel, calls: list[Call], error: Exception) -> None:
         lost = channel.lost
@@ -374,6 +420,7 @@ class Dispatcher:
             elif now - quiet_since > QUIET_SECONDS:
                 self._busy.clear()
                 self._acknowledge()
+        self._reading.close()
 
     def _read_in_background(self, channels: list[Channel]) -> None:
         try:
@@ -404,8 +451,7 @@ class Dispatcher:
             self.cancel_all()
         else:
             self._reading.listen()
-        self._closed = True
-        self._busy.set()
+        self._end()
         with self._lock:
             if self._single and self._broken is None:
                 self._broken = WorkerDied("the instance was closed", hint="make another")
@@ -417,6 +463,13 @@ class Dispatcher:
             self._lanes.channels.clear()
         for call in calls:  # nobody will read their outcomes
             cancelled(call.spend())
+        if self._thread is None:
+            self._reading.close()
+
+    def _end(self) -> None:
+        """Nothing will run any more: the background thread ends, and with it what it reads by."""
+        self._closed = True
+        self._busy.set()
 
     def close_when_done(self) -> None:
         """Give the workers back as soon as nothing is pending, without making the caller wait."""

@@ -11,7 +11,7 @@ from ..wire.frames import GENERATOR_WINDOW
 from .calls import Call
 
 if TYPE_CHECKING:
-    from .dispatcher import Dispatcher
+    from .dispatching import Dispatching
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ GIVE_BACK = GENERATOR_WINDOW // 2  # values taken before the generator is told t
 class RemoteIterator(Iterator[T], Generic[T]):
     """What calling a remote generator function returns. Dropping or closing it stops the generator."""
 
-    def __init__(self, dispatcher: Dispatcher, call: Call) -> None:
+    def __init__(self, dispatcher: Dispatching, call: Call) -> None:
         self._dispatcher = dispatcher
         self._call = call
         self._future = call.future

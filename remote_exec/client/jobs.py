@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
+from ..backends.host import Host
 from ..future import RemoteFuture
 from ..model.errors import HostUnavailable, JobNotFound
-from ..model.layout import Layout
-from ..serial import pickling
+from ..serial import directories, pickling
 from ..serial.pickling import Pickled
 from ..wire import frames
 from ..wire.messages import to_plain
@@ -22,17 +21,16 @@ from .channel import LEAST_SECONDS
 from .connections import connections
 from .target import Place
 
-PAGE = 100
 FUNCTION = 1
 
 
 class JobFuture(RemoteFuture[Any]):
     """The future of a durable job. Users get it from `submit`, `get_future` and `list_futures`."""
 
-    def __init__(self, name: str, layout: Layout, state: str = "") -> None:
+    def __init__(self, name: str, host: Host, state: str = "") -> None:
         super().__init__()
         self._name = name
-        self._layout = layout
+        self._host = host
         self._state_then = state
         self._asked = False
         self._ask_lock = threading.Lock()
@@ -95,7 +93,7 @@ class JobFuture(RemoteFuture[Any]):
 
     def _ask(self, what: str, **more: Any) -> Any:
         question = {"name": self._name, **more}
-        return connections.with_agent(self._layout, lambda session: session.ask(what, question))
+        return connections.with_agent(self._host, lambda session: session.ask(what, question))
 
     def _watch(self) -> None:
         """Have the agent tell the outcome, once."""
@@ -104,7 +102,7 @@ class JobFuture(RemoteFuture[Any]):
                 return
             self._asked = True
         question = {"name": self._name, "wait": True}
-        reply = connections.with_agent(self._layout, lambda session: session.start("result", question))
+        reply = connections.with_agent(self._host, lambda session: session.start("result", question))
         reply.add_done_callback(lambda done: self._settle(done))
 
     def _settle(self, reply: Any) -> None:
@@ -122,24 +120,54 @@ class JobFuture(RemoteFuture[Any]):
         value, body = reply.result()
         if value["state"] == "cancelled":
             self._become_cancelled()
-        elif value["ok"]:
-            try:
-                self.set_result(pickling.load(bytearray(body)))
-            except Exception as failure:
-                self.set_exception(failure)
-        elif body:
-            self.set_exception(rebuild(body.decode()))
+            return
+        directories.noted.take()
+        try:
+            found = load_outcome(self._name, value, body)
+        except BaseException as failure:  # the function's own
+            self.set_exception(failure)
+            return
+        trees = directories.noted.take()
+        if trees:  # not in this thread: it is the one that answers come by
+            threading.Thread(target=self._fetch, args=(found, trees), daemon=True).start()
         else:
-            self.set_exception(
-                JobNotFound(
-                    f"{self._name} has {value['state']}; it was a call that its caller waited for, and only jobs "
-                    "and calls that fail keep how they ended"
-                )
-            )
+            self.set_result(found)
+
+    def _fetch(self, found: Any, trees: tuple[str, ...]) -> None:
+        from .trees import fetch
+
+        try:
+            fetch(trees, lambda: connections.session(self._host), self._name)
+        except BaseException as failure:
+            self.set_exception(failure)
+        else:
+            self.set_result(found)
 
     def _become_cancelled(self) -> None:
         RemoteFuture.__mro__[1].cancel(self)  # type: ignore[attr-defined]
         self.set_running_or_notify_cancel()
+
+
+def load_outcome(name: str, told: dict[str, Any], body: bytes) -> Any:
+    """Return what a job or call has returned, or raise what it has raised.
+
+    Args:
+        name: of the job.
+        told: what the agent says of it.
+        body: what it keeps of it.
+
+    Raises:
+        JobNotFound: nothing was kept.
+        BaseException: what the function raised.
+    """
+    if told["ok"]:
+        return pickling.load(bytearray(body))
+    if body:
+        raise rebuild(body.decode())
+    raise JobNotFound(
+        f"{name} has {told['state']}; it was a call that its caller waited for, and only jobs and calls that fail "
+        "keep how they ended"
+    )
 
 
 def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str) -> JobFuture:
@@ -148,7 +176,7 @@ def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str) -> Job
     Raises:
         ConfigurationError: a job of that name exists.
     """
-    session = connections.session(place.layout)
+    session = connections.session(place.host)
     request, options = place.request, place.options
     pool = to_plain(request["pool"])
     variables = pool.pop("variables")
@@ -182,18 +210,23 @@ def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str) -> Job
             "log_limit_bytes": request["log_limit_bytes"],
             "max_retry_attempts": options.max_retry_attempts,
             "payload_blobs": [],
+            "trees": [*arguments.trees, *sent.pickled.trees],
             "phases": [
                 [phase.name, phase.seconds] for phase in place.phases if phase.seconds > LEAST_SECONDS
             ],
         },
         body=b"".join(pieces),
     )
-    return JobFuture(name, place.layout)
+    if not place.host.here:
+        from .inventory import note_job
+
+        note_job(place.host, name)
+    return JobFuture(name, place.host)
 
 
 def run_job(future: JobFuture) -> Any:
     """Show a job's output as it comes, and return its value. Ctrl-C cancels it."""
-    session = connections.session(future._layout)
+    session = connections.session(future._host)
     try:
         for piece in session.follow("logs", {"name": future.job, "follow": True}):
             for _, stream, text, event in piece["records"]:
@@ -207,40 +240,4 @@ def run_job(future: JobFuture) -> Any:
         raise
 
 
-def get_future(job_name: str) -> RemoteFuture[Any]:
-    """Return the future of a job or call that some process started.
-
-    Args:
-        job_name: its name: what `RemoteFuture.job` was, or what `remote-exec jobs` lists.
-
-    Raises:
-        JobNotFound: there is none, or its retention has ended.
-        HostUnavailable: no agent could be reached.
-    """
-    layout = Layout.of(os.environ)
-    told = connections.with_agent(layout, lambda session: session.ask("job", {"name": job_name}))
-    return JobFuture(job_name, layout, told["job"]["state"])
-
-
-def list_futures(job_name_prefix: str = "") -> Iterator[RemoteFuture[Any]]:
-    """Yield the futures of jobs and calls, newest first, asking for more as they are taken.
-
-    Args:
-        job_name_prefix: how their names begin.
-    """
-    layout = Layout.of(os.environ)
-    before: Any = None
-    while True:
-        page = _page(layout, {"prefix": job_name_prefix, "before": before, "limit": PAGE})
-        for row in page["jobs"]:
-            yield JobFuture(row["name"], layout, row["state"])
-        before = page["next"]
-        if before is None:
-            return
-
-
-def _page(layout: Layout, question: dict[str, Any]) -> Any:
-    return connections.with_agent(layout, lambda session: session.ask("jobs", question))
-
-
-__all__ = ["CancelledError", "JobFuture", "get_future", "list_futures", "submit_job"]
+__all__ = ["CancelledError", "JobFuture", "load_outcome", "run_job", "submit_job"]

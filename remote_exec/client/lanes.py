@@ -53,6 +53,7 @@ class Lanes:
         self.queue: deque[Call] = deque()
         self.unsent = False  # whether frames wait in outboxes
         self.channels: list[Channel] = []
+        self.gone: Channel | None = None  # the last that was of no use when a call came
         self.max_workers = max_workers
         self._session = session
         self._request = request
@@ -91,7 +92,7 @@ class Lanes:
         if not call.begin():
             return
         now = time.monotonic()
-        waits = channel.in_flight and now - channel.sent_at < ROW_SECONDS and len(channel.outbox) < ROW
+        waits = bool(channel.in_flight) and now - channel.sent_at < ROW_SECONDS and len(channel.outbox) < ROW
         call.sent_at = channel.sent_at = now
         channel.post(call)
         if waits:
@@ -153,6 +154,7 @@ class Lanes:
         for channel in [one for one in self.channels if not (one.in_flight or one.usable or one.recalled)]:
             self.channels.remove(channel)
             channel.release()
+            self.gone = channel
         waiting = len(self.queue)
         # What waits is not waited for by a worker that comes for a call of its own.
         coming = sum(1 for channel in self.channels if channel.granted is None and not channel.in_flight)

@@ -45,6 +45,10 @@ class Span:
         of = f" of {self._size / 1e6:,.0f}" if self._size else ""
         self.detail = f"{self._moved / 1e6:,.0f}{of} MB"
 
+    def tell(self, detail: str) -> None:
+        """Take note of how far it is, in words."""
+        self.detail = detail
+
     def __enter__(self) -> Span:
         self.started_at = time.monotonic()
         self._phases._enter(self)

@@ -75,7 +75,13 @@ class Reading:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        weakref.finalize(self, _close_all, self._wake_read, self._wake_write).atexit = False
+        self._unwake = weakref.finalize(self, _close_all, self._wake_read, self._wake_write)
+        self._unwake.atexit = False
+
+    def close(self) -> None:
+        """Nothing will be read in the background any more; harmless when repeated."""
+        with self._lock:
+            self._unwake()
 
     # --- waiting ----------------------------------------------------------------------------------------------
 
@@ -150,6 +156,11 @@ class Reading:
         while not done():
             if deadline is not None and time.monotonic() >= deadline:
                 return
+            if call.arriving:  # it has been answered, and another thread completes it
+                with future._condition:
+                    if not done():
+                        future._condition.wait(RECHECK_SECONDS)
+                continue
             taken = self._take(call.channel, self._lanes.channels)
             if taken:
                 try:
@@ -204,7 +215,7 @@ class Reading:
     def _take(self, wanted: Channel | None, channels: Iterable[Channel]) -> list[Channel]:
         """Become the reader of the wanted channel and of busy ones that nobody reads; of none if that one is read."""
         taken: list[Channel] = []
-        if wanted is not None and not wanted.closed:
+        if wanted is not None and not wanted.closed and wanted in self._lanes.channels:  # not of another host
             if not wanted.reading.acquire(False):
                 return taken
             taken.append(wanted)
@@ -237,8 +248,9 @@ class Reading:
         """While another thread reads: have the background give way, or wait for the future or for our turn."""
         background = self._background
         if background and (call.channel is None or call.channel in background):
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._wake_write, b"w")
+            with self._lock, contextlib.suppress(BlockingIOError):
+                if self._background:  # it reads yet, so the pipe is open
+                    os.write(self._wake_write, b"w")
             channel = call.channel or background[0]
             if channel.reading.acquire(timeout=RECHECK_SECONDS):
                 channel.reading.release()

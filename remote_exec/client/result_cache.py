@@ -17,9 +17,7 @@ import io
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
 from typing import TYPE_CHECKING, Any
 
 from ..capture.function import Captured as Found
@@ -33,6 +31,8 @@ from ..serial import pickling
 from ..serial.pickling import Pickled
 from .calls import Call, Captured
 from .connections import connections
+from .one_by_one import map_calls
+from .trees import fetch, load
 
 if TYPE_CHECKING:
     from .target import Place, Target
@@ -102,29 +102,14 @@ class ResultCache:
         timeout: float | None,
     ) -> Iterator[Any]:
         """Yield the results of many calls, stored or not, some of them ahead of being taken; `submit` starts each."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        coming = iter(arguments)
-        pending: deque[RemoteFuture[Any]] = deque()
-        window = AHEAD * self.target.dispatcher.max_workers
-
-        def fill() -> None:
-            while len(pending) < window and (item := next(coming, None)) is not None:
-                pending.append(submit(*item))
-
-        try:
-            fill()
-            while pending:
-                future = pending[0] if ordered else _first(pending, deadline)
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                error = future.exception(left)
-                pending.remove(future)
-                fill()
-                if error is not None and not return_exceptions:
-                    raise error
-                yield future.result() if error is None else error
-        finally:
-            for future in pending:
-                future.cancel()
+        return map_calls(
+            arguments,
+            submit=submit,
+            window=AHEAD * self.target.dispatcher.max_workers,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            timeout=timeout,
+        )
 
     def _begin(
         self, arguments: Pickled, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -145,11 +130,12 @@ class ResultCache:
         return whole.hexdigest()
 
     def _find(self, key: str, future: CachedFuture) -> bool:
-        told, body = connections.session(self.target.place.layout).start("cached", {"key": key}).result()
+        told, body = connections.session(self.target.place.host).start("cached", {"key": key}).result()
         if not told["found"]:
             return False
         try:
-            value = pickling.load(bytearray(body))
+            value, trees = load(bytearray(body))
+            fetch(trees, lambda: connections.session(self.target.place.host), self.sent.name)
         except RemoteExecError as error:
             connections.reporter.note(f"a cached result of {self.sent.name} is of no use: {error.message}")
             return False
@@ -163,9 +149,10 @@ class ResultCache:
     def _keep(self, key: str, value: Any) -> None:
         """Store a result; that this fails is said, and spoils nothing."""
         try:
-            data = pickling.dump_bytes(value)
+            pickled = pickling.dump(value, named=pickling.Named())
+            data = pickling.join(pickled.stream, pickled.buffers)
             size, digest = len(data), ""
-            session = connections.session(self.target.place.layout)
+            session = connections.session(self.target.place.host)
             if size > INLINE_BYTES:
                 digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
                 session.upload_file(digest, io.BytesIO(data), size=size)
@@ -231,9 +218,3 @@ def _named(
     except (TypeError, ValueError):  # the call itself will say what is wrong with it
         return [*((str(index), value) for index, value in enumerate(args)), *kwargs.items()]
     return list(bound.arguments.items())
-
-
-def _first(pending: deque[RemoteFuture[Any]], deadline: float | None) -> RemoteFuture[Any]:
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    done = wait(pending, left, FIRST_COMPLETED).done
-    return next((future for future in pending if future in done), pending[0])

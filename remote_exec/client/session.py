@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from ..backends import local
+from ..backends import runtime
+from ..backends.host import Host
 from ..config import load_config
 from ..model import errors
 from ..model.bundle import Bundle
-from ..model.layout import Layout
 from ..options import Options
 from ..version import VERSION
 from ..wire import protocol
+from ..wire.compression import LEAST, Compression
 from ..wire.control import ControlStream
-from . import runtime
 from .phases import Span
-from .variables import meaningful
 
-PIECE = 8 << 20
+PIECE = 1 << 20  # one is taken in while the next is on its way
+UNANSWERED = 64  # files that may be under way at once
 GREET_SECONDS = 15.0
 SETTINGS = (
     "agent_idle_timeout_in_seconds",
@@ -49,12 +52,15 @@ class LeaseListener(Protocol):
 class Session:
     """Use `open_session`."""
 
-    def __init__(self, sock: socket.socket, welcome: protocol.Welcome) -> None:
+    def __init__(self, host: Host, stream: ControlStream, welcome: protocol.Welcome) -> None:
+        self.host = host
         self.welcome = welcome
         self.pid = os.getpid()
         self.lost = False
+        self.away = False  # its connection is broken, and not mended yet
         self._told_loss = False
-        self._stream = ControlStream(sock)
+        self._stream = stream
+        self._compression = Compression()
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._replies: dict[int, tuple[Future[tuple[Any, bytes]], list[tuple[Any, bytes]] | None]] = {}
@@ -142,9 +148,23 @@ class Session:
             if span is not None:
                 sizes = {file.digest: file.size for file in bundle.files}
                 span.expect(sum(sizes[digest] for digest in answer["missing"]))
-            for digest in answer["missing"]:
-                sent += self.upload_blob(digest, sources[digest], span)
+            sent += self._upload_blobs({digest: sources[digest] for digest in answer["missing"]}, span)
         raise errors.HostUnavailable("the host keeps missing files that were sent to it")
+
+    def _upload_blobs(self, paths: Mapping[str, Path], span: Span | None) -> int:
+        """Bring files to the host, many at a time; return how many bytes went."""
+        sent = 0
+        waiting: deque[Future[Any]] = deque()
+        for digest, path in paths.items():
+            with open(path, "rb") as file:
+                size = path.stat().st_size
+                waiting.append(self.send_file(digest, file, size=size, span=span))
+            sent += size
+            if len(waiting) >= UNANSWERED:
+                waiting.popleft().result()
+        for reply in waiting:
+            reply.result()
+        return sent
 
     def upload_blob(self, digest: str, path: Path, span: Span | None = None) -> int:
         """Bring one file to the host; return its size."""
@@ -153,21 +173,42 @@ class Session:
 
     def upload_file(self, digest: str, file: BinaryIO, *, size: int, span: Span | None = None) -> int:
         """Bring the content of an open file to the host as a blob; return its size."""
-        sent = 0
+        self.send_file(digest, file, size=size, span=span).result()
+        return size
+
+    def send_file(
+        self, digest: str, file: BinaryIO, *, size: int, span: Span | None = None
+    ) -> Future[tuple[Any, bytes]]:
+        """Send the content of an open file; the future tells when the host has it as a blob, or why it has not."""
+        sent, last = 0, False
         number = next(self._ids)
         reply: Future[tuple[Any, bytes]] = Future()
         self._replies[number] = (reply, None)
-        while True:
-            piece = file.read(PIECE)
+        while not last:
+            try:
+                piece = file.read(PIECE)
+            except OSError:
+                self._send(protocol.PutBlob(number, digest, True))
+                raise
             sent += len(piece)
-            last = sent >= size or not piece
-            self._send(protocol.PutBlob(number, digest, last), piece)
+            last = sent >= size or not piece or reply.done()  # refused: it need not hear the rest
+            self._send_piece(number, digest, piece, last=last)
             if span is not None:
                 span.moved(len(piece))
-            if last:
-                break
-        reply.result()
-        return sent
+        return reply
+
+    def _send_piece(self, number: int, digest: str, piece: bytes, *, last: bool) -> None:
+        """Send a piece of a blob; compressed, where the link is slow."""
+        if self.host.here or len(piece) < LEAST:
+            self._send(protocol.PutBlob(number, digest, last), piece)
+            return
+        began = time.monotonic()
+        packed = self._compression.packed([piece], len(piece))
+        body = piece if packed is None else b"".join(packed)
+        ready = time.monotonic()
+        self._send(protocol.PutBlob(number, digest, last, packed is not None), body)
+        ended = time.monotonic()
+        self._compression.took(len(body), ended - began, ended - ready)
 
     def _expect(self, number: int, message: object, body: bytes = b"") -> Future[tuple[Any, bytes]]:
         reply: Future[tuple[Any, bytes]] = Future()
@@ -192,9 +233,9 @@ class Session:
         try:
             while True:
                 received = self._stream.receive()
-                if received is None:
+                if received is None and not self._is_mended():
                     break
-                for one in received:
+                for one in received or ():
                     self._dispatch(one.message, one.body)
         except (OSError, errors.ProtocolError):
             pass
@@ -202,7 +243,20 @@ class Session:
         with self._lock:
             self._stream.close()
 
+    def _is_mended(self) -> bool:
+        """Whether the stream goes on over another connection: one to another machine may."""
+        if self.lost or self.host.here:
+            return False
+        from .far_session import mend
+
+        self.away = True
+        self.away = not mend(self.host, self._stream, lambda: self.lost)
+        return not self.away
+
     def _dispatch(self, message: Any, body: bytes) -> None:
+        if isinstance(message, protocol.Goodbye):
+            self.lost = True
+            return
         if isinstance(message, protocol.Reply):
             stream = self._streams.get(message.id)
             if stream is not None:
@@ -247,6 +301,9 @@ class Session:
     def close(self) -> None:
         """End the connection."""
         self.lost = True
+        with contextlib.suppress(OSError, errors.ProtocolError):
+            if not self.host.here:
+                self._stream.send(protocol.Goodbye())
         try:
             self._stream.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -265,17 +322,17 @@ def _error(reply: protocol.Reply) -> errors.RemoteExecError | None:
     return cls(reply.text)
 
 
-def open_session(layout: Layout) -> Session:
-    """Connect to the agent of this machine, starting one if there is none.
+def open_session(host: Host) -> Session:
+    """Connect to a host's agent, brought up if there is none.
 
     Raises:
         HostUnavailable: none could be reached.
     """
     welcomes: list[protocol.Welcome] = []
+    streams: list[ControlStream] = []
 
     def greet(sock: socket.socket) -> bool:
         sock.settimeout(GREET_SECONDS)
-        stream = ControlStream(sock)
         hello = protocol.Hello(
             protocol.PROTOCOL,
             VERSION,
@@ -283,9 +340,10 @@ def open_session(layout: Layout) -> Session:
             ".".join(map(str, sys.version_info[:3])),
             os.getpid(),
             settings_of_agent(),
-            getattr(sys, "_base_executable", None) or sys.executable,
+            (getattr(sys, "_base_executable", None) or sys.executable) if host.here else "",
         )
         try:
+            stream = _begin(host, sock)
             stream.send(hello)
             received = stream.receive()
         except OSError:
@@ -297,17 +355,20 @@ def open_session(layout: Layout) -> Session:
             _wait_for_end(sock)
             return False
         welcomes.append(welcome)
+        streams.append(stream)
         sock.settimeout(None)
         return True
 
-    sock = local.reach(
-        layout,
-        lambda: runtime.unpack(layout.runtimes),
-        greet,
-        version=VERSION,
-        variables=meaningful(os.environ),
-    )
-    return Session(sock, welcomes[-1])
+    host.reach(greet)
+    return Session(host, streams[-1], welcomes[-1])
+
+
+def _begin(host: Host, sock: socket.socket) -> ControlStream:
+    if host.here:
+        return ControlStream(sock)
+    from .far_session import begin_far
+
+    return begin_far(sock)
 
 
 def settings_of_agent() -> dict[str, Any]:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..backends.host import Host
+from ..backends.variables import meaningful
 from ..capture.environment import AskedEnvironment, asked_environment
-from ..capture.environment import environment_of as environment_of
 from ..capture.function import Captured, source_paths
 from ..capture.preflight import warnings_of
-from ..config import Config, load_config, resolve_instance_types
+from ..config import load_config
 from ..instances import InstanceType, shape_of
 from ..model.environment import EnvironmentKind, EnvironmentSpec
-from ..model.errors import ConfigurationError
 from ..model.job import Phase
-from ..model.layout import Layout
+from ..model.platform import Platform
 from ..model.pool import PoolSpec
 from ..model.record import record
-from ..options import Options, check_readers, check_together
+from ..options import Options
+from ..options.group_plan import group_plan
+from ..serial.pickling import Pickled
 from .connections import connections
 from .dispatcher import Dispatcher
-from .variables import meaningful
+from .placement import Found, choose
 
 if TYPE_CHECKING:
+    from .dispatching import Dispatching
     from .session import Session
+    from .spread import Spread
 
 OF_ANOTHER_ENVIRONMENT = frozenset(
     {
@@ -45,35 +50,70 @@ class Place:
     instance: InstanceType
     options: Options
     request: dict[str, Any]
-    layout: Layout
+    host: Host
     environment: AskedEnvironment
+    processors: int  # of the host
     phases: tuple[Phase, ...] = ()  # that led here
 
     @property
     def max_workers(self) -> int:
         """How many workers one process may use at once."""
-        return self.options.max_parallel_jobs or self.options.max_workers or cpu_count()
+        return self.options.max_parallel_jobs or self.options.max_workers or self.processors
 
 
 @record
 class Target:
-    """Where the calls of a captured function go."""
+    """Where the calls of a captured function go.
 
-    dispatcher: Dispatcher
+    Attributes:
+        dispatcher: takes them.
+        place: the host that they go to; of several, the one that was the least busy when this was found.
+        spread: the dispatcher, where there are several.
+    """
+
+    dispatcher: Dispatching
     place: Place
+    spread: Spread | None = None
+
+    def place_for(self, arguments: Pickled, of: str) -> Place:
+        """Return where a job or a group goes that is given now, and bring its arguments' folders there."""
+        if self.spread is None:
+            return self.place
+        place = self.spread.place()
+        bring_trees(arguments, place.host, of)
+        return place
 
 
 def find_target(captured: Captured, given: Options) -> Target:
     """Resolve options to the dispatcher that all functions of the same pool and local code share."""
-    place = find_place(captured, given)
+    found = choose(load_config(), given)
+    place = place_on(found, captured)
+    if found.host.here or (len(found.hosts) == 1 and not found.alternatives):
+        return Target(_dispatcher(place, place.max_workers), place)
+    from .loads import loads
+    from .spread import Spread, Way
+
+    def way_to(place: Place) -> Way:
+        fit = loads.capacity(place.host, place.request["pool"].shape)  # what waits here can go elsewhere
+        return Way(place, _dispatcher(place, min(place.max_workers, fit)))
+
+    spread = Spread(
+        found.hosts,
+        way_to(place),
+        lambda host: way_to(place_on(replace(found, host=host), captured)),
+        alternatives=found.alternatives,
+    )
+    return Target(spread, place, spread)
+
+
+def _dispatcher(place: Place, max_workers: int) -> Dispatcher:
     request = place.request
-    key = f"{request['pool'].key}/{request['bundle']}/{place.max_workers}/{request['log_limit_bytes']}"
-    dispatcher = connections.dispatcher(place.layout, key, request, max_workers=place.max_workers)
-    return Target(dispatcher, place)
+    key = f"{request['pool'].key}/{request['bundle']}/{max_workers}/{request['log_limit_bytes']}"
+    return connections.dispatcher(place.host, key, request, max_workers=max_workers)
 
 
 def find_place(captured: Captured, given: Options, *, private: str = "") -> Place:
-    """Resolve options to a pool, and bring the local code to its host.
+    """Resolve options to a pool on one host, and bring the local code there.
 
     Args:
         captured: the function.
@@ -84,21 +124,27 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
         ConfigurationError: an option is wrong, or not read by the backend.
         HostUnavailable: no agent could be reached.
     """
-    instance, options = choose(load_config(), given)
-    layout = Layout.of(os.environ)
-    asked = asked_environment(captured, options)
+    return place_on(choose(load_config(), given), captured, private=private)
+
+
+def place_on(found: Found, captured: Captured, *, private: str = "") -> Place:
+    """Resolve what was found to a pool on its host, and bring the local code there; see `find_place`."""
+    instance, options, host = found.instance, found.options, found.host
+    asked = asked_environment(captured, options, platform=None if host.here else lambda: _platform(host))
     environment, wheels = asked.spec, asked.wheel_files
-    for sentence in warnings_of(captured, environment):
+    for sentence in (*asked.notes, *warnings_of(captured, environment)):
         connections.reporter.note(sentence)
     spec = PoolSpec(
         environment=environment,
-        variables=variables_of(options, environment),
-        inherit=False,
+        variables=variables_of(options, environment) if host.here else far_variables_of(options),
+        inherit=not host.here,
         shape=shape_of(options),
         private=private + _prepared(options),
     )
+    processors = cpu_count() if host.here else far_cpu_count(host)
     bundle = captured.local_code.bundle
     transfer = connections.watch("transfer", captured.name)
+    bring_trees(captured.pickled, host, captured.name)
     if bundle.digest or wheels:
 
         def upload(session: Session) -> None:
@@ -111,46 +157,53 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
                 session.upload_blob(wheel, path, transfer)
 
         with transfer:
-            connections.with_agent(layout, upload)
-    request = {
+            connections.with_agent(host, upload)
+    request: dict[str, Any] = {
         "pool": spec,
         "bundle": bundle.digest,
         "import_roots": bundle.import_roots,
-        "preload": captured.preload,
-        "keep_alive_seconds": float(options.keep_alive_period_in_seconds),
-        "max_workers": options.max_workers or max(cpu_count(), options.max_parallel_jobs or 0),
+        # what a launcher starts imports for itself
+        "preload": () if options.use_torchrun or options.use_mpirun else captured.preload,
+        # the workers of a pool that is one executor's, or one instance's, are of no use once it gives them back
+        "keep_alive_seconds": 0.0 if private else float(options.keep_alive_period_in_seconds),
+        "max_workers": options.max_workers or max(processors, options.max_parallel_jobs or 0),
         "log_limit_bytes": options.log_size_limit,
-        "uv": find_uv() if environment.kind in (EnvironmentKind.UV, EnvironmentKind.PROJECT) else "",
+        "uv": _uv_for(host, environment),
     }
+    if not host.here:
+        request["linger_seconds"] = float(options.connection_timeout)
     phases = (
         Phase(name="capture", seconds=captured.seconds),
         Phase(name="transfer", seconds=transfer.seconds),
     )
-    return Place(instance, options, request, layout, asked, phases)
+    return Place(instance, options, request, host, asked, processors, phases)
 
 
-def choose(config: Config, given: Options) -> tuple[InstanceType, Options]:
-    """Return the first instance type that can be had, and the options that hold on it.
+def bring_trees(pickled: Pickled, host: Host, of: str) -> None:
+    """Bring the folders of data that a pickle names to a host, if it names any; see `trees.bring`."""
+    if pickled.trees:
+        from .trees import bring
 
-    Raises:
-        ConfigurationError: none can be had here.
-    """
-    wanted = config.resolve(given).instance_type
-    refusals: list[str] = []
-    for instance in resolve_instance_types(wanted, config):
-        if instance.backend != "local":
-            refusals.append(f"{instance.name}: its backend {instance.backend!r} is not built yet")
-            continue
-        options = config.resolve(given, instance)
-        check_together(options)
-        for sentence in check_readers(options, instance.backend):
-            connections.reporter.note(sentence)
-        for sentence in config.notes:
-            connections.reporter.note(sentence)
-        return instance, options
-    raise ConfigurationError(
-        "no instance type can be had: " + "; ".join(refusals), option="instance_type", hint='use "local"'
-    )
+        bring(pickled, host, of)
+
+
+def _platform(host: Host) -> Platform:
+    from .host_tools import platform_of
+
+    return connections.with_agent(host, platform_of)
+
+
+def _uv_for(host: Host, environment: EnvironmentSpec) -> str:
+    """Return where the host has a uv, if one is needed to build this environment; one is brought there if need be."""
+    if host.here:
+        return find_uv() if environment.kind in (EnvironmentKind.UV, EnvironmentKind.PROJECT) else ""
+    some_python = environment.kind is EnvironmentKind.INTERPRETER and not environment.name
+    if some_python and connections.session(host).welcome.python == environment.python:
+        return ""
+    from .host_tools import ensure_uv
+
+    with connections.watch("transfer", "uv") as span:
+        return connections.with_agent(host, lambda session: ensure_uv(session, environment, span))
 
 
 def variables_of(options: Options, environment: EnvironmentSpec) -> dict[str, str]:
@@ -163,6 +216,12 @@ def variables_of(options: Options, environment: EnvironmentSpec) -> dict[str, st
         variables["CUDA_VISIBLE_DEVICES"] = ""
     variables.update(options.environment_variables)
     return variables
+
+
+def far_variables_of(options: Options) -> dict[str, str]:
+    """Return what a worker elsewhere gets beside its host's own variables: those of this machine mean nothing there."""
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if options.gpus == 0 else {}
+    return {**hidden, **options.environment_variables}
 
 
 def pre_execution_of(options: Options) -> tuple[str, ...]:
@@ -183,6 +242,12 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def far_cpu_count(host: Host) -> int:
+    """Return how many CPUs another host has."""
+    told = connections.with_agent(host, lambda session: session.ask("host"))
+    return max(1, int(told["cpus"]))
+
+
 def find_uv() -> str:
     """Return where the uv of this installation lies."""
     from uv import find_uv_bin
@@ -197,6 +262,8 @@ def told_of(name: str, options: Options) -> dict[str, Any]:
         told["max_runtime_seconds"] = float(options.max_runtime_in_seconds)
     if commands := pre_execution_of(options):
         told["pre_execution"] = commands
+    if (plan := group_plan(options)) is not None:
+        told |= plan.told()  # of the one worker; those of several are told their places when they are there
     return told
 
 

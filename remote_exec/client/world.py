@@ -18,6 +18,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 from weakref import WeakSet
 
+from ..backends.host import Host
 from ..capture.function import Captured as Found
 from ..capture.function import FunctionCapture
 from ..capture.modules import reach
@@ -26,13 +27,14 @@ from ..future import RemoteFuture
 from ..model.errors import ConfigurationError, RemoteExecError
 from ..model.ids import new_id
 from ..options import Options
+from ..options.group_plan import group_plan
 from ..serial import pickling
 from .batches import Batches
 from .caller import sent_of
 from .calls import Call, Captured
 from .connections import connections
 from .dispatcher import Dispatcher
-from .target import Place, find_place
+from .target import Place, bring_trees, find_place
 
 NAP_SECONDS = 0.005
 FUNCTIONS_KEPT = 512  # captured functions that one executor remembers
@@ -73,6 +75,7 @@ class World:
         self._known: dict[Callable[..., Any], _Known] = {}
         self._seen: WeakSet[Callable[..., Any]] = WeakSet()
         self._key = ""
+        self._host: Host | None = None
         self._dispatchers: list[Dispatcher] = []  # the last one takes calls, those before it end theirs
         self._maps: WeakSet[Batches] = WeakSet()
         self.broken: BrokenExecutor | None = None
@@ -100,6 +103,8 @@ class World:
                 if self._shut_down or self.broken is not None:
                     self._check()
                 dispatcher, sent = self._place(function, needed_modules(named), name=_name_of(fn))
+                if arguments.trees and self._host is not None:
+                    bring_trees(arguments, self._host, _name_of(fn))
                 call = Call(sent, arguments, future)
                 future._call, future._dispatcher = call, dispatcher
                 dispatcher.submit(call)
@@ -123,7 +128,10 @@ class World:
             self._check()
             needed = needed_modules(named)
             dispatcher, sent = self._place(fn, needed, name=_name_of(fn), keep=self._is_kept(fn))
-            batches = Batches(dispatcher, sent, arguments, make_future=RemoteFuture, ahead=None)
+            assert self._host is not None  # noqa: S101
+            batches = Batches(
+                dispatcher, sent, arguments, make_future=RemoteFuture, host=self._host, ahead=None
+            )
             self._maps.add(batches)
         return batches.results(lambda: deadline)
 
@@ -223,6 +231,7 @@ class World:
             elif keep:
                 self._known[fn] = known
         place = find_place(found, self._options, private=self._private)
+        self._host = place.host
         key = f"{place.request['pool'].key}/{place.request['bundle']}"
         if key != self._key:
             self._open(place)
@@ -232,6 +241,10 @@ class World:
 
     def _open(self, place: Place) -> None:
         """Let later calls go to new workers."""
+        if group_plan(place.options) is not None:
+            from .groups import refuse_group
+
+            refuse_group(place.options, "a RemoteExecutor's call")
         for batches in list(self._maps):
             batches.send_rest()
         for dispatcher in self._dispatchers:
@@ -239,7 +252,7 @@ class World:
         for known in self._known.values():
             known.place = None
         fresh = connections.private(
-            place.layout,
+            place.host,
             place.request | {"max_workers": place.max_workers},  # the pool is this executor's alone
             max_workers=place.max_workers,
             idle_seconds=float("inf"),
@@ -255,7 +268,8 @@ class World:
         ).current()
         place = find_place(found, self._options, private=self._private)
         sent = sent_of("initializer", found, place)
-        arguments = pickling.dump_arguments(self._initargs, {})
+        arguments = pickling.dump_arguments(self._initargs, {}, named=pickling.Named())
+        bring_trees(arguments, place.host, "initializer")
         opened = weakref.WeakMethod(
             self._opened
         )  # workers do not keep an executor alive that nobody else does

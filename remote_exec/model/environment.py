@@ -34,7 +34,8 @@ class EnvironmentSpec:
         constraints: lines that bound versions without asking for anything (pip's ``-c``).
         files: name -> text of the files that the builder needs (pyproject.toml, uv.lock, environment.yml).
         wheels: file name -> blob digest of wheels that travel with the call.
-        name: for `CONDA_NAMED` the environment's name or prefix, for `INTERPRETER` the executable's path.
+        name: for `CONDA_NAMED` the environment's name or prefix, for `INTERPRETER` the executable's path; empty
+            for any Python of that version that the host has.
         installed: for these two, a short text that changes with what is installed there, as far as the client
             can see: workers that hold the old code are not used again.
     """

@@ -52,6 +52,8 @@ class DeathCertificate:
     exit_code: int | None = None
     # peak resident set, bytes; 0 where unknown
     peak_memory: int = 0
+    # the most that was seen in use on its GPUs, by whomever, bytes; looked at every few seconds
+    peak_gpu_memory: int = 0
     # the kernel's own words, or the cgroup's counter, where there is evidence of an OOM kill
     oom_evidence: str = ""
     # the last lines that the worker wrote

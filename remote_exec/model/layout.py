@@ -1,9 +1,9 @@
 """Where things lie on a host: one directory for all that is kept, one short one for sockets.
 
 `REMOTE_EXEC_HOME` moves the first (default: ``$XDG_DATA_HOME/remote_exec``, else ``~/.local/share/remote_exec``).
-Sockets live in ``$XDG_RUNTIME_DIR/remote_exec/<8 hex>``, else (or where that is too long) in
-``/tmp/remote_exec-<uid>/<8 hex>``, since a unix socket's path is limited to about 100 bytes; the hex is a
-digest of the first directory's path.
+Sockets live where the backend that started the agent says (`REMOTE_EXEC_AGENT_SOCKETS`); else in
+``$XDG_RUNTIME_DIR/remote_exec/<8 hex>``, else (or where that is too long) in ``/tmp/remote_exec-<uid>/<8 hex>``, since
+a unix socket's path is limited to about 100 bytes; the hex is a digest of the first directory's path.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from .record import record
 
 # a socket's path may have 103 bytes on macOS, 107 on Linux; ours add a folder and a fork server's name
-LONGEST_BASE = 103 - len("/01234567/f-0123456789abcdef")
+LONGEST_FOLDER = 103 - len("/f-0123456789abcdef")
+LONGEST_BASE = LONGEST_FOLDER - len("/01234567")
 
 
 @record
@@ -40,6 +41,9 @@ class Layout:
         base = os.path.join(runtime, "remote_exec") if runtime else ""
         if not base or len(os.fsencode(base)) > LONGEST_BASE:
             base = f"/tmp/remote_exec-{os.getuid()}"  # noqa: S108
+        told = environ.get("REMOTE_EXEC_AGENT_SOCKETS", "")
+        if told and len(os.fsencode(told)) <= LONGEST_FOLDER:
+            return cls(home=Path(home), sockets=Path(told))
         digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
         return cls(home=Path(home), sockets=Path(base, digest))
 
@@ -84,9 +88,38 @@ class Layout:
         return self.home / "cache" / "bundles-v1"
 
     @property
+    def trees(self) -> Path:
+        """Folders of data that calls are given or have returned, by digest."""
+        return self.home / "cache" / "trees-v1"
+
+    @property
+    def tree_users(self) -> Path:
+        """What each living process uses of these."""
+        return self.home / "cache" / "tree-users-v1"
+
+    @property
     def runtimes(self) -> Path:
         """Unpacked copies of the carried runtime, by digest."""
         return self.home / "cache" / "runtimes-v1"
+
+    @property
+    def tools(self) -> Path:
+        """Copies of uv that clients have brought, by version."""
+        return self.home / "cache" / "tools-v1"
+
+    @property
+    def pythons(self) -> Path:
+        """Pythons that uv has brought."""
+        return self.home / "cache" / "python"
+
+    @property
+    def uv_variables(self) -> dict[str, str]:
+        """What keeps uv from writing anything outside of the state directory."""
+        return {
+            "UV_CACHE_DIR": str(self.home / "cache" / "uv"),
+            "UV_PYTHON_INSTALL_DIR": str(self.pythons),
+            "UV_PYTHON_INSTALL_BIN": "0",  # nothing into ~/.local/bin
+        }
 
     @property
     def persistent_cache(self) -> Path:

@@ -26,8 +26,13 @@ class Shape:
 
     cpus: float = 0.0
     memory_bytes: int = 0
-    gpus: int = 0
+    gpus: float = 0.0  # whole ones; below 1: a share of one
     gpu_type: str = ""
+
+    @property
+    def shares_gpu(self) -> bool:
+        """Whether it asks for a part of one GPU only, beside others."""
+        return 0.0 < self.gpus < 1.0
 
     def vies_with(self, other: Shape) -> bool:
         """Whether both claim some of the same kind of thing."""
@@ -65,6 +70,16 @@ class PoolSpec:
 
 
 @record(kw_only=True)
+class GpuUse:
+    """How busy one GPU is, whoever uses it."""
+
+    uuid: str
+    memory_used_bytes: int
+    percent: int  # of the last sample period; 0 where the device does not say
+    peak_memory_bytes: int = 0  # the most that was seen in use since a call has it
+
+
+@record(kw_only=True)
 class WorkerInfo:
     """One worker, as lists show it."""
 
@@ -74,6 +89,7 @@ class WorkerInfo:
     reuses: int
     idle_seconds: float
     bundle: str = ""
+    gpus: tuple[str, ...] = ()  # UUIDs
 
 
 @record(kw_only=True)

@@ -51,6 +51,7 @@ class OptionKeywords(TypedDict, total=False):
     nproc_per_node: int | None
     use_torchrun: bool | None
     use_mpirun: bool | None
+    return_all_ranks: bool | None
     keep_alive_period_in_seconds: float | None
     max_workers: int | None
     role: str | None

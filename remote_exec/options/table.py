@@ -23,8 +23,8 @@ SETTINGS_OF_THE_AGENT = (Door.VARIABLE, Door.FILE)
 OF_ONE_CALL = (Door.KEYWORD, Door.FLAG)
 OBJECTS = (Door.KEYWORD,)
 
-GROUPED = ("slurm", "ray", "kubernetes", "sagemaker")
-LAUNCHED = ("slurm", "kubernetes", "sagemaker")
+GROUPED = ("local", "ssh", "docker", "slurm", "ray", "kubernetes", "sagemaker")
+LAUNCHED = ("local", "ssh", "docker", "slurm", "kubernetes", "sagemaker")
 IMAGES = ("docker", "kubernetes", "sagemaker")
 ON_SAGEMAKER = ("sagemaker",)
 
@@ -71,13 +71,13 @@ class Options(OptionSet):
         help="Memory that one call claims, and may not pass, in bytes or as a text such as `8 GB`.",
     )
     gpus = optional(
-        values.number(),
+        values.gpus(),
         group=PLACE,
         also=("num_gpus", "ngpus", "gpu"),
         unset="no claim",
         help="GPUs that one call claims; it sees no others, and with 0 none at all. Unset, it sees those "
-        "that its caller sees, claims none, and may meet others on them. A fraction shares one, where the "
-        "backend allows it.",
+        "that its caller sees, claims none, and may meet others on them. Below 1, it claims a share of one, "
+        "beside other calls that do, where the backend can share.",
     )
     gpu_type = optional(
         values.string(),
@@ -265,7 +265,7 @@ class Options(OptionSet):
         must_read=True,
         sagemaker=True,
         also=("num_nodes", "nodes", "nnodes"),
-        help="How many machines one call runs on.",
+        help="How many machines one call runs on; on this machine alone, how many times `nproc_per_node` workers.",
     )
     nproc_per_node = option(
         values.whole(minimum=1),
@@ -275,7 +275,8 @@ class Options(OptionSet):
         must_read=True,
         sagemaker=True,
         also=("processes_per_node", "ntasks_per_node"),
-        help="How many processes run on each machine, with `use_torchrun` or `use_mpirun`.",
+        help="How many processes run the function on each machine at once, each with a rank. `cpus`, `memory` "
+        "and `gpus` are claimed for each.",
     )
     use_torchrun = option(
         values.flag(),
@@ -296,6 +297,15 @@ class Options(OptionSet):
         sagemaker=True,
         also=("mpirun", "mpi"),
         help="Start the function by mpirun on every machine.",
+    )
+    return_all_ranks = option(
+        values.flag(),
+        default=False,
+        group=GROUP,
+        readers=LAUNCHED,
+        must_read=True,
+        also=("all_ranks", "gather"),
+        help="Return a list of what all ranks returned, not what rank 0 did.",
     )
 
     keep_alive_period_in_seconds = option(

@@ -202,6 +202,18 @@ def number(*, above: float | None = None, unit: str = "") -> Kind[float]:
     )
 
 
+def gpus() -> Kind[float]:
+    """A number of GPUs: whole ones, or a share of one."""
+
+    def check(value: object) -> float:
+        found = _number(value)
+        if found < 0 or (found > 1 and found != int(found)):
+            raise ValueError("it is no number of GPUs")
+        return found
+
+    return Kind(accepts="float", text="a whole number, 0 or more, or a share below 1", check=check, parse=_parse_number)
+
+
 def size() -> Kind[int]:
     """A number of bytes, or a text with a unit. Powers of 1000 for kB, MB, GB, TB; of 1024 for KiB, MiB, …"""
 

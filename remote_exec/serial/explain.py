@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from types import CellType, FunctionType
 from typing import Any, NamedTuple, cast
 
-from ..model.errors import SerializationError
-from .pickling import Pickler
+from ..model.errors import RemoteExecError, SerializationError
+from .pickling import Named, Pickler
 
 MAX_OBJECTS = 200_000
 MAX_SECONDS = 3.0
@@ -122,9 +122,12 @@ def explain_arguments(
     return _explain(steps, error, by_value)
 
 
+def is_told(error: Exception) -> bool:
+    """Whether an error says by itself what cannot be pickled, or why nothing can be now."""
+    return isinstance(error, RemoteExecError) and bool(getattr(error, "path", True))
+
+
 def _explain(roots: list[_Step], error: BaseException, by_value: frozenset[str]) -> SerializationError:
-    if isinstance(error, SerializationError) and error.path:  # from an inner pickle
-        return error
     culprit, reason = _find(roots, by_value)
     too_deep = isinstance(error, RecursionError) or "recursion" in str(error)
     if culprit is None:
@@ -183,6 +186,7 @@ def _find(roots: list[_Step], by_value: frozenset[str]) -> tuple[_Step | None, B
     """The first object, in the pickler's order, whose own reduction fails; and why."""
     pickler = Pickler(_Discard(), 5)
     pickler.by_value = by_value
+    pickler.named = Named()
     deadline = time.monotonic() + MAX_SECONDS
     seen: dict[int, Any] = {}  # keeps what reductions made alive, so that no id comes twice
     pending = list(reversed(roots))

@@ -51,6 +51,18 @@ class Pickled(NamedTuple):
             return len(self.stream[0])
         return sum(map(len, self.stream)) + sum(buffer.raw().nbytes for buffer in self.buffers)
 
+    @property
+    def trees(self) -> Mapping[str, Any]:
+        """What the client knows of the folders that travel with it, by their digests."""
+        return getattr(self.buffers, "trees", _NO_TREES)
+
+    def hold(self, held: object) -> None:
+        """Keep what keeps its trees where they were brought, for as long as the pickle lives."""
+        if isinstance(self.buffers, _Buffers):
+            self.buffers.held = held
+
+
+_NO_TREES: Mapping[str, Any] = {}
 
 # As Pickled(*fields), without the call of its Python-level __new__.
 _new = cast("Callable[[type[Pickled], tuple[Any, ...]], Pickled]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
@@ -62,13 +74,15 @@ class Named:
     Attributes:
         modules: where the classes and functions are that went by reference; more than is needed, at times.
         functions: those that went by value: what they import when they run is for others to find out.
+        trees: what the client knows of the folders that travel with it, by their digests.
     """
 
-    __slots__ = ("functions", "modules")
+    __slots__ = ("functions", "modules", "trees")
 
     def __init__(self) -> None:
         self.modules: set[str] = set()
         self.functions: list[FunctionType] = []
+        self.trees: dict[str, Any] = {}
 
     def __bool__(self) -> bool:
         return bool(self.modules or self.functions)
@@ -81,7 +95,15 @@ class _Chunks(list["bytes | bytearray"]):
 
 
 class _Buffers(list[pickle.PickleBuffer]):
-    """Decides which buffers leave the stream, and keeps them."""
+    """Decides which buffers leave the stream, and keeps them.
+
+    Attributes:
+        trees: of the pickle; see `Named`.
+        held: what keeps them where they were brought, for as long as the pickle lives.
+    """
+
+    trees: Mapping[str, Any] = _NO_TREES
+    held: object = None
 
     def __call__(self, buffer: pickle.PickleBuffer) -> bool:
         try:
@@ -218,8 +240,10 @@ def dump(
     except MemoryError:
         raise
     except Exception as error:
-        from .explain import explain
+        from .explain import explain, is_told
 
+        if is_told(error):
+            raise
         raise explain(obj, error, name=name, by_value=by_value) from _without_own_frames(error)
 
 
@@ -254,8 +278,10 @@ def dump_arguments(
     except MemoryError:
         raise
     except Exception as error:
-        from .explain import explain_arguments
+        from .explain import explain_arguments, is_told
 
+        if is_told(error):
+            raise
         raise explain_arguments(args, kwargs, error, by_value=by_value) from _without_own_frames(error)
 
 
@@ -275,6 +301,8 @@ def _dump(obj: Any, by_value: frozenset[str], named: Named | None) -> Pickled:
     if named is not None:
         pickler.named = named
     pickler.dump(obj)
+    if named is not None and named.trees:
+        buffers.trees = named.trees
     return Pickled(chunks, buffers)
 
 

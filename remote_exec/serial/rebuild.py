@@ -16,10 +16,11 @@ import sys
 import types
 import typing
 import weakref
+from pathlib import Path
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
-from . import sources
+from . import directories, sources
 from .cloudpickle_copy import ON_CLIENT, RUNTIME, cloudpickle
 
 _made_here: weakref.WeakSet[type] = weakref.WeakSet()
@@ -31,6 +32,11 @@ def source(filename: str, text: str) -> str:
     """Make a source text known here; stands in a pickle where a code object's file name would."""
     sources.register(filename, text)
     return filename
+
+
+def directory(digest: str, name: str) -> Path:
+    """Where a folder that has travelled lies here."""
+    return directories.unpack(digest, name)
 
 
 def optional(module: str, qualname: str) -> Any:

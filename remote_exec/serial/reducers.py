@@ -20,11 +20,12 @@ import types
 import typing
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..model import errors
-from . import rebuild
+from . import directories, rebuild
 from .cloudpickle_copy import HERE, ON_CLIENT, RUNTIME, cloudpickle
 from .sources import source_of
 
@@ -414,6 +415,12 @@ def reduce_method(pickler: Pickler, method: Any) -> Reduced:
     return cloudpickle._method_reduce(method)
 
 
+def reduce_directory(pickler: Pickler, path: directories.Dir) -> Reduced:
+    if directories.noted.by_name:
+        return Path, (str(path),)
+    return rebuild.directory, directories.pack(path, pickler.named)
+
+
 def reduce_memoryview(pickler: Pickler, view: memoryview) -> Reduced:
     if not view.contiguous or not view.nbytes:
         return bytes, (view.tobytes(),)
@@ -447,6 +454,7 @@ def _own_reducers() -> dict[type, Callable[[Pickler, Any], Reduced]]:
         types.MethodType: reduce_method,
         io.TextIOWrapper: reduce_file,
         memoryview: reduce_memoryview,
+        directories.Dir: reduce_directory,
         weakref.WeakKeyDictionary: reduce_weak_mapping,
         weakref.WeakValueDictionary: reduce_weak_mapping,
         _CACHED: reduce_cached,

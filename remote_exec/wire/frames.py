@@ -15,6 +15,7 @@ all but the last bearing `MORE`; `FrameReader` puts them together again and refu
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union, cast
 
@@ -53,6 +54,7 @@ WITHDRAWN = 25
 # either way
 RELEASE = 40  # payload: packed arena ids that the receiver holds no view of any longer
 DROP = 41  # payload: packed arena ids that the sender has given up
+POSITION = 42  # payload: how many bytes of the stream the sender has received, see `resume`
 
 # flags
 FAILED = 1
@@ -61,7 +63,8 @@ ARENA = 4  # the payload tells where in a shared arena the message lies
 STDERR = 8
 CANCELLED = 16
 LAST = 32  # a BATCH_RESULT that ends its batch: items that are missing were not begun; a RESULT that ends a generator
-
+TREES = 64  # the values name folders that are to be fetched
+COMPRESSED = 128  # of one frame's payload, by zlib; its own length is at most CHUNK: see `compression`
 GENERATOR_WINDOW = 64  # values of a generator that may be under way before its consumer asks for more
 CHUNK = 1 << 20  # bytes of payload in one frame
 MAX_MESSAGE = 1 << 40  # bytes of payload in one message; memory is taken as they come, not as announced
@@ -81,6 +84,8 @@ class Frame(NamedTuple):
     ack: int
     payload: Buffer
 
+
+_IN_PARTS = MORE | COMPRESSED
 
 # As Frame(*fields), without the call of its Python-level __new__: it is a third of what a frame costs.
 _new = cast("Callable[[type[Frame], tuple[Any, ...]], Frame]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
@@ -165,6 +170,14 @@ class FrameReader:
         """Whether no byte is kept: the stream may end here."""
         return self._start == self._end and self._first is None
 
+    @property
+    def lacking(self) -> int:
+        """How many bytes the frame that has begun to come lacks, when `next` has given all others; 0: not known."""
+        if self._end - self._start < HEADER_SIZE:
+            return 0
+        size: int = _unpack(self._buffer, self._start)[0]
+        return self._start + HEADER_SIZE + size - self._end
+
     def next(self) -> Frame | None:
         """Return the next whole frame, or None when more bytes are needed.
 
@@ -182,7 +195,7 @@ class FrameReader:
                 return None
             self._start = end
             frame = _new(Frame, (kind, flags, buffers, function, call, ack, self._view[body:end]))
-            if self._first is None and not flags & MORE:
+            if self._first is None and not flags & _IN_PARTS:
                 return frame
             whole = self._collect(frame)
             if whole is not None:
@@ -191,6 +204,10 @@ class FrameReader:
 
     def _collect(self, frame: Frame) -> Frame | None:
         """Put a chunk to those before it; return the message when it is the last."""
+        if frame.flags & COMPRESSED:
+            frame = frame._replace(flags=frame.flags & ~COMPRESSED, payload=expanded(frame.payload))
+            if self._first is None and not frame.flags & MORE:
+                return frame
         head = frame._replace(flags=frame.flags & ~MORE, payload=b"")
         if self._first is None:
             self._first = head
@@ -224,3 +241,19 @@ class FrameReader:
         left = self._end - self._start
         self._buffer[:left] = bytes(self._view[self._start : self._end])
         self._start, self._end = 0, left
+
+
+def expanded(payload: Buffer) -> bytes:
+    """Return what a compressed chunk holds; no more memory is taken than a chunk may have.
+
+    Raises:
+        ProtocolError: it holds more, or was not compressed by `compression`.
+    """
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(payload, CHUNK + 1)
+    except zlib.error as error:
+        raise ProtocolError(f"a compressed chunk cannot be read: {error}") from None
+    if not unpacker.eof or unpacker.unused_data or len(data) > CHUNK:
+        raise ProtocolError(f"a compressed chunk is cut off, or holds more than {CHUNK:,} bytes")
+    return data

@@ -94,7 +94,8 @@ class MessageReader:
             middle = start + LENGTHS.size + json_size
             if len(self._buffer) < middle + body_size:
                 break
-            body = bytes(self._buffer[middle : middle + body_size])
+            with memoryview(self._buffer) as view:
+                body = bytes(view[middle : middle + body_size])
             messages.append((decode(self._buffer[start + LENGTHS.size : middle]), body))
             start = middle + body_size
         del self._buffer[:start]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ..model.bundle import Bundle
 from ..model.job import AttemptRecord, DeathCertificate, JobRecord, Phase
-from ..model.pool import PoolInfo, PoolSpec
+from ..model.pool import GpuUse, PoolInfo, PoolSpec
 from .messages import message
 
 PROTOCOL = 1
@@ -49,6 +49,10 @@ class RequestLease:
     uv: str = ""  # where the client's uv lies, on its own machine
     streams: int = 2  # descriptors that come along: call stream, and fd socket where arenas can be used
     log_limit_bytes: int = 0  # how much of its output is kept; 0: the agent's own limit
+    group: str = ""  # leases of one group are granted together or not at all, ...
+    group_size: int = 1  # ... once so many of them have been asked for
+    # the call stream is a connection of its own, and may be broken off for so long; 0: its descriptors come along
+    linger_seconds: float = 0.0
 
 
 @message
@@ -91,6 +95,23 @@ class PutBlob:
     id: int
     digest: str
     last: bool
+    packed: bool = False  # the body is compressed: see `frames.expanded`
+
+
+# --- either way ---------------------------------------------------------------------------------------------
+
+
+@message
+class Goodbye:
+    """A control stream from afar ends in good order: one that only breaks off may go on."""
+
+
+@message
+class Position:
+    """So many bytes of a control stream have been received, see `resume`."""
+
+    received: int
+    answer: bool = False  # say the same of the other direction: it is to be known whether anybody is there
 
 
 # --- agent to client ----------------------------------------------------------------------------------------
@@ -107,6 +128,7 @@ class Welcome:
     runtime: str
     pid: int
     accepted: bool
+    python: str = ""  # of the agent, as "3.11": a host has this one at least
 
 
 @message
@@ -284,6 +306,23 @@ class Attach:
     streams: int
     job: str = ""  # the agent itself is the client, on behalf of this job
     phases: tuple[Phase, ...] = ()  # what the lease has waited for: a part of its first call's way
+    linger_seconds: float = 0.0  # how long the stream may be broken off; connections come by `StreamArrived`
+
+
+@message
+class StreamArrived:
+    """A connection that carries a lease's call stream on comes along. The client has so many bytes of the stream."""
+
+    lease: str
+    received: int
+    answer: bool  # it waits to be told how much has come here
+
+
+@message
+class StreamLost:
+    """The client of a lease will not come back."""
+
+    lease: str
 
 
 @message
@@ -293,6 +332,13 @@ class Interrupt:
     lease: str
     call: int
     reason: str = "cancelled"
+
+
+@message
+class GpusSeen:
+    """How busy the worker's GPUs are, for the log."""
+
+    gpus: tuple[GpuUse, ...]
 
 
 @message

@@ -6,13 +6,14 @@ and which is also the one that asks for `parts`. Knows nothing of calls.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Union
 
 from ..model.errors import ProtocolError
@@ -91,6 +92,7 @@ class CallStream:
         self._fd_socket = fd_socket
         self._sending = SendingArenas(fd_socket) if fd_socket is not None else None
         self._receiving = ReceivingArenas(fd_socket) if fd_socket is not None else None
+        self.cut_at = 0.0  # monotonic: when its connection broke, if it outlives that; see `resumable`
         self.closed = False
 
     def fileno(self) -> int:
@@ -178,7 +180,7 @@ class CallStream:
         if not self.send_lock.acquire(blocking=False):
             return False
         try:
-            if not self.closed and not _has_room(self.sock):
+            if not self.closed and not has_room(self.sock):
                 return False
             sent = self.sock.send(data, socket.MSG_DONTWAIT)
             if sent < len(data):
@@ -190,7 +192,7 @@ class CallStream:
         return True
 
     def next(self) -> Frame | None:
-        """Return the next frame that has arrived whole, or None; RELEASE and DROP are dealt with here.
+        """Return the next frame that has arrived whole, or None; those about the stream itself are dealt with here.
 
         Raises:
             ProtocolError: the peer does not speak this protocol.
@@ -199,12 +201,16 @@ class CallStream:
             frame = self.reader.next()
             if frame is None or frame.kind < frames.RELEASE:
                 return frame
-            if frame.kind == frames.RELEASE and self._sending is not None:
-                self._sending.released(unpack_ids(frame.payload))
-            elif frame.kind == frames.DROP and self._receiving is not None:
-                self._receiving.drop(unpack_ids(frame.payload))
-            else:
-                raise ProtocolError(f"a frame of unknown kind {frame.kind}")
+            self._hear(frame)
+
+    def _hear(self, frame: Frame) -> None:
+        """Take in a frame that is about the stream itself."""
+        if frame.kind == frames.RELEASE and self._sending is not None:
+            self._sending.released(unpack_ids(frame.payload))
+        elif frame.kind == frames.DROP and self._receiving is not None:
+            self._receiving.drop(unpack_ids(frame.payload))
+        else:
+            raise ProtocolError(f"a frame of unknown kind {frame.kind}")
 
     def fill(self, flags: int = 0) -> int:
         """Read once from the socket; return how many bytes came, 0 at the end of the stream.
@@ -251,6 +257,15 @@ class CallStream:
             if not (self.fill_soon() if soon else self.fill()):
                 return None
 
+    def give_up(self) -> None:
+        """End the stream, and wake who waits for something to come."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def finish(self) -> None:
+        """The far end is gone: let the stream end when what it has sent has been read."""
+        self.give_up()
+
     def close(self) -> None:
         """Close both sockets; harmless when repeated. Arrays that were received live on."""
         self.closed = True
@@ -270,27 +285,31 @@ class CallStream:
             pieces += frames.pack(frames.DROP, [pack_ids(dropped)])
         return pieces
 
-    def _send_all(self, pieces: list[Buffer]) -> None:
+    def _send_all(self, pieces: Iterable[Buffer]) -> None:
         """Send long pieces as they are, and short ones together."""
         together: list[Buffer] = []
         size = 0
         for piece in pieces:
             if len(piece) >= ALONE:
                 if together:
-                    self.sock.sendall(b"".join(together))
+                    self._put(b"".join(together))
                     together, size = [], 0
-                self.sock.sendall(piece)
+                self._put(piece)
                 continue
             together.append(piece)
             size += len(piece)
             if size >= ALONE:
-                self.sock.sendall(b"".join(together))
+                self._put(b"".join(together))
                 together, size = [], 0
         if together:
-            self.sock.sendall(b"".join(together))
+            self._put(b"".join(together))
+
+    def _put(self, data: Buffer) -> None:
+        """Send bytes that continue the stream. Under `send_lock`."""
+        self.sock.sendall(data)
 
 
-def _has_room(sock: socket.socket) -> bool:
+def has_room(sock: socket.socket) -> bool:
     """Whether a small message would be taken whole, and not a part of it."""
     poller = select.poll()
     poller.register(sock, select.POLLOUT)

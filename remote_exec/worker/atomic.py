@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Union
 
 CHUNK_BYTES = 1 << 20
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # that a disk, or a user's share of it, is full
 StrPath = Union[str, "os.PathLike[str]"]
 
 
@@ -90,3 +91,13 @@ def remove_abandoned(path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if same_file(file.fileno(), path):
             os.unlink(path)
+
+
+def remove_folder(path: StrPath) -> None:
+    """Remove a folder with all that is in it, read-only folders too; what cannot be removed stays."""
+    for parent, folders, _ in os.walk(path):
+        for folder in (parent, *(os.path.join(parent, name) for name in folders)):
+            with contextlib.suppress(OSError):
+                if not os.path.islink(folder):
+                    os.chmod(folder, 0o700)
+    shutil.rmtree(path, ignore_errors=True)

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import asdict
 from typing import Any
 
 from ..serial import pickling
@@ -26,7 +27,7 @@ from ..wire.control import ControlStream
 from ..wire.stream import CallStream
 from . import progress
 from .joblog import LOG_NAME, LogWriter, Stream
-from .lease import Lease, Outcome
+from .lease import Lease, Outcome, keep_trees
 from .output import READ_SIZE, Output
 from .progress import Bars
 
@@ -80,13 +81,17 @@ class Attendant(threading.Thread):
 
     def lease_ended(self, lease: Lease) -> None:
         """Tell the agent that the worker is free."""
-        self._flush_records(lease)
-        with self.output.lock:
-            self._close_log()
+        self.end_with(lease)
         lease.finished = True
         self._lease = None
         lease.stream.close()
         self._tell(protocol.LeaseEnded(lease.id))
+
+    def end_with(self, lease: Lease) -> None:
+        """Let nothing be lost of a lease when the process ends now."""
+        self._flush_records(lease)
+        with self.output.lock:
+            self._close_log()
 
     def call_ended(self, lease: Lease) -> None:
         """Tell the agent, which waits for it, that a call has ended."""
@@ -113,6 +118,8 @@ class Attendant(threading.Thread):
 
     def orphan_ended(self, lease: Lease, outcome: Outcome) -> None:
         """Give an outcome that no client took to the agent."""
+        if outcome.trees:
+            keep_trees(lease, outcome.trees)
         body = pickling.join(outcome.stream, outcome.buffers)
         record, attempt = lease.to_record(outcome), lease.to_attempt(outcome)
         self._tell(protocol.OrphanEnded(lease.id, record, outcome.ok, attempt), body)
@@ -201,7 +208,7 @@ class Attendant(threading.Thread):
             poller.register(control, select.POLLIN)
         for fd in self.output.fds:
             poller.register(fd, select.POLLIN)
-        stream = lease.stream if lease is not None and not lease.orphaned else None
+        stream = lease.stream if lease is not None and not (lease.orphaned or lease.hung_up_at) else None
         if stream is not None:
             try:
                 poller.register(stream, getattr(select, "POLLRDHUP", 0))
@@ -236,6 +243,8 @@ class Attendant(threading.Thread):
             owner, call, _ = self._deadline
             self._deadline = None
             self._interrupt(owner, call, "timed_out")
+        if lease.is_given_up(time.monotonic()):
+            self._client_is_gone(lease)
         progress.catch_up()
         if self.backlogged:
             self.forward_output(lease, lease.running, wait=False)
@@ -267,7 +276,9 @@ class Attendant(threading.Thread):
         self.forward_output(lease, lease.running, wait=False)
 
     def _on_hangup(self, lease: Lease) -> None:
-        if lease.running:
+        if lease.attach.linger_seconds:
+            lease.hung_up_at = time.monotonic()  # it may come back; what it has sent is read in its time
+        elif lease.running:
             self.orphan(lease)
         else:
             time.sleep(COALESCE_SECONDS)  # the main thread reads the end of the stream itself
@@ -290,6 +301,13 @@ class Attendant(threading.Thread):
             self._to_log(lease, "event", json.dumps({"progress": logged}).encode(), call)
         if shown := self._bars.rest() if wait else self._bars.due(now):
             self._to_client(lease, call, frames.EVENT, 0, json.dumps({"progress": shown}).encode())
+
+    def _log_gpus(self, seen: protocol.GpusSeen) -> None:
+        lease = self._lease
+        if lease is not None and lease.running and not lease.finished:
+            event = {"gpus": [asdict(gpu) for gpu in seen.gpus]}
+            with self.output.lock:
+                self._to_log(lease, "event", json.dumps(event).encode(), lease.running)
 
     def _clear_bars(self) -> None:
         self._bars.clear()
@@ -390,20 +408,43 @@ class Attendant(threading.Thread):
 
     def _obey(self, control: ControlStream, message: Any) -> None:
         if isinstance(message, protocol.Attach):
-            fds = [socket.socket(fileno=fd) for fd in control.take_fds(message.streams)]
-            lease = Lease(message, CallStream(fds[0], fds[1] if len(fds) > 1 else None))
+            lease = Lease(message, self._stream_of(message, control))
             self._lease = lease
             self.leases.put(lease)
+        elif isinstance(message, protocol.StreamArrived):
+            sock = socket.socket(fileno=control.take_fds(1)[0])
+            if self._lease is not None and self._lease.id == message.lease:
+                self._lease.resume(sock, message)
+            else:
+                sock.close()
+        elif isinstance(message, protocol.StreamLost):
+            if self._lease is not None and self._lease.id == message.lease:
+                self._client_is_gone(self._lease)
         elif isinstance(message, protocol.Interrupt):
             if self._lease is not None and self._lease.id == message.lease:
                 self._interrupt(self._lease, message.call, message.reason)
         elif isinstance(message, protocol.WithdrawCalls):
             if self._lease is not None and self._lease.id == message.lease:
                 self._withdraw(self._lease, message.upto)
+        elif isinstance(message, protocol.GpusSeen):
+            self._log_gpus(message)
         elif isinstance(message, protocol.DumpStack):
             self._tell(protocol.Stack(message.id, self._stack()))
         elif isinstance(message, protocol.StopWorker) and self._lease is None:
             self.leases.put(None)
+
+    def _stream_of(self, attach: protocol.Attach, control: ControlStream) -> CallStream:
+        if attach.linger_seconds:
+            from ..wire.resumable import ResumableStream
+
+            return ResumableStream()
+        fds = [socket.socket(fileno=fd) for fd in control.take_fds(attach.streams)]
+        return CallStream(fds[0], fds[1] if len(fds) > 1 else None)
+
+    def _client_is_gone(self, lease: Lease) -> None:
+        """A client on another machine has not come back."""
+        lease.give_up()
+        self.orphan(lease)
 
     def _interrupt(self, lease: Lease, call: int, reason: str) -> None:
         lease.interrupted[call] = reason

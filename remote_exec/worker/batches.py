@@ -12,9 +12,9 @@ import time
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from ..model.errors import SerializationError
+from ..model.errors import ResourceLimitExceeded, SerializationError
 from ..model.job import Cause
-from ..serial import failures, failures_json, pickling
+from ..serial import directories, failures, failures_json, pickling
 from ..wire import frames
 from ..wire.frames import Frame
 from . import streams
@@ -107,6 +107,7 @@ class Batch:
         failure, values = self.failure, self._values
         text = failure.stream[0] if failure else next(iter(self._failures.values()), "")
         pickled = pickling.dump(values[0] if alone and values else values)
+        trees = directories.noted.take()
         outcome = Outcome(
             self.number,
             self._function.name,
@@ -117,6 +118,7 @@ class Batch:
             () if text else pickled.buffers,
             cause=failure.cause if failure else Cause.SERIALIZATION if text else Cause.NONE,
             summary=failure.summary if failure else "a value of a map could not be pickled" if text else "",
+            trees=() if text else trees,
         )
         self._calls._attendant.orphan_ended(self._lease, outcome)
 
@@ -178,10 +180,11 @@ class Batch:
         with self._lock:
             try:
                 pickled = pickling.dump((self._values, self._failures))
-            except SerializationError:
+            except (SerializationError, ResourceLimitExceeded):
                 self._check_each()
                 pickled = pickling.dump((self._values, self._failures))
             flags = (frames.LAST if last else 0) | (frames.CANCELLED if self._cancelled else 0)
+            flags |= frames.TREES if directories.noted.take() else 0
             buffers = [buffer.raw() for buffer in pickled.buffers]
             message = lease.stream.frame(
                 frames.BATCH_RESULT,
@@ -212,7 +215,7 @@ class Batch:
         for index, value in enumerate(self._values):
             try:
                 pickling.dump(value)
-            except SerializationError as error:
+            except (SerializationError, ResourceLimitExceeded) as error:
                 captured = failures.capture(error, dumps=pickling.dump_bytes)
                 self._failures[index], self._values[index] = failures_json.to_json(captured), None
 

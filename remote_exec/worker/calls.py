@@ -5,24 +5,26 @@ The way of a small call is `serve` → `_on_call` → `_run` → `_send`; it is 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..model.errors import DeserializationError, MaxRuntimeExceeded, SerializationError
 from ..model.failure import Failure
+from ..model.group import Group
 from ..model.job import Cause, Phase
-from ..serial import failures, failures_json, pickling
+from ..serial import directories, failures, failures_json, pickling
 from ..wire import frames
 from ..wire.frames import HEADER, Frame
 from . import context, streams
 from .batches import AWAITED, Batch
 from .begun import Begun
-from .lease import Function, Lease, Outcome
+from .lease import Function, Lease, Outcome, keep_trees
 
 if TYPE_CHECKING:
     from .attendant import Attendant
@@ -36,11 +38,13 @@ KEPT_FAILURE_CHARS = 256 << 10  # of an attached call's failure, for the journal
 class Calls:
     """Runs the calls of one lease after another. Owned by the main thread."""
 
-    def __init__(self, attendant: Attendant, begun: Begun) -> None:
+    def __init__(self, attendant: Attendant, begun: Begun, *, holds_devices: bool = False) -> None:
         self._attendant = attendant
+        self._holds_devices = holds_devices
         self._output = attendant.output
         # shared with the fork server, which reads it after this process has died: what had been begun
         self._begun = begun
+        self._in_group = self._group_sound = False  # whether this lease is a group's, and all went well
         self._quick = False  # whether the last call was one of those that come in quick succession
         self._handlers: dict[int, Callable[[Lease, Frame], None]] = {
             frames.CALL: self._on_call,
@@ -67,6 +71,7 @@ class Calls:
     def serve(self, lease: Lease) -> None:
         """Run the calls of a lease until its client says goodbye or is gone."""
         context.enter(lease, self._attendant.forward_event)
+        directories.install(lambda: _side_of(lease))
         self._begun.lease(lease.id)
         goodbye = False
         receive, handlers = lease.stream.receive, self._handlers
@@ -82,9 +87,21 @@ class Calls:
             pass  # the client is gone
         finally:
             context.leave()
+            directories.leave()
             if not goodbye:
                 for outcome in lease.unacknowledged:
                     self._attendant.orphan_ended(lease, outcome)
+            if self._in_group:
+                self._leave_group(lease)
+
+    def _leave_group(self, lease: Lease) -> None:
+        """Let nothing of a group be left for the next lease: end the process, where that is what it takes."""
+        from .groups import leave_process_group
+
+        if not leave_process_group(sound=self._group_sound):
+            self._attendant.end_with(lease)
+            os._exit(0)
+        self._in_group = self._group_sound = False
 
     def _on_call(self, lease: Lease, frame: Frame) -> None:
         if not lease.begin(frame.call):
@@ -101,28 +118,42 @@ class Calls:
         arguments: Any = None
         value: Any = None
         try:
-            if frame.flags or frame.buffers:
+            if function.launch is not None:  # they are for the processes that it starts
+                arguments = ((pickling.join(*lease.stream.parts(frame)),), {})
+            elif frame.flags or frame.buffers:
                 arguments = pickling.load(*lease.stream.parts(frame))
             else:
                 arguments = pickling.load(frame.payload)
-            if function.pre_execution or function.max_runtime_seconds:
+            if function.pre_execution or function.max_runtime_seconds or function.group is not None:
                 value = self._run_guarded(lease, frame, function, *arguments)
             else:
                 value = self._run(lease, frame, function.call, *arguments)
             arguments = None  # its arena can be used again
             pickled = pickling.dump(value, name="result")
+            trees = directories.noted.take() if directories.noted.digests else ()
+            if trees and lease.attach.job:
+                keep_trees(lease, trees)
         except BaseException as error:
             arguments = value = None
             self._fail(lease, frame.call, function, started_at, error)
             return
         value = None
         printed = self._flush_output(lease, frame.call)
-        sent = not lease.orphaned and self._send(lease, frame.call, pickled.stream, pickled.buffers, 0)
+        sent = not lease.orphaned and self._send(
+            lease, frame.call, pickled.stream, pickled.buffers, frames.TREES if trees else 0
+        )
         # the answer is on its way: now the books
         ended_at = time.time()
         self._quick = ended_at - started_at < QUICK_SECONDS
         outcome = Outcome(
-            frame.call, function.name, started_at, ended_at, True, pickled.stream, pickled.buffers
+            frame.call,
+            function.name,
+            started_at,
+            ended_at,
+            True,
+            pickled.stream,
+            pickled.buffers,
+            trees=trees,
         )
         self._settle(lease, outcome, sent=sent, printed=printed)
 
@@ -162,7 +193,15 @@ class Calls:
         self._begun.end_by(time.monotonic() + seconds if seconds else 0.0)
         try:
             with guards.max_runtime(self._attendant, lease, frame.call, seconds):
-                return self._run(lease, frame, function.call, args, kwargs)
+                if function.group is None:
+                    return self._run(lease, frame, function.call, args, kwargs)
+                from . import groups
+
+                self._in_group = True
+                with groups.member(function.group):
+                    value = self._run(lease, frame, function.call, args, kwargs)
+                self._group_sound = True
+                return value if function.returns else None
         finally:
             self._begun.end_by(0.0)
 
@@ -176,6 +215,8 @@ class Calls:
 
             end_children(lease.started_at)
         if isinstance(error, KeyboardInterrupt) and reason == "cancelled":
+            if self._holds_devices:
+                self._end_cancelled(lease, call)
             return error, Cause.CANCELLED
         if isinstance(error, KeyboardInterrupt) and reason == "timed_out":
             timeout = MaxRuntimeExceeded(
@@ -189,11 +230,22 @@ class Calls:
             return error, Cause.SERIALIZATION
         return error, Cause.USER_ERROR
 
+    def _end_cancelled(self, lease: Lease, call: int) -> NoReturn:
+        """End the process: what libraries hold of a GPU is free by nothing less, and so it is when its end is told."""
+        from . import guards
+
+        if lease.batch is not None:
+            with contextlib.suppress(OSError):
+                lease.batch.send_ready()
+        self._flush_output(lease, call)
+        self._attendant.end_with(lease)
+        os._exit(guards.CANCELLED_EXIT)
+
     def _fail(
         self, lease: Lease, call: int, function: Function, started_at: float, error: BaseException
     ) -> None:
         error, cause = self._cause_of(lease, call, function, error)
-        failure = failures.capture(error, dumps=pickling.dump_bytes)
+        failure = failure_of(error)
         text = failures_json.to_json(failure)
         outcome = Outcome(
             call,
@@ -304,7 +356,7 @@ class Calls:
     ) -> Outcome:
         """Return how an item failed: its text is what the client is told, and it may stand for its batch."""
         told, cause = self._cause_of(lease, call, function, error)
-        failure = failures.capture(told, dumps=pickling.dump_bytes)
+        failure = failure_of(told)
         text = failures_json.to_json(failure)
         return Outcome(
             call,
@@ -328,7 +380,12 @@ class Calls:
         lease.loading = call + 1
         try:
             stream, buffers = lease.stream.parts(frame)
-            function.call = pickling.load(stream, buffers)
+            if function.launch is None:
+                function.call = pickling.load(stream, buffers)
+            else:
+                from .launch import Launch
+
+                function.call = Launch(function, pickling.join(stream, buffers))
             function.failure = ""
         except BaseException as error:
             function.call = None
@@ -356,6 +413,9 @@ class Calls:
                     name=row["name"],
                     max_runtime_seconds=row.get("max_runtime_seconds", 0.0),
                     pre_execution=tuple(row.get("pre_execution", ())),
+                    group=Group(**row["group"]) if "group" in row else None,
+                    returns=row.get("returns", True),
+                    launch=row.get("launch"),
                 ),
             )
 
@@ -371,8 +431,23 @@ class Calls:
         return True
 
 
+def failure_of(error: BaseException) -> Failure:
+    """Return an exception as data; that of a process of its own is data already."""
+    told = getattr(error, "told_by_rank", None)
+    directories.noted.take()  # of a value that could not be pickled whole
+    with directories.by_name():
+        return told if isinstance(told, Failure) else failures.capture(error, dumps=pickling.dump_bytes)
+
+
+def _side_of(lease: Lease) -> directories.Side:
+    """Return what sees to the folders that travel, on behalf of a lease."""
+    from .trees import WorkerSide
+
+    return WorkerSide(lease.attach.jobs_folder, durable=bool(lease.attach.job))
+
+
 def _summary(error: BaseException, failure: Failure) -> str:
-    return f"{type(error).__name__}: {failure.message}"[:SUMMARY_CHARS]
+    return f"{failure.qualname}: {failure.message}"[:SUMMARY_CHARS]
 
 
 def _kept(text: str, failure: Failure) -> str:

@@ -8,11 +8,30 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 
 GRACE_SECONDS = 0.5  # from SIGTERM to SIGKILL
 KILL_SECONDS = 1.0  # after that, whoever is still there hangs in the kernel
 NAP_SECONDS = 0.01
+
+
+def adopt_orphans(adopt: bool = True) -> None:
+    """Have this process become the parent of those whose parents, begun by it, end; or no longer."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError, ImportError):
+            import ctypes  # which some Pythons lack
+
+            ctypes.CDLL(None).prctl(36, int(adopt), 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def reap_children() -> None:
+    """Take in how children have ended that nobody else waits for."""
+    deadline = time.monotonic() + KILL_SECONDS
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(NAP_SECONDS)
 
 
 def end_children(since: float) -> None:

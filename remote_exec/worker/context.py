@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..model.group import Group
 from ..model.record import record
 from . import progress
 from .lease import Lease
@@ -18,15 +19,18 @@ Send = Callable[[Lease, dict[str, Any]], None]
 
 @record
 class CurrentJob:
-    """What `remote_exec.current_job()` returns inside a call."""
+    """What `remote_exec.current_job()` returns inside a call; `group` is its place where several run it together."""
 
     name: str
     function: str
     attempt: int = 1
+    group: Group | None = None
 
 
 _lease: Lease | None = None
 _send: Send | None = None
+_group: Group | None = None
+_launched: CurrentJob | None = None  # where a launcher has started this process, and no lease is served
 
 
 def enter(lease: Lease, send: Send) -> None:
@@ -56,13 +60,38 @@ def _emit_progress(bar: dict[str, Any]) -> None:
     emit({"progress": bar})
 
 
+def jobs_folder() -> str:
+    """Return the host's folder of jobs; empty where no lease is served."""
+    return _lease.attach.jobs_folder if _lease is not None else ""
+
+
 def current_job() -> CurrentJob | None:
     """Return the running call's name and function, or None outside of one."""
     lease = _lease
     if lease is None or not lease.running:
-        return None
+        return _launched
     function = lease.running_function
-    return CurrentJob(name=lease.name_of(lease.running, function), function=function)
+    name = lease.name_of(lease.running, function)
+    if _group is not None:  # whose members are told apart by it
+        function = function.removesuffix(f".rank{_group.rank}")
+    return CurrentJob(name=name, function=function, group=_group)
+
+
+def set_group(group: Group | None) -> None:
+    """Say which of a group the running call is."""
+    global _group
+    _group = group
+
+
+def set_launched(job: CurrentJob) -> None:
+    """Say what this process, which a launcher has started, runs."""
+    global _launched
+    _launched = job
+
+
+def log_levels() -> dict[str, int]:
+    """Return the levels that `set_log_levels` was given last."""
+    return dict(_levels)
 
 
 class _Forward(logging.Handler):

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from ..model import errors
 from ..model.record import record
+from ..serial.directories import Dir
 from . import context
 from . import progress as _progress
 from .bound import BoundFunction
@@ -242,6 +243,7 @@ _NAMES: dict[str, Any] = {
     "RemoteFuture": RemoteFuture,
     "CheckpointLocation": CheckpointLocation,
     "CustomFileFilter": CustomFileFilter,
+    "Dir": Dir,
     "get_future": get_future,
     "list_futures": list_futures,
     "progress": _progress.progress,

@@ -34,6 +34,7 @@ from ..wire.control import ControlStream
 from ..wire.credentials import peer_uid
 from . import begun, runtime
 from . import main as worker_main
+from .children import adopt_orphans
 from .guards import TIMED_OUT_EXIT, WATCHDOG_EXIT
 from .output import drain_all, make_pipe, to_text
 from .preload import import_ahead
@@ -325,21 +326,13 @@ def _shared_bytes() -> int:
     return fd
 
 
-def _become_subreaper() -> None:
-    if sys.platform == "linux":
-        import ctypes
-
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-
-
 def main(socket_path: str, control_fd: int) -> None:
     """Run a fork server that listens at `socket_path` and is told what to do over `control_fd`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.umask(0o077)
     runtime.hold()
-    _become_subreaper()
+    adopt_orphans()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(socket_path)

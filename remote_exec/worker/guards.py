@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 2.0  # from the interrupt to the end of the process
 WATCHDOG_EXIT = 1  # faulthandler's own
 TIMED_OUT_EXIT = 124  # what is told instead, as timeout(1) has it
+CANCELLED_EXIT = 123  # of a worker that ends with its call, to free what it holds
 
 
 def run_commands(commands: tuple[str, ...]) -> None:

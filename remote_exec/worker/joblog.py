@@ -247,14 +247,15 @@ class LogReader:
                 offset = end
         return [], offset
 
-    def last_event(self, *, call: int = 0) -> dict[str, Any] | None:
-        """Return the newest event of a call, or of any (0), if it lies in the last 256 KiB."""
+    def last_event(self, kind: str, *, call: int = 0) -> Any:
+        """Return what the newest event of a kind told, of a call, or of any (0); None: none in the last 256 KiB."""
         size = 0
         with _opened(self._path) as segments:
             for segment in reversed(segments):
                 for record in _parse_backwards(segment):
-                    if record.stream == "event" and call in (0, record.call):
-                        return record.event
+                    event = record.event if record.stream == "event" and call in (0, record.call) else None
+                    if event is not None and kind in event:
+                        return event[kind]
                     size += len(record.data)
                     if size >= TAIL_BYTES:
                         return None

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..model.errors import ProtocolError
+from ..model.group import Group
 from ..model.job import AttemptRecord, Cause, JobRecord, JobState, Phase
 from ..model.record import record
 from ..wire.frames import FUNCTIONS_KEPT
-from ..wire.protocol import Attach
+from ..wire.protocol import Attach, StreamArrived
 from ..wire.stream import CallStream
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ SUMMED = 0  # the number in the name of a lease's array of calls that have no re
 RECORDED_ALONE_SECONDS = 0.05  # a silent success shorter than this is summed up with its like
 FAILURE_CHARS = 4 << 20  # of failures that the journal gets at once from one lease, ...
 FAILURE_CHARS_PER_SECOND = 64 << 10  # ... and in the long run
+TREES_NAME = "trees"  # in a job's folder: the digests of the folders that its result names
 TOLD_SECONDS = 0.5  # a call that took longer is recorded with the phases of its way
 
 
@@ -39,6 +43,9 @@ class Function:
     failure: str = ""
     max_runtime_seconds: float = 0.0
     pre_execution: tuple[str, ...] = ()
+    group: Group | None = None  # whose member runs it here
+    returns: bool = True  # whether anybody wants what this member returns
+    launch: dict[str, Any] | None = None  # what starts its processes, where a launcher does
 
 
 class Outcome(NamedTuple):
@@ -56,6 +63,7 @@ class Outcome(NamedTuple):
     failure: str = ""  # what the journal is to have of it
     items: int = 1  # of a batch: how many items, and how many of them failed
     failed: int = 0
+    trees: tuple[str, ...] = ()  # digests of the folders that the value names
 
 
 class Ended(NamedTuple):
@@ -87,6 +95,7 @@ class Lease:
         self.interrupted: dict[int, str] = {}  # call number -> reason, for calls to be stopped
         self.stopping: set[int] = set()  # calls whose end the agent waits for
         self.interrupting = 0  # a call for which a signal is under way
+        self.hung_up_at = 0.0  # monotonic: when the connection of a client on another machine broke
         self.orphaned = False
         self.finished = False
         self.unacknowledged: deque[Outcome] = deque()
@@ -102,6 +111,35 @@ class Lease:
         self._summed: list[str] = []
         self._attempts: list[AttemptRecord] = []
         self._short: dict[str, list[float]] = {}  # function -> [count, first start, last end]
+
+    def resume(self, sock: socket.socket, arrived: StreamArrived) -> None:
+        """Go on over another connection of a client on another machine, in a thread: much may have to be sent again."""
+        from ..wire.resumable import ResumableStream
+
+        stream = self.stream
+        if not isinstance(stream, ResumableStream):
+            sock.close()
+            return
+
+        def attach() -> None:
+            try:
+                stream.attach(sock, arrived.received, answer=arrived.answer)
+                self.hung_up_at = 0.0
+            except ProtocolError:  # it is no end of this stream
+                sock.close()
+
+        threading.Thread(target=attach, name="remote_exec-resume", daemon=True).start()
+
+    def is_given_up(self, now: float) -> bool:
+        """Whether the connection of a client on another machine has been broken for too long."""
+        if not self.attach.linger_seconds or self.orphaned:
+            return False
+        since = self.stream.cut_at or self.hung_up_at
+        return since > 0.0 and now - since > self.attach.linger_seconds
+
+    def give_up(self) -> None:
+        """The client is gone: end the stream."""
+        self.stream.give_up()
 
     def begin(self, call: int) -> bool:
         """Take note that a call begins; False when its client has withdrawn it."""
@@ -145,6 +183,9 @@ class Lease:
         """Remember an ended call for the journal; return whether it should be told soon."""
         length = outcome.ended_at - outcome.started_at
         with self.lock:
+            if not outcome.function:  # no call of the user's: what it has waited for, the next one has
+                self.phases[outcome.call + 1] = self.phases.pop(outcome.call, ())
+                return False
             if outcome.ok and not printed and not self.phases and length < RECORDED_ALONE_SECONDS:
                 self._sum(outcome.function, outcome.call, 1, outcome.started_at, outcome.ended_at)
                 return False
@@ -262,6 +303,16 @@ def _here() -> str:
         return os.getcwd()
     except OSError:
         return ""
+
+
+def keep_trees(lease: Lease, digests: tuple[str, ...]) -> None:
+    """Have trees stay for as long as what is kept of a job: its result needs them."""
+    folder = os.path.join(lease.attach.jobs_folder, lease.id)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with open(os.path.join(folder, TREES_NAME), "a", encoding="ascii") as file:
+        file.writelines(f"{digest}\n" for digest in digests)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def call_name(function: str, lease: str, call: int) -> str:

@@ -126,7 +126,7 @@ def work(ends: Ends) -> None:
     begun = Begun(mmap.mmap(ends.begun, SIZE))
     os.close(ends.begun)
     attendant = Attendant(ends.worker, socket.socket(fileno=ends.lifeline), output)
-    calls = Calls(attendant, begun)
+    calls = Calls(attendant, begun, holds_devices=bool(ends.devices))
     signal.signal(signal.SIGINT, _interrupter(attendant))
     gc.enable()
     attendant.start()

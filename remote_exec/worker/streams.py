@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
-from ..serial import pickling
+from ..serial import directories, pickling
 from ..wire import frames
 from ..wire.frames import GENERATOR_WINDOW, Frame
 from .lease import Lease
@@ -65,8 +65,10 @@ class _Sender:
     def __call__(self, value: Any) -> None:
         stream, call = self._lease.stream, self._call
         pickled = pickling.dump(value)
+        flags = frames.TREES if directories.noted.take() else 0
         self._calls._flush_output(self._lease, call)
-        stream.send(stream.frame(frames.YIELD, pickled.stream, [b.raw() for b in pickled.buffers], call=call))
+        buffers = [buffer.raw() for buffer in pickled.buffers]
+        stream.send(stream.frame(frames.YIELD, pickled.stream, buffers, flags=flags, call=call))
         self._credit -= 1
         while self._credit == 0:
             frame = stream.receive()  # nothing else can come from the consumer now

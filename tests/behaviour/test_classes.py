@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -144,10 +145,26 @@ def test_a_dead_instance_fails_what_waits_and_what_comes() -> None:
         counter.add()
 
 
+def test_a_worker_that_died_while_nothing_ran_on_it_is_told_by_the_next_call() -> None:
+    @remote
+    class Held:
+        def pid(self) -> int:
+            return os.getpid()
+
+    kill = remote(os.kill)  # where the worker is
+    for pause in (0.0, 0.03, 0.06, 0.12):  # before and after this process has heard of it
+        held = Held()
+        kill(held.pid(), signal.SIGKILL)
+        time.sleep(pause)
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            held.pid.submit().result(SECONDS)
+
+
 def test_an_instance_that_was_idle_for_too_long_says_so() -> None:
     counter = Counter.options(keep_alive_period_in_seconds=1)(5)
-    pid = counter.pid()
-    until(lambda: not Path("/proc", str(pid)).exists())
+    process = Path("/proc", str(counter.pid()))
+    is_there = remote(os.path.exists)
+    until(lambda: not is_there(process))
     with pytest.raises(WorkerDied, match="keep_alive_period_in_seconds"):
         counter.add()
 
@@ -233,6 +250,7 @@ def test_module_state_stays_within_a_pool_and_never_crosses_to_another() -> None
         visit.options(environment_variables={"FLAVOUR": "none"})()
 
 
+@pytest.mark.here("elsewhere the host's own variables hold")
 def test_a_changed_environment_variable_is_seen_by_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
     @remote
     def look() -> str | None:

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from remote_exec.agent.cache import BlobStore
 from remote_exec.cli import hosts, main
 from remote_exec.cli.group import COMMANDS
 from remote_exec.model.layout import Layout
+from remote_exec.worker.blobs import BlobStore
 
 SECONDS = 60
 Run = subprocess.CompletedProcess[str]
@@ -408,7 +409,7 @@ def test_the_cache_is_pruned_of_what_nothing_uses(user: User) -> None:
     os.utime(store.path(digest), (1, 1))
     blobs = {blob["id"]: blob for blob in user.json("cache", "ls", "--what", "blobs")}
     assert (blobs[digest]["size_bytes"], blobs[digest]["held_by"]) == (5000, "")
-    assert "local code" in {blob["held_by"] for blob in blobs.values()}
+    assert "local code or data" in {blob["held_by"] for blob in blobs.values()}
     bundles = user.json("cache", "ls", "--what", "bundles")
     assert any(bundle["held_by"].startswith("worker ") for bundle in bundles)
     told = user.json("cache", "prune", "--limit", "1 kB")
@@ -447,10 +448,17 @@ def test_what_an_agent_kept_is_told_when_it_is_gone(newcomer: User) -> None:
     assert newcomer.json("hosts") == []
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder, as sockets need it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 def test_one_agent_serves_sessions_that_look_for_its_socket_elsewhere(
-    newcomer: User, session_home: Path
+    newcomer: User, short_path: Path
 ) -> None:
-    first, second = session_home / "1", session_home / "2"  # short, as sockets need it
+    first, second = short_path / "1", short_path / "2"
     first.mkdir(mode=0o700)
     second.mkdir(mode=0o700)
     newcomer("hosts", "start", env={"XDG_RUNTIME_DIR": str(first)})

@@ -25,11 +25,13 @@ import cloudpickle
 import environment_work as work
 import pytest
 import uv as uv_package
+from interpreters import python_of
 from wheels import make_wheel
 
 from remote_exec import remote
 from remote_exec.agent.builders import tool_environ
 from remote_exec.agent.environments import EnvironmentStore
+from remote_exec.backends import local
 from remote_exec.client.connections import connections
 from remote_exec.errors import HostUnavailable, RuntimeEnvironmentError
 from remote_exec.model.layout import Layout
@@ -245,22 +247,26 @@ def test_a_failing_pre_execution_script_is_told_with_its_stderr(tmp_path: Path) 
 
 def other_python() -> tuple[str, Path]:
     """The minor of another Python of this machine, and its executable."""
-    for path in sorted(Path(sys.base_prefix).parent.glob("3.1[1-9]*/bin/python"), reverse=True):  # pyenv's
-        minor = ".".join(path.parts[-3].split(".")[:2])
-        if minor != HERE:
-            return minor, path
-    pytest.skip("THERE IS NO OTHER PYTHON HERE")
+    minor, python = python_of(*(minor for minor in (13, 12, 11) if minor != sys.version_info[1]))
+    return f"3.{minor}", python
 
 
-def test_a_conda_environment_of_another_minor_is_refused_before_anything_runs() -> None:
+def make_venv(python: Path | str, folder: Path) -> Path:
+    command = [UV, "venv", "--quiet", "--python", str(python), str(folder)]
+    subprocess.run(command, env=tool_environ(os.environ), check=True)
+    return folder
+
+
+def test_a_conda_environment_of_another_minor_is_refused_before_anything_runs(tmp_path: Path) -> None:
     minor, python = other_python()
+    other, same = make_venv(python, tmp_path / "other"), make_venv(sys.executable, tmp_path / "same")
     with pytest.raises(
         RuntimeEnvironmentError, match=rf"is Python {minor}, but the caller runs {HERE}"
     ) as caught:
-        remote(job_conda_env=str(python.parents[1]))(work.pid)()
+        remote(job_conda_env=str(other))(work.pid)()
     assert f"python={HERE}" in caught.value.hint
-    found = remote(job_conda_env=sys.base_prefix)(work.entered)()
-    assert found["CONDA_PREFIX"] == found["prefix"] == found["child"] == sys.base_prefix
+    found = remote(job_conda_env=str(same))(work.entered)()
+    assert found["CONDA_PREFIX"] == found["prefix"] == found["child"] == str(same)
 
 
 def run_client(
@@ -294,9 +300,8 @@ def test_a_host_builds_on_the_pythons_that_its_clients_bring(
 
 
 def test_an_upgraded_package_is_seen_by_the_next_call(own_home: Path, index: Path, tmp_path: Path) -> None:
-    venv = tmp_path / "venv"
+    venv = make_venv(sys.executable, tmp_path / "venv")
     environ = tool_environ(os.environ)
-    subprocess.run([UV, "venv", "-q", "--python", sys.executable, venv], env=environ, check=True)
     install = [UV, "pip", "install", "-q", "--python", venv, "--no-index", "--find-links", index]
     subprocess.run([*install, "apple==1.0"], env=environ, check=True)
     code = f"""
@@ -322,11 +327,12 @@ def own_home(session_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.setenv("REMOTE_EXEC_HOME", str(home))
     layout = Layout.of(os.environ)
     yield home
-    session = connections.session(layout)
+    session = connections.session()
     with contextlib.suppress(HostUnavailable):
         session.ask("stop")
     until(lambda: session.lost)
-    shutil.rmtree(layout.sockets, ignore_errors=True)
+    for folder in (layout.sockets, home.parent):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def generations(home: Path) -> list[Path]:
@@ -429,7 +435,7 @@ def test_an_environment_is_kept_while_a_worker_lives_even_without_an_agent(
     assert told["in_use"]
     assert ask("remove_environment", {"digest": digest}) == {"removed": []}
     os.kill(connections.session().welcome.pid, signal.SIGKILL)
-    until(lambda: connections._sessions[Layout.of(os.environ)].lost)
+    until(lambda: connections._sessions[local.here()].lost)
     store = EnvironmentStore(own_home / "cache" / "environments-v1", None, Path)
     assert not store.remove(told["digest"]), "nobody but the fork server and its worker holds it now"
     gate.touch()

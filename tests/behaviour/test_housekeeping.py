@@ -39,10 +39,10 @@ def agent(
     def start(**variables: str) -> Callable[..., Any]:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return connections.session(Layout.of(os.environ)).ask
+        return connections.session().ask
 
     yield start
-    session = connections.session(Layout.of(os.environ))
+    session = connections.session()
     with contextlib.suppress(HostUnavailable):
         session.ask("stop")
     _wait(lambda: session.lost)

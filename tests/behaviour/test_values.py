@@ -175,11 +175,17 @@ def test_an_unknown_instance_type_is_refused_at_the_call() -> None:
         identity.options(instance_type="gpux")(1)
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [{"memory": "100000 GB"}, {"cpus": 4096}, {"gpus": 512}],
-)
-def test_what_no_host_could_give_is_refused_at_once(ask: Any) -> None:
+@pytest.mark.parametrize("ask", [{"memory": "100000 GB"}, {"cpus": 4096}])
+def test_what_no_host_could_give_is_refused_at_once(ask: dict[str, Any]) -> None:
+    refused(ask)
+
+
+@pytest.mark.here("a container engine refuses GPUs by itself")
+def test_gpus_that_no_host_could_give_are_refused_at_once() -> None:
+    refused({"gpus": 512})
+
+
+def refused(ask: dict[str, Any]) -> None:
     for call in (identity.options(**ask), identity.options(**ask, detach=True)):
         with pytest.raises(ResourceLimitExceeded, match="was asked for; this host has"):
             call.submit(1).result(SECONDS)
@@ -201,6 +207,10 @@ def test_an_option_that_nobody_reads_is_said_once(capfd: pytest.CaptureFixture[s
     for _ in range(2):
         assert identity.options(volume_kms_key="k")(1) == 1
     assert capfd.readouterr().err.count("'volume_kms_key'") == 1
+
+
+@pytest.mark.here("a container can be cut off its network")
+def test_isolation_that_cannot_be_given_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="'enable_network_isolation'"):
         identity.options(enable_network_isolation=True)(1)
 

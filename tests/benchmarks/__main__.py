@@ -38,6 +38,7 @@ BENCHMARKS = {
     "torch": ("worlds", "heavy_import"),
     "memory": ("starts", "memory"),
     "queued": ("queues", "queued"),
+    "links": ("links", "links"),
 }
 
 

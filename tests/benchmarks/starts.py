@@ -237,7 +237,7 @@ os.wait()
 
 def _bare_fork(layout: Layout) -> int:
     """Return the private memory of an idle fork of a process that imports what fork servers import."""
-    from remote_exec.client import runtime
+    from remote_exec.backends import runtime
 
     with _running(BARE_FORK, [str(runtime.unpack(layout.runtimes))], {}) as line:
         time.sleep(IDLE_SECONDS)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from own_home import agents_of, processes_of, until
 
+from remote_exec.backends import local
 from remote_exec.client.connections import connections
-from remote_exec.model.layout import Layout
 
 STOP_SECONDS = 8.0
 
@@ -26,13 +26,14 @@ def own_home(session_home: Path) -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="h-", dir=session_home)) / "state"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REMOTE_EXEC_HOME", str(home))
-        layout = Layout.of(os.environ)
+        here = local.here()
+        layout = here.layout
         try:
             yield home
             for (where, _), dispatcher in list(connections._dispatchers.items()):
-                if where == layout:
+                if where == here:
                     connections.drop(dispatcher)
-            session = connections._sessions.pop(layout, None)
+            session = connections._sessions.pop(here, None)
             if session is not None:
                 session.close()
             for pid in agents_of(home):
@@ -45,7 +46,8 @@ def own_home(session_home: Path) -> Iterator[Path]:
             for pid in processes_of(home):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            shutil.rmtree(layout.sockets, ignore_errors=True)
+            for folder in (layout.sockets, home.parent):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def shared_home(session_home: Path) -> Iterator[Path]:
 def home(shared_home: Path) -> Iterator[Path]:
     """The module's home; an agent serves it when the test has ended."""
     yield shared_home
-    connections.with_agent(Layout.of(os.environ), lambda session: session.ask("host"))
+    connections.with_agent(local.here(), lambda session: session.ask("host"))
 
 
 @pytest.fixture

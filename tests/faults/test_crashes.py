@@ -121,6 +121,7 @@ def print_and(go_wrong: Callable[[], None]) -> None:
 @pytest.fixture(scope="module")
 def pool() -> Iterator[RemoteExecutor]:
     with RemoteExecutor(max_parallel_jobs=2) as executor:
+        executor.submit(abs, 1).result()  # it has its workers before any test does
         yield executor
 
 

@@ -335,6 +335,7 @@ def test_what_a_module_keeps_running_outlives_a_later_call_that_is_cancelled(hom
         future.cancel(wait=True)
         assert lives(helper)
         assert pool.submit(work.keep_a_child).result(AT_ONCE_SECONDS) == helper
+    os.kill(helper, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("how", ["sleeps", "swallows the interrupt", "holds the GIL"])

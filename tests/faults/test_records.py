@@ -19,6 +19,7 @@ import work
 from own_home import agent_pid, lives, until
 
 from remote_exec import get_future, remote
+from remote_exec.backends import local
 from remote_exec.client.connections import connections
 from remote_exec.errors import HostUnavailable, JobNotFound, WorkerDied
 from remote_exec.model.layout import Layout
@@ -54,7 +55,7 @@ def told_of(name: str) -> Any:
 def rows(function: str) -> list[dict[str, Any]]:
     """What is listed of a function, newest first."""
     page = connections.with_agent(
-        Layout.of(os.environ), lambda session: session.ask("jobs", {"prefix": f"{function}-"})
+        local.here(), lambda session: session.ask("jobs", {"prefix": f"{function}-"})
     )
     return list(page["jobs"])
 
@@ -377,4 +378,4 @@ def test_a_folder_of_sockets_of_another_user_is_refused(
         own = os.getuid()
         monkeypatch.setattr(os, "getuid", lambda: own + 1)
     with pytest.raises(HostUnavailable, match="belongs to another user"):
-        connections.session(layout)
+        connections.session()

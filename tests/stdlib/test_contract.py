@@ -109,6 +109,7 @@ def call_others(count: int) -> int:
 @pytest.fixture(scope="module")
 def executor() -> Iterator[RemoteExecutor]:
     with RemoteExecutor(2) as executor:
+        executor.submit(abs, 1).result()  # it has its workers before any test does
         yield executor
 
 
@@ -389,14 +390,13 @@ def test_ctrl_c_ends_script_and_call(tmp_path: Path, how: str) -> None:
             executor.submit(work).result()
         """,
     )
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        _until(begun.exists)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=INTERRUPT_SECONDS)
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            _until(begun.exists)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=INTERRUPT_SECONDS)
+        finally:
+            process.kill()
     assert process.returncode == -signal.SIGINT
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert ended.exists()

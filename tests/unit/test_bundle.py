@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -239,17 +240,35 @@ def test_links_sockets_and_odd_names_never_leave_the_folder(tmp_path: Path) -> N
     }  # fmt: skip
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_cannot_be_read_is_left_out_with_that_reason(tmp_path: Path) -> None:
-    write(tmp_path, {"locked.txt": "x", "shut/y": "", "open.txt": ""})
-    (tmp_path / "locked.txt").chmod(0)
-    (tmp_path / "shut").chmod(0)
-    try:
-        capture = bundle_workdir(tmp_path)
-    finally:
-        (tmp_path / "shut").chmod(0o700)
-    assert set(contents(capture)) == {"open.txt"}
-    assert reasons(capture, tmp_path) == {"locked.txt": "cannot be read", "shut": "cannot be read"}
+AS_NOBODY = """
+import json, os, sys
+from remote_exec.capture.bundle import bundle_workdir
+
+if os.geteuid() == 0:  # who reads everything
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+capture = bundle_workdir(sys.argv[1])
+contents = {file.path: open(capture.sources[file.digest]).read() for file in capture.bundle.files}
+print(json.dumps([contents, {os.path.relpath(path, sys.argv[1]): why for path, why in capture.left_out}]))
+"""
+
+
+def test_what_cannot_be_read_is_left_out_with_that_reason() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # pytest's own folders are closed to others
+        root = Path(name)
+        write(root, {"locked.txt": "x", "shut/y": "", "open.txt": "o"})
+        for path, mode in {".": 0o755, "open.txt": 0o644, "locked.txt": 0, "shut": 0}.items():
+            (root / path).chmod(mode)
+        try:
+            command = [sys.executable, "-c", AS_NOBODY, name]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        finally:
+            (root / "shut").chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        {"open.txt": "o"}, {"locked.txt": "cannot be read", "shut": "cannot be read"},
+    ]  # fmt: skip
 
 
 def test_the_same_tree_has_the_same_digest_wherever_it_lies_and_however_it_was_made(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_exec.agent.bundles import check_paths, materialise, prune
-from remote_exec.agent.cache import BlobMissing, BlobStore
 from remote_exec.model.bundle import Bundle, BundleFile
 from remote_exec.model.errors import ProtocolError
+from remote_exec.worker.blobs import BlobMissing, BlobStore
 
 TREE = {"pkg/__init__.py": b"", "pkg/deep/er/data.bin": bytes(range(256)), "run.sh": b"#!/bin/sh\n"}
 

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from remote_exec.agent.cache import BlobMissing, BlobStore, digest_of
 from remote_exec.model.errors import ProtocolError
+from remote_exec.worker.blobs import BlobMissing, BlobStore, digest_of
 
 # everything is old enough for it
 NO_GRACE = -100.0

@@ -142,6 +142,10 @@ def test_relative_paths_are_relative_to_the_file_that_holds_them(place: Place) -
         ("[tool.remote_exec.instances.gpu]\nhost = 'x'", "one of local, ssh, docker"),
         ("[tool.remote_exec.instances.gpu]\nbackend = 'shh'", "did you mean 'ssh'?"),
         ("[tool.remote_exec.instances.gpu]\nbackend = 'ssh'", "names no host"),
+        (
+            "[tool.remote_exec.instances.gpu]\nbackend = 'ssh'\nhosts = ['a']\ngroup_addresses = { b = '10.0.0.1' }",
+            "'b', which is none of its hosts",
+        ),
         ("[tool.remote_exec.instances.gpu]\nbackend = 'ssh'\nhoost = 'x'", "did you mean 'host'?"),
         ("[tool.remote_exec.instances.gpu]\nbackend = 'ssh'\nhost = 'x'\nport = 0", "from 1 to 65535"),
         ("[tool.remote_exec.instances.gpu]\nbackend = 'ssh'\nhost = 'x'\ncpus = -1", "instances.gpu.cpus"),
@@ -189,8 +193,11 @@ def test_a_configured_name_wins_over_sagemakers(place: Place) -> None:
     assert resolve_instance_types("ml.g5.xlarge", place.load())[0].backend == "ssh"
 
 
-def test_a_fraction_of_a_gpu_claims_a_whole_one() -> None:
-    assert shape_of(Options.from_keywords(gpus=0.5, cpus=2)).gpus == 1
+def test_a_worker_claims_for_all_its_processes_and_shares_of_gpus_only_below_a_whole_one() -> None:
+    assert shape_of(Options.from_keywords(gpus=0.5, cpus=2)).gpus == 0.5
+    launched = Options.from_keywords(gpus=0.25, cpus=2, nproc_per_node=3, use_torchrun=True)
+    assert (shape_of(launched).gpus, shape_of(launched).cpus) == (0.75, 6)
+    assert shape_of(Options.from_keywords(gpus=0.5).over(launched)).gpus == 2
     assert shape_of(Options()) == Shape()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import zipfile
 from hashlib import sha256
@@ -9,10 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import uv
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from wheels import make_wheel
 
+from remote_exec.agent.builders import tool_environ
+from remote_exec.agent.platforms import this_platform
 from remote_exec.capture.dependencies import (
     Dependencies,
     ResolvedDependencies,
@@ -25,6 +31,7 @@ from remote_exec.capture.installed import closure, pin, providers
 from remote_exec.capture.requirements import Requirements
 from remote_exec.errors import ConfigurationError, RuntimeEnvironmentError
 from remote_exec.model.environment import EnvironmentKind, EnvironmentSpec, mask_credentials
+from remote_exec.model.platform import Platform
 
 PYTHON = "3.11"
 WHEEL = "plum-1.0-py3-none-any.whl"
@@ -36,8 +43,16 @@ def resolved(
     *,
     here: bool = False,
     third_party: dict[str, set[str]] | None = None,
+    host: Platform | None = None,
 ) -> ResolvedDependencies:
-    return resolve(dependencies, third_party=third_party or {}, here=here, python=PYTHON, base_folder=folder)
+    return resolve(
+        dependencies,
+        third_party=third_party or {},
+        here=here,
+        python=PYTHON,
+        base_folder=folder,
+        platform=(lambda: host) if host else None,
+    )
 
 
 def spec_of(
@@ -46,8 +61,9 @@ def spec_of(
     *,
     here: bool = False,
     third_party: dict[str, set[str]] | None = None,
+    host: Platform | None = None,
 ) -> EnvironmentSpec:
-    return resolved(dependencies, folder, here=here, third_party=third_party).spec
+    return resolved(dependencies, folder, here=here, third_party=third_party, host=host).spec
 
 
 def refusal(dependencies: Dependencies, folder: Path) -> str:
@@ -131,6 +147,137 @@ def test_a_distribution_is_pinned_to_where_it_came_from(
 ) -> None:
     install(site, "thing", files=("thing.py",), direct_url=direct_url)
     assert pin("thing") == pinned
+
+
+# ── pins for another platform ───────────────────────────────────────────────────────────────────────────────
+
+ARM = Platform("linux", "aarch64", "glibc", "2.36")
+MACHINE = this_platform().machine
+OTHER = "x86_64" if MACHINE == "aarch64" else "aarch64"
+
+
+def resolves(spec: EnvironmentSpec, platform: str, *options: str) -> list[str]:
+    """Return what a spec's requirements are resolved to for a platform, wheels only; nothing if they cannot be."""
+    argv = [
+        uv.find_uv_bin(),
+        "pip",
+        "compile",
+        "--quiet",
+        "--no-header",
+        "--no-annotate",
+        "--python-version",
+        PYTHON,
+    ]
+    argv += ["--only-binary", ":all:", "--python-platform", platform, *options, "-"]
+    done = subprocess.run(
+        argv,
+        input="\n".join(spec.requirements),
+        env=tool_environ(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.split()
+
+
+def test_where_nothing_is_imported_a_host_needs_a_python_only(tmp_path: Path) -> None:
+    third_party = {"json": {"json"}, "no_such_module_x": {"no_such_module_x"}}
+    bare = spec_of(None, tmp_path, third_party=third_party)
+    assert bare == EnvironmentSpec(kind=EnvironmentKind.INTERPRETER, python=PYTHON)
+    assert spec_of("auto_capture", tmp_path, third_party=third_party).kind is EnvironmentKind.UV
+
+
+@pytest.mark.parametrize(
+    "platform", ["aarch64-unknown-linux-gnu", "aarch64-unknown-linux-musl", "x86_64-unknown-linux-musl"]
+)
+def test_pins_hold_on_other_architectures_and_c_libraries(tmp_path: Path, platform: str) -> None:
+    third_party = {"numpy": {"numpy"}, "pandas": {"pandas"}, "yaml": {"yaml"}}
+    spec = spec_of(None, tmp_path, third_party=third_party, host=ARM)
+    found = resolves(spec, platform)
+    assert {f"{name}=={version(name)}" for name in ("numpy", "pandas", "pyyaml")} <= set(found)
+
+
+def test_what_is_needed_on_this_platform_only_is_not_asked_for_on_another(site: Path, tmp_path: Path) -> None:
+    install(site, "outer", files=("outer.py",), requires=f"inner; platform_machine == '{MACHINE}'")
+    install(site, "inner", files=("inner.py",))
+    index = tmp_path / "index"
+    index.mkdir()
+    make_wheel(index, "outer", version="1.5", requires=f"inner; platform_machine == '{MACHINE}'")
+    offline = ("--no-index", "--find-links", str(index))
+    imported = {"outer": {"outer"}, "inner": {"inner"}}
+    spec = spec_of(None, tmp_path, third_party=imported)
+    assert resolves(spec, f"{OTHER}-unknown-linux-gnu", *offline) == ["outer==1.5"]
+    assert resolves(spec, f"{MACHINE}-unknown-linux-gnu", *offline) == []
+    make_wheel(index, "inner", version="1.5")
+    assert resolves(spec, f"{MACHINE}-unknown-linux-gnu", *offline) == ["inner==1.5", "outer==1.5"]
+    assert spec_of("auto_capture", tmp_path, here=True, third_party=imported).requirements == (
+        "inner==1.5",
+        "outer==1.5",
+    )
+
+
+def test_a_local_version_is_asked_for_as_the_hosts_index_has_it_and_that_is_said(
+    site: Path, tmp_path: Path
+) -> None:
+    install(site, "thing", files=("thing.py",))  # 1.5+local
+    third_party = {"thing": {"thing"}, "packaging": {"packaging"}}
+    there = resolved(None, tmp_path, third_party=third_party)
+    assert "thing==1.5" in there.spec.requirements
+    assert there.notes == ("thing is 1.5+local here; the host gets thing 1.5 as its index has it",)
+    assert resolved("auto_capture", tmp_path, here=True, third_party=third_party).notes == ()
+    assert spec_of(["thing==1.5+local"], tmp_path).requirements == ("thing==1.5+local",)  # as the user says
+
+
+@pytest.mark.parametrize(
+    ("tag", "hosts"),
+    [
+        ("py3-none-any", {"arm", "x86", "musl", "mac"}),
+        ("cp311-cp311-linux_x86_64", {"x86", "musl"}),
+        ("cp311-cp311-manylinux_2_28_x86_64", {"x86"}),
+        ("cp311-cp311-manylinux_2_39_x86_64", set[str]()),
+        ("cp39-abi3-manylinux2014_aarch64.musllinux_1_1_x86_64", {"arm", "musl"}),
+        ("cp312-cp312-manylinux_2_17_x86_64", set[str]()),
+        ("cp311-cp311-macosx_11_0_arm64", {"mac"}),
+    ],
+)
+def test_a_wheel_travels_to_hosts_that_it_is_built_for(tmp_path: Path, tag: str, hosts: set[str]) -> None:
+    wheel = tmp_path / f"plum-1.0-{tag}.whl"
+    wheel.touch()
+    platforms = {
+        "arm": ARM,
+        "x86": Platform("linux", "x86_64", "glibc", "2.36"),
+        "musl": Platform("linux", "x86_64", "musl", "1.2"),
+        "mac": Platform("darwin", "aarch64", "", "14.5"),
+    }
+    for name, host in platforms.items():
+        if name in hosts:
+            assert spec_of([wheel], tmp_path, host=host).wheels[0][0] == wheel.name
+        else:
+            with pytest.raises(
+                ConfigurationError, match=f"plum.*not built for the host, which is {host.system}"
+            ):
+                spec_of([wheel], tmp_path, host=host)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "{folder}/thing-1.5-cp311-cp311-linux_x86_64.whl",
+        "https://host/thing-1.5-cp311-cp311-linux_x86_64.whl",
+        "file:///home/me/thing.git",
+    ],
+)
+def test_what_was_installed_from_a_build_for_this_platform_is_pinned_by_version_for_another(
+    site: Path, tmp_path: Path, url: str
+) -> None:
+    url = url.format(folder=tmp_path.as_uri())
+    write(tmp_path / "thing-1.5-cp311-cp311-linux_x86_64.whl", "")
+    about = '"vcs_info": {"vcs": "git", "commit_id": "abc"}' if url.endswith(".git") else '"archive_info": {}'
+    install(site, "thing", files=("thing.py",), direct_url=f'{{"url": "{url}", {about}}}')
+    third_party = {"thing": {"thing"}}
+    spec = spec_of(None, tmp_path, third_party=third_party, host=ARM)
+    assert (spec.requirements, spec.wheels) == (("thing==1.5",), ())
+    assert spec_of("auto_capture", tmp_path, here=True, third_party=third_party) != spec
 
 
 # ── lists ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -233,6 +380,36 @@ def test_a_folder_of_wheels_is_an_index_on_this_machine_only(tmp_path: Path) -> 
     assert "folder of this machine" in refusal("requirements.txt", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--find-links file:///opt/wheels",
+        "--index-url=file:///srv/simple",
+        "--extra-index-url ./simple",
+        "-f C:\\wheels",
+        "lib @ git+file:///src/lib@main",
+        "C:\\src\\lib",
+    ],
+)
+def test_what_only_this_machine_can_read_is_refused_for_another_by_name(tmp_path: Path, line: str) -> None:
+    write(tmp_path / "requirements.txt", f"six\r\n{line}\r\n")
+    message = refusal("requirements.txt", tmp_path)
+    assert "requirements.txt, line 2" in message
+    assert "of this machine" in message
+
+
+def test_a_file_written_on_windows_is_read_as_one_written_here(tmp_path: Path) -> None:
+    make_wheel(tmp_path, "plum")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "base.txt").write_bytes(b"\xef\xbb\xbfnumpy>=2 \\\r\n  ; python_version > '3'\r\n")
+    (tmp_path / "requirements.txt").write_bytes(
+        b"-r more\\base.txt\r\n.\\plum-1.0-py3-none-any.whl\r\nsix\r\n"
+    )
+    found = spec_of("requirements.txt", tmp_path)
+    assert found.requirements == ("numpy>=2 ; python_version > '3'", "six")
+    assert [name for name, _ in found.wheels] == [WHEEL]
+
+
 def test_a_missing_nested_file_is_named(tmp_path: Path) -> None:
     write(tmp_path / "requirements.txt", "-r gone.txt\n")
     assert "gone.txt cannot be read" in refusal("requirements.txt", tmp_path)
@@ -305,6 +482,9 @@ def test_a_lock_that_takes_packages_from_this_machine_is_refused(tmp_path: Path)
     other = '[[package]]\nname = "lib"\nversion = "0"\nsource = { editable = "../lib" }\n'
     write(tmp_path / "uv.lock", LOCK + other)
     assert "takes lib from a folder" in refusal(".", tmp_path)
+    write(tmp_path / "uv.lock", LOCK.replace("https://host/simple", "file:///srv/simple"))
+    assert "takes six from a folder" in refusal(".", tmp_path)
+    assert spec_of(".", tmp_path, here=True).kind is EnvironmentKind.PROJECT
 
 
 @pytest.mark.parametrize(
@@ -392,6 +572,7 @@ def test_a_named_conda_environment_is_another_one_when_something_is_installed_in
     assert after.digest != before.digest
     assert conda_environment(str(prefix), python=PYTHON).spec.installed == after.installed
     assert conda_environment("unknown", python=PYTHON).spec.installed == ""
+    assert conda_environment("ml", python=PYTHON, here=False).spec.installed == ""
     with pytest.raises(ConfigurationError, match="job_conda_env"):
         conda_environment(" ", python=PYTHON)
 

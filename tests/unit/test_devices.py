@@ -16,13 +16,12 @@ from nvml import build
 from remote_exec.agent.devices import (
     LIBRARY_VARIABLE,
     Gpu,
-    GpuLease,
     detect,
-    lease_gpus,
     resources,
     utilisation,
     visible,
 )
+from remote_exec.agent.gpu_locks import WHOLE, GpuLease, holders, lease_gpus
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +79,11 @@ GPUS = tuple(
 HOLDER = """
 import subprocess, sys
 from pathlib import Path
-from remote_exec.agent.devices import Gpu, lease_gpus
+from remote_exec.agent.devices import Gpu
+from remote_exec.agent.gpu_locks import lease_gpus
 gpus = [Gpu(index=0, uuid=uuid, name="", memory_total_bytes=0) for uuid in sys.argv[3].split(",")]
-lease = lease_gpus(int(sys.argv[2]), Path(sys.argv[1]), gpus=gpus, inheritable="child" in sys.argv)
+parts = int(sys.argv[4])
+lease = lease_gpus(int(sys.argv[2]), Path(sys.argv[1]), gpus=gpus, parts=parts, inheritable="child" in sys.argv)
 if "child" in sys.argv:
     child = subprocess.Popen([sys.executable, "-c", "print(input())"], close_fds=False)
 print("none" if lease is None else ",".join(gpu.uuid for gpu in lease.gpus), flush=True)
@@ -104,9 +105,9 @@ def leases() -> Iterator[list[GpuLease]]:
         lease.close()
 
 
-def holder(folder: Path, count: int, *options: str) -> subprocess.Popen[str]:
+def holder(folder: Path, count: int, *options: str, parts: int = WHOLE) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder), str(count), "GPU-a,GPU-b,GPU-c", *options],
+        [sys.executable, "-c", HOLDER, str(folder), str(count), "GPU-a,GPU-b,GPU-c", str(parts), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -147,6 +148,37 @@ def test_a_lease_holds_between_processes_and_ends_with_a_kill(folder: Path, leas
     lease = lease_gpus(3, folder, gpus=GPUS)
     assert lease is not None
     leases.append(lease)
+
+
+def test_shares_of_a_gpu_add_up_to_a_whole_one_and_never_meet_a_whole_claim(
+    folder: Path, leases: list[GpuLease]
+) -> None:
+    def take(parts: int) -> GpuLease | None:
+        lease = lease_gpus(1, folder, gpus=GPUS[:1], parts=parts)
+        leases.extend([lease] if lease is not None else [])
+        return lease
+
+    first, second, third = take(250), take(500), take(249)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert take(2) is None
+    assert take(WHOLE) is None
+    assert take(1) is not None, "the failed attempts must have kept nothing"
+    first.close()
+    third.close()
+    with holder(folder, 1, parts=400) as process:
+        assert answer(process) == "GPU-a", "what is free may lie apart"
+        assert take(100) is None
+        assert str(process.pid) in holders(GPUS[:1], folder, parts=100)["GPU-a"]
+        process.kill()
+        process.wait(10)
+    assert take(WHOLE) is None
+    for lease in leases:
+        lease.close()
+    leases.clear()
+    assert take(WHOLE) is not None
+    assert take(1) is None
 
 
 def test_a_child_keeps_the_lease_of_its_dead_parent_until_it_ends(

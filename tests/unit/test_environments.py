@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,10 +21,12 @@ from unittest.mock import ANY
 
 import pytest
 import uv as uv_package
+from interpreters import python_of
 from wheels import make_wheel
 
-from remote_exec.agent import builders, environments, interpreters
+from remote_exec.agent import builders, environments, interpreters, tools
 from remote_exec.agent.environments import Environment, EnvironmentStore
+from remote_exec.agent.platforms import this_platform
 from remote_exec.errors import RuntimeEnvironmentError
 from remote_exec.model.environment import EnvironmentKind, EnvironmentSpec
 
@@ -218,6 +223,96 @@ def test_a_given_interpreter_is_used_as_it_is(store: EnvironmentStore, tmp_path:
     assert store.lookup(other) is None
     with pytest.raises(RuntimeEnvironmentError, match=rf"is Python {HERE}, but the caller runs 3\.9"):
         store.build(other, quiet)
+
+
+def test_any_python_of_the_host_will_do_where_none_is_named(
+    store: EnvironmentStore, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    minor, python = python_of(12, 13, 10)
+    for version, expected in ((HERE, Path(sys.executable)), (f"3.{minor}", python)):
+        store.pythons = [Path(sys.executable), python]
+        wanted = spec_of(kind=EnvironmentKind.INTERPRETER, python=version)
+        for found in (store.lookup(wanted), store.build(wanted, quiet)):
+            assert found is not None
+            assert (found.python, found.version, found.hold()) == (expected, version, None)
+    missing = spec_of(kind=EnvironmentKind.INTERPRETER, python="3.19")
+    assert store.lookup(missing) is None
+    words = rf"no Python 3\.19 .*found here: .*3\.{minor}"
+    with pytest.raises(RuntimeEnvironmentError, match=words) as caught:
+        store.build(missing, quiet)
+    assert "install Python 3.19 on the host" in caught.value.hint
+    without_uv = EnvironmentStore(tmp_path / "e", None, Path, environ={**environ, "PATH": "/nowhere"})
+    with pytest.raises(RuntimeEnvironmentError, match="and no uv to bring it"):
+        without_uv.build(missing, quiet)
+
+
+TELL_PLACES = """
+import platform, sys, sysconfig
+print(platform.python_version(), sys.base_prefix, sysconfig.get_path("stdlib"))
+"""
+
+
+def pack_python(python: Path, archive: Path) -> str:
+    """Pack an interpreter as those that uv downloads are; return its version."""
+    done = subprocess.run([python, "-I", "-c", TELL_PLACES], capture_output=True, text=True, check=True)
+    version, base, library = done.stdout.split()
+    short = version.rpartition(".")[0]
+
+    def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        unwanted = ("test", "tests", "site-packages", "dist-packages", "__pycache__")
+        return None if os.path.basename(member.name) in unwanted else member
+
+    with tarfile.open(archive, "w:gz", compresslevel=1) as file:
+        file.add(os.path.realpath(python), f"python/bin/python{short}")
+        file.add(library, f"python/lib/python{short}", filter=kept)
+        for shared in Path(base, "lib").glob(f"libpython{short}*.so*"):
+            file.add(shared, f"python/lib/{shared.name}")
+    return version
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the archive's name only")
+def test_a_python_that_the_host_lacks_is_brought_by_uv(tmp_path: Path, environ: dict[str, str]) -> None:
+    minor, python = python_of(12, 13, 10)
+    archive, host = tmp_path / "cpython.tar.gz", this_platform()
+    version = pack_python(python, archive)
+    libc = "gnu" if host.libc == "glibc" else "musl"
+    entry = {
+        "name": "cpython", "arch": {"family": host.machine, "variant": None}, "os": "linux", "libc": libc,
+        "major": 3, "minor": minor, "patch": int(version.split(".")[2]), "prerelease": "", "variant": None,
+        "url": archive.as_uri(), "sha256": None, "build": "20260101",
+    }  # fmt: skip
+    (tmp_path / "downloads.json").write_text(
+        json.dumps({f"cpython-{version}-linux-{host.machine}-{libc}": entry})
+    )
+    bare = {name: value for name, value in environ.items() if name != "UV_OFFLINE"}
+    bare |= {
+        "PATH": str(tmp_path),
+        "UV_PYTHON_DOWNLOADS_JSON_URL": (tmp_path / "downloads.json").as_uri(),
+        "UV_PYTHON_INSTALL_DIR": str(tmp_path / "python"),
+    }
+    if interpreters.find(f"3.{minor}", bare):
+        pytest.skip("it lies where every host is looked through")
+    wanted = spec_of(kind=EnvironmentKind.INTERPRETER, python=f"3.{minor}")
+    built = open_store(tmp_path, bare).build(wanted, quiet)
+    assert run_in(built, "import sys; print(*sys.version_info[:2])") == f"3 {minor}"
+    assert Path(run_in(built, "import sys; print(sys.base_prefix)")).is_relative_to(tmp_path / "python")
+
+
+def test_a_uv_that_a_client_has_brought_builds_where_the_host_has_none(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    bare = {**environ, "PATH": "/usr/bin:/bin"}
+    tools.take_in(tmp_path / "tools", "1.0", f"sha256:{'0' * 64}", lambda path: shutil.copy2(UV, path))
+    store = EnvironmentStore(
+        tmp_path / "environments", tmp_path / "gone", Path, tools=tmp_path / "tools", environ=bare
+    )
+    assert run_in(store.build(spec_of("apple"), quiet), "import apple; print(apple.VERSION)") == "1.0"
+
+
+def test_a_local_version_that_no_index_has_says_what_to_do(store: EnvironmentStore) -> None:
+    with pytest.raises(RuntimeEnvironmentError) as caught:
+        store.build(spec_of("apple==1.0+cpu"), quiet)
+    assert "name that index" in caught.value.hint
 
 
 def test_an_environment_whose_interpreter_went_is_built_again_and_its_users_keep_theirs(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from remote_exec.model.errors import ProtocolError
 from remote_exec.wire import frames
-from remote_exec.wire.frames import CHUNK, HEADER, HEADER_SIZE, MORE, Frame, FrameReader
+from remote_exec.wire.frames import CHUNK, COMPRESSED, HEADER, HEADER_SIZE, MORE, Frame, FrameReader
 
 
 class Sent(NamedTuple):
@@ -44,7 +44,7 @@ SENT = st.builds(
     Sent,
     kind=st.integers(0, 255),
     parts=st.lists(st.binary(max_size=300), max_size=4).map(tuple),
-    flags=st.integers(0, 255).map(lambda flags: flags & ~MORE),
+    flags=st.integers(0, 255).map(lambda flags: flags & ~(MORE | COMPRESSED)),
     buffers=st.integers(0, 65_535),
     function=U32,
     call=U32,

@@ -68,6 +68,7 @@ SAMPLES: dict[str, Any] = {
     "nproc_per_node": 8,
     "use_torchrun": True,
     "use_mpirun": True,
+    "return_all_ranks": True,
     "keep_alive_period_in_seconds": 0,
     "max_workers": 2,
     "agent_idle_timeout_in_seconds": 60,
@@ -254,7 +255,7 @@ def test_an_unknown_name_like_no_other_is_refused_without_a_guess() -> None:
 WRONG: dict[str, list[object]] = {
     "cpus": [0, -1, "two", True, float("nan"), float("inf")],
     "memory": ["8 XB", "GB", 0, -5, True, "", "1e999 GB"],
-    "gpus": [-1, "one"],
+    "gpus": [-1, "one", 1.5],
     "max_retry_attempts": [-1, 31, 1.5, "x"],
     "instance_type": ["", [], [1], 7],
     "dependencies": [7, [None], ""],
@@ -346,9 +347,9 @@ def test_an_option_that_the_backend_does_not_read_is_told_or_refused() -> None:
     (warning,) = check_readers(Options.from_keywords(volume_size=50, cpus=2, instance_count=1), "local")
     assert warning == "option 'volume_size' (decorator) is not read by the backend 'local' and is ignored"
     assert check_readers(Options.from_keywords(volume_size=50), "sagemaker") == ()
-    with pytest.raises(ConfigurationError, match=r"'instance_count'.*'local'.*change the outcome") as caught:
-        check_readers(Options.from_keywords(instance_count=2), "local")
-    assert "slurm" in caught.value.hint
+    with pytest.raises(ConfigurationError, match=r"'image_uri'.*'local'.*change the outcome") as caught:
+        check_readers(Options.from_keywords(image_uri="python:3.11"), "local")
+    assert "docker" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Arrays travel out of band and come back as good as local ones: PyTorch's, Arrow's where they are installed."""
+"""Arrays travel out of band and come back as good as local ones: also those of pandas, Arrow and PyTorch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from remote_exec.serial import pickling
@@ -137,7 +138,6 @@ def test_dates_in_any_layout_come_back_equal_and_writable() -> None:
 
 
 def test_arrow_tables_leave_the_pickle() -> None:
-    pa: Any = pytest.importorskip("pyarrow")
     table = pa.table({"n": np.arange(BIG), "s": ["text"] * BIG})
     pickled = pickling.dump(table)
     assert sum(map(len, pickled.stream)) < 10_000

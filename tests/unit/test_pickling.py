@@ -5,7 +5,6 @@ import json
 import linecache
 import os
 import pickle
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interpreters import python_of
 
 from remote_exec.errors import DeserializationError, SerializationError, WorkerDied
 from remote_exec.model.failure import Failure, Frame
@@ -32,12 +32,12 @@ import near  # noqa: E402
 sys.path.remove(str(SUPPORT))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def runtime(tmp_path_factory):
     return near.build_runtime(tmp_path_factory.mktemp("runtime"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def far(runtime):
     """A process with the runtime and the bare standard library."""
     with near.Far(runtime) as process:
@@ -97,13 +97,7 @@ def test_the_carried_part_runs_on_the_oldest_python(runtime):
 
 
 def interpreter(minor):
-    if sys.version_info[1] == minor:
-        return sys.executable
-    beside = sorted(Path(sys.base_prefix).parent.glob(f"3.{minor}.*/bin/python"))  # where pyenv keeps them
-    for path in (*map(str, beside), shutil.which(f"python3.{minor}")):
-        if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return path
-    pytest.skip(f"THERE IS NO PYTHON 3.{minor} HERE")
+    return sys.executable if sys.version_info[1] == minor else python_of(minor)[1]
 
 
 def test_the_private_cloudpickle_leaves_the_users_alone():
@@ -177,7 +171,7 @@ def test_source_of_notebook_cells_travels_once_for_all_functions_of_a_cell(far):
 # values and buffers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def far_with_packages(runtime):
     with near.Far(runtime, flags=("-I",)) as process:
         yield process

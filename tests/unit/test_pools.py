@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -594,6 +595,7 @@ def test_events_about_what_is_gone_are_passed_over() -> None:
         ({"cpus": 9}, "cpus=9 was asked for; this host has 8"),
         ({"memory_bytes": 2 << 30}, "memory=2,147,483,648 bytes was asked for; this host has 1,073,741,824"),
         ({"gpus": 3}, "gpus=3 was asked for; this host has 2"),
+        ({"gpus": 0.5, "gpu_type": "h100"}, "gpus=0.5 of type 'h100' was asked for; this host has 0"),
         ({"gpus": 2, "gpu_type": "t4"}, "gpus=2 of type 't4' was asked for; this host has 1"),
     ],
 )
@@ -617,6 +619,30 @@ def test_gpus_are_given_out_once_by_type_and_come_back() -> None:
     assert [fork.gpus for fork in forks] == [("GPU-1",), ("GPU-2",)]
     fork = only(ForkWorker, story.happen(WorkerDeparted, asked.key, forks[0].worker, DIED))
     assert fork.gpus == ("GPU-1",)
+
+
+def test_shares_fill_one_gpu_before_the_next_so_that_whole_ones_are_left() -> None:
+    story, half, third, whole = Story(gpus=("A100", "A100")), spec(gpus=0.5), spec(gpus=1 / 3), spec(gpus=1)
+    workers = [story.granted(str(asked.shape.gpus), asked, max_workers=9) for asked in (half, third, whole)]
+    held = [one.gpus for pool in story.pools.pools.values() for one in pool.workers.values()]
+    assert held == [("GPU-0",), ("GPU-0",), ("GPU-1",)]
+    told = story.request("b", half, max_workers=9)
+    assert words(told) == [("b", "queue", "the host's gpus are in use; position 1")]
+    fork = only(ForkWorker, story.happen(WorkerDeparted, third.key, workers[1], DIED))
+    assert (fork.pool, fork.gpus) == (half.key, ("GPU-0",))
+    (refused,) = story.request("c", spec(gpus=0.7), group="g", group_size=3)
+    assert isinstance(refused, RefuseLease)
+    assert refused.text == "gpus=0.7 for each of 3 workers was asked for; this host has 2"
+
+
+def test_quotas_count_shares_of_gpus() -> None:
+    story, half = Story(gpus=("A100", "A100")), spec(gpus=0.5)
+    story.happen(QuotasSet, Quotas(gpus=1.0))
+    for lease in "ab":
+        story.granted(lease, half, max_workers=9)
+    told = story.request("c", half, max_workers=9)
+    assert words(told) == [("c", "queue", "the host's gpus are in use; position 1")]
+    assert only(ForkWorker, story.happen(QuotasSet, NO_QUOTAS)).gpus == ("GPU-1",)
 
 
 def test_who_may_see_some_gpus_only_gets_one_of_them() -> None:
@@ -775,6 +801,8 @@ SPECS = [
     spec("memory", memory_bytes=600, cpus=0.5),
     spec("gpu", gpus=1),
     spec("gpus", gpus=2, gpu_type="a100"),
+    spec("half", gpus=0.5),
+    spec("most", gpus=0.7, gpu_type="a100"),
     spec("never", gpus=2, gpu_type="t4"),
 ]
 BUNDLES = ["", "one", "two"]
@@ -808,6 +836,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.recalled: set[str] = set()
         self.quotas = NO_QUOTAS
         self.unsound: list[set[str]] = []
+        self.groups: dict[str, str] = {}  # lease -> group
         self.next_lease = 1
         self.used: set[int] = set()
 
@@ -819,6 +848,9 @@ class AnythingHappens(RuleBasedStateMachine):
     def happen(self, event: Event) -> None:
         told = self.pools.handle(event)
         self.log.append((event, told))
+        granted = {one.lease for one in told if isinstance(one, AttachWorker)}
+        for group in {self.groups[lease] for lease in granted if lease in self.groups}:
+            assert {lease for lease in self.groups if self.groups[lease] == group} <= granted, "all or none"
         for one in told:
             getattr(self, f"do_{type(one).__name__}")(one)
 
@@ -863,9 +895,13 @@ class AnythingHappens(RuleBasedStateMachine):
         self.born[one.worker] = one.pool
         shape = self.specs[one.pool].shape
         gpus = set(one.gpus)
-        assert len(gpus) == len(one.gpus) == shape.gpus
+        assert len(gpus) == len(one.gpus) == math.ceil(shape.gpus)
         assert all(shape.gpu_type.upper() in NAMES[uuid] for uuid in gpus)
-        assert not any(gpus & held for held in self.gpus.values()), "a GPU is given out twice"
+        for uuid in gpus:
+            others = [
+                self.specs[self.workers()[w]].shape.gpus for w, held in self.gpus.items() if uuid in held
+            ]
+            assert sum(min(1.0, part) for part in (shape.gpus, *others)) <= 1.0, "a GPU is given out twice"
         self.gpus[one.worker] = gpus
         assert list(self.workers().values()).count(one.pool) <= self.most[one.pool]
         shapes = [self.specs[pool].shape for pool in self.workers().values()]
@@ -944,6 +980,24 @@ class AnythingHappens(RuleBasedStateMachine):
         self.most[of.key] = max(self.most.get(of.key, 1), most)
         self.waiting[lease] = (client, bundle)
         self.happen(LeaseRequested(self.now, lease, client, of, bundle, preload, keep, most))
+
+    @rule(
+        of=st.sampled_from(SPECS),
+        client=st.integers(0, 3),
+        bundle=st.sampled_from(BUNDLES),
+        size=st.integers(2, 3),
+        keep=st.sampled_from([0.0, 1000.0]),
+    )
+    def request_group(self, of: PoolSpec, client: int, bundle: str, size: int, keep: float) -> None:
+        leases = [f"l{self.next_lease + number}" for number in range(size)]
+        self.next_lease += size
+        self.specs[of.key] = of
+        self.most[of.key] = max(self.most.get(of.key, 1), size)
+        for lease in leases:
+            self.waiting[lease] = (client, bundle)
+            self.groups[lease] = leases[0]
+        for lease in leases:
+            self.happen(LeaseRequested(self.now, lease, client, of, bundle, (), keep, size, leases[0], size))
 
     @precondition(lambda self: self.building)
     @rule(data=st.data(), ok=MOSTLY)
@@ -1054,8 +1108,11 @@ class AnythingHappens(RuleBasedStateMachine):
             self.waiting = {name: row for name, row in self.waiting.items() if row[0] != client}
             self.happen(ClientLeft(self.now, client))
         else:
-            del self.waiting[lease]
-            self.happen(LeaseWithdrawn(self.now, lease))
+            group = self.groups.get(lease)
+            for other in sorted(self.waiting):
+                if other == lease or (group is not None and self.groups.get(other) == group):
+                    del self.waiting[other]
+                    self.happen(LeaseWithdrawn(self.now, other))
 
     @rule(seconds=st.sampled_from([0.5, 6.0, DEADLINES.ready_seconds, 61.0, 140.0, 2000.0]))
     def time_passes(self, seconds: float) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from remote_exec.client import runtime
+from remote_exec.backends import runtime
 
 UNPACK = (
-    "import sys; from pathlib import Path; from remote_exec.client import runtime; "
+    "import sys; from pathlib import Path; from remote_exec.backends import runtime; "
     "print('go', flush=True); sys.stdin.readline(); print(runtime.unpack(Path(sys.argv[1])), flush=True)"
 )
 
@@ -110,7 +110,7 @@ def test_where_it_cannot_be_written_it_says_so(tmp_path: Path) -> None:
 def test_the_digest_is_the_same_in_every_process_and_tells_of_every_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "from remote_exec.client import runtime; print(runtime.digest())"
+    code = "from remote_exec.backends import runtime; print(runtime.digest())"
     for seed in ("1", "2"):
         told = subprocess.run(
             [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""CPU and memory of this machine and of workers with all that they have started, read from ``/proc``."""
+"""CPU and memory of a host, and of workers with all that they have started, read from ``/proc``."""
 
 from __future__ import annotations
 

@@ -30,8 +30,7 @@ from typing import BinaryIO
 
 from ..model.errors import ProtocolError
 from ..model.record import record
-from ..worker.atomic import (
-    CHUNK_BYTES,
+from .atomic import (
     StrPath,
     copy,
     read_chunks,
@@ -41,6 +40,7 @@ from ..worker.atomic import (
     sync_folder,
     write_all,
 )
+from .incoming import Upload
 
 # `read` hashes these each time
 SMALL_BYTES = 64 << 10
@@ -109,6 +109,7 @@ class BlobStore:
         self._incoming = folder / "incoming"
         self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._verified: dict[str, _Identity] = {}
+        self._relaxed = False  # something was stored that the disk may not have yet
 
     def put(
         self, content: bytes | bytearray | memoryview | Path | Iterator[bytes], *, durable: bool = True
@@ -237,6 +238,25 @@ class BlobStore:
                 absent.append(digest)
         return absent
 
+    def sync(self) -> None:
+        """See to it that the disk has all that was stored by this object, durable or not."""
+        if self._relaxed:
+            self._relaxed = False
+            os.sync()
+
+    def is_intact(self, path: str, digest: str) -> bool:
+        """Whether a file that `link_to` has made still has these bytes; it is read once, and when it was changed."""
+        try:
+            status = os.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        known = (self._verified.get(key) for key in (digest, f"{_hex(digest)}.x", path))
+        if _identity(status) not in known:
+            if digest_of_file(path) != digest:
+                return False
+            self._remember(path, status)
+        return True
+
     def link_to(self, digest: str, target: StrPath, *, executable: bool = False) -> None:
         """Make `target` a read-only file of these bytes: a hard link, or a copy where links cannot be.
 
@@ -350,6 +370,8 @@ class BlobStore:
         os.fchmod(descriptor, 0o444)
         if durable:
             os.fsync(descriptor)
+        else:
+            self._relaxed = True
         with self._lock(fcntl.LOCK_SH):
             made = _make_folder(parent)
             os.rename(path, target)
@@ -380,10 +402,7 @@ class BlobStore:
         try:
             status = os.stat(path, follow_symlinks=False)
             if self._verified.get(digest) != _identity(status):
-                hasher = hashlib.sha256()
-                for chunk in read_chunks(path):
-                    hasher.update(chunk)
-                if f"sha256:{hasher.hexdigest()}" != digest:
+                if digest_of_file(path) != digest:
                     self._drop(path, status)
                     raise BlobMissing(digest)
                 self._remember(digest, status)
@@ -413,60 +432,6 @@ class BlobStore:
             os.close(descriptor)
 
 
-class Upload:
-    """A blob on its way in. Got from `BlobStore.put_stream`, never built.
-
-    Write the bytes from `offset` on, then `commit`; or `abort`. When neither comes to pass (the client went
-    away: `suspend`, or this process died), what has come stays for a while, and `put_stream` goes on with it.
-    """
-
-    def __init__(self, store: BlobStore, digest: str, *, path: Path, descriptor: int, durable: bool) -> None:
-        self.digest = digest
-        self._store = store
-        self._path = path
-        self._descriptor = descriptor
-        self._durable = durable
-        self._hasher = hashlib.sha256()
-        self.offset = 0
-        while chunk := os.read(descriptor, CHUNK_BYTES):
-            self._hasher.update(chunk)
-            self.offset += len(chunk)
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append bytes at `offset`."""
-        write_all(self._descriptor, data)
-        self._hasher.update(data)
-        self.offset += len(data)
-
-    def commit(self) -> None:
-        """Publish the blob.
-
-        Raises:
-            ProtocolError: the bytes are not what the digest says; they are dropped.
-        """
-        found = f"sha256:{self._hasher.hexdigest()}"
-        if found != self.digest:
-            self.abort()
-            raise ProtocolError(f"{self.offset} bytes came for {self.digest}, but they are {found}")
-        try:
-            self._store._publish(self._descriptor, self._path, self.digest, durable=self._durable)  # pyright: ignore[reportPrivateUsage]
-        finally:
-            self.suspend()
-
-    def abort(self) -> None:
-        """Drop what has come; after `commit` or `suspend`, nothing."""
-        if self._descriptor >= 0:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
-            self.suspend()
-
-    def suspend(self) -> None:
-        """Leave what has come for a later `put_stream`."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
 def _hex(digest: str) -> str:
     match = _DIGEST.fullmatch(digest)
     if not match:
@@ -474,6 +439,14 @@ def _hex(digest: str) -> str:
             f"not a blob's digest: {digest[:100]!r}; it reads sha256: and 64 hexadecimal digits"
         )
     return match[1]
+
+
+def digest_of_file(path: StrPath) -> str:
+    """Return the ``sha256:…`` digest of a file's content."""
+    hasher = hashlib.sha256()
+    for chunk in read_chunks(path):
+        hasher.update(chunk)
+    return f"sha256:{hasher.hexdigest()}"
 
 
 def _identity(status: os.stat_result) -> _Identity:

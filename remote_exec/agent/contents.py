@@ -1,4 +1,4 @@
-"""What lies in the cache of this machine, thing by thing: how large, when last used, and what holds it there.
+"""What lies in the cache of a host, thing by thing: how large, when last used, and what holds it there.
 
 Read from the disk, whether an agent runs or not; one that runs only adds which workers use a thing.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..model.layout import Layout
 
-KINDS = ("blobs", "bundles", "environments", "results", "runtimes", "downloads")
+KINDS = ("blobs", "bundles", "folders", "environments", "results", "runtimes", "downloads")
 
 
 class Entry(NamedTuple):
@@ -27,45 +27,59 @@ class Entry(NamedTuple):
     about: str
 
 
-def entries(layout: Layout, pools: list[Any]) -> list[Entry]:
+class Noted(NamedTuple):
+    """What the journal knows of it."""
+
+    blobs: Sequence[tuple[Any, ...]]  # digest, name of a job that needs it
+    results: Sequence[tuple[Any, ...]]  # key, function, size, last use, hits, digest of its blob
+
+
+def noted_in(read: Callable[[str], Sequence[tuple[Any, ...]]]) -> Noted:
+    """Ask the journal."""
+    return Noted(
+        read(
+            "SELECT DISTINCT digest, name FROM parts JOIN jobs ON jobs.id = job_id WHERE digest IS NOT NULL"
+        ),
+        read("SELECT key, function, size, used_at, hits, digest FROM results"),
+    )
+
+
+def contents(layout: Layout, noted: Noted, pools: Sequence[Any]) -> list[Entry]:
     """Return all that is kept, the largest first.
 
     Args:
         layout: where.
+        noted: what the journal knows of it.
         pools: as the agent tells of them; empty where none runs.
     """
-    from .kept import Reader
-
-    journal = Reader(layout)
     found = [
-        *_blobs(layout, journal),
+        *_blobs(layout, noted),
         *_bundles(layout, pools),
+        *_trees(layout),
         *_environments(layout, pools),
-        *_results(journal),
+        *_results(noted),
         *_folders("runtimes", layout.runtimes, about="what runs on a host, carried there"),
         *_folders("downloads", layout.home / "cache" / "persistent", about="kept by functions themselves"),
     ]
     return sorted(found, key=lambda entry: entry.size_bytes, reverse=True)
 
 
-def _blobs(layout: Layout, journal: Any) -> Iterator[Entry]:
-    from ..agent.cache import BlobStore
+def _blobs(layout: Layout, noted: Noted) -> Iterator[Entry]:
+    from ..worker.blobs import BlobStore
 
     if not layout.blobs.is_dir():
         return
     jobs: Mapping[str, list[str]] = defaultdict(list)
-    for digest, name in journal.read(
-        "SELECT DISTINCT digest, name FROM parts JOIN jobs ON jobs.id = job_id WHERE digest IS NOT NULL"
-    ):
+    for digest, name in noted.blobs:
         jobs[digest].append(f"job {name}")
-    stored = dict(journal.read("SELECT digest, function FROM results WHERE digest IS NOT NULL"))
+    stored = {digest: function for _, function, _, _, _, digest in noted.results if digest is not None}
     for blob in BlobStore(layout.blobs).ls():
-        holders = jobs.get(blob.digest, []) + (["local code"] if blob.linked else [])
+        holders = jobs.get(blob.digest, []) + (["local code or data"] if blob.linked else [])
         about = f"result of {stored[blob.digest]}" if blob.digest in stored else ""
         yield Entry("blobs", blob.digest, blob.size_bytes, blob.used_at, ", ".join(holders), about)
 
 
-def _bundles(layout: Layout, pools: list[Any]) -> Iterator[Entry]:
+def _bundles(layout: Layout, pools: Sequence[Any]) -> Iterator[Entry]:
     users: Mapping[str, list[int]] = defaultdict(list)
     for pool in pools:
         for worker in pool["workers"]:
@@ -75,8 +89,16 @@ def _bundles(layout: Layout, pools: list[Any]) -> Iterator[Entry]:
         yield entry._replace(held_by=", ".join(f"worker {pid}" for pid in pids))
 
 
-def _environments(layout: Layout, pools: list[Any]) -> Iterator[Entry]:
-    from ..agent.environments import EnvironmentStore
+def _trees(layout: Layout) -> Iterator[Entry]:
+    from ..worker.holding import held_in
+
+    held = held_in(layout.tree_users)
+    for entry in _folders("folders", layout.trees, about="data of calls; its bytes are those of blobs"):
+        yield entry._replace(held_by="a process that uses it" if entry.id in held else "")
+
+
+def _environments(layout: Layout, pools: Sequence[Any]) -> Iterator[Entry]:
+    from .environments import EnvironmentStore
 
     if not layout.environments.is_dir():
         return
@@ -92,10 +114,8 @@ def _stands_on(python: str, hex_digits: str) -> bool:
     return any(len(part) >= 32 and hex_digits.startswith(part) for part in Path(python).parts)
 
 
-def _results(journal: Any) -> Iterator[Entry]:
-    for key, function, size, used_at, hits in journal.read(
-        "SELECT key, function, size, used_at, hits FROM results"
-    ):
+def _results(noted: Noted) -> Iterator[Entry]:
+    for key, function, size, used_at, hits, _ in noted.results:
         yield Entry("results", key, size, used_at, "", f"{function}, {hits} hits")
 
 
@@ -110,6 +130,6 @@ def _folders(what: str, folder: Path, *, about: str) -> Iterator[Entry]:
 def _size(entry: os.DirEntry[str]) -> int:
     if not entry.is_dir(follow_symlinks=False):
         return entry.stat(follow_symlinks=False).st_size
-    from ..agent.generations import size_bytes
+    from .generations import size_bytes
 
     return size_bytes(Path(entry.path))

@@ -1,0 +1,119 @@
+"""The call stream of a lease on another machine: its first connection, and others when one breaks.
+
+A broken connection is mended by a thread that lives for as long as that takes. Where it cannot be mended in time, or
+the far end has given the stream up, it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..backends.host import Host
+from ..model.errors import HostUnavailable, RemoteExecError, WorkerDied
+from ..wire.resumable import ResumableStream
+from ..wire.resume import CALLS, Opening
+
+if TYPE_CHECKING:
+    from .calls import Call
+
+FIRST_NAP_SECONDS = 0.02
+LONGEST_NAP_SECONDS = 1.0
+
+
+class FarStream:
+    """Of one channel.
+
+    Args:
+        host: where the far end is.
+        lease: whose stream it is.
+        receive_seconds: as for `ResumableStream`.
+        next_call: returns the number of the next call to be sent.
+    """
+
+    def __init__(
+        self, host: Host, lease: str, *, receive_seconds: float, next_call: Callable[[], int]
+    ) -> None:
+        self._host = host
+        self._lease = lease
+        self._patience = 0.0
+        self._deadline = (
+            0.0  # monotonic, of the present trouble: it ends when anything has come over a connection
+        )
+        self._progress = (0, 0)
+        self._nap = FIRST_NAP_SECONDS
+        self._next_call = next_call
+        self._held_back = (
+            -1,
+            0,
+        )  # how often the far end had answered at the last cut, and the next call then
+        self.stream = ResumableStream(receive_seconds=receive_seconds, on_cut=self._on_cut)
+
+    def begin(self, patience: float) -> None:
+        """Open the stream: what is sent from now on goes as soon as the way is there.
+
+        Args:
+            patience: seconds for which a broken connection is tried to be mended.
+        """
+        self._patience = patience
+        try:
+            sock = self._host.connect()
+            sock.sendall(Opening(CALLS, self._lease, begins=True).pack())
+        except (HostUnavailable, OSError):
+            self._on_cut()
+            return
+        self.stream.attach(sock, 0)
+
+    def why_ended(self, call: Call) -> RemoteExecError:
+        """Return what to raise for a call that this stream's end leaves without an outcome."""
+        name, host = call.captured.name, self._host.name
+        if self.stream.forgotten:
+            return WorkerDied(
+                f"the worker that ran {name} on {host} is gone; how it ended is not known there: the host, or all that "
+                "ran on it, was lost meanwhile",
+                hint=f"call again, if {name} may run twice",
+            )
+        return HostUnavailable(
+            f"{host} has been out of reach for {self._patience:g} s (connection_timeout), with {name} under way there",
+            hint=f"if it has begun, it goes on as a job: get_future({call.name!r}).result() when the host is back",
+        )
+
+    def never_went(self, call: Call) -> bool:
+        """Whether a call was sent after its connection broke, and there has been no other since."""
+        answers, number = self._held_back
+        return answers == self.stream.answers and call.number >= number
+
+    def _on_cut(self) -> None:
+        if self._held_back[0] != self.stream.answers:
+            self._held_back = (self.stream.answers, self._next_call())
+        progress = (self.stream.received, self.stream.answers)
+        if progress != self._progress or not self._deadline:
+            self._progress = progress
+            self._deadline, self._nap = time.monotonic() + self._patience, FIRST_NAP_SECONDS
+        # a host that swallows what it is sent holds up whoever connects, for longer than that
+        late = threading.Timer(max(0.0, self._deadline - time.monotonic()), self.stream.give_up)
+        late.daemon = True
+        try:
+            late.start()
+            threading.Thread(target=self._mend, args=(late,), name="remote_exec-mend", daemon=True).start()
+        except RuntimeError:  # the interpreter is ending
+            self.stream.give_up()
+
+    def _mend(self, late: threading.Timer) -> None:
+        stream = self.stream
+        while not (stream.ended or stream.closed):
+            time.sleep(self._nap)
+            self._nap = min(2 * self._nap, LONGEST_NAP_SECONDS)
+            with contextlib.suppress(HostUnavailable, OSError):
+                sock = self._host.connect()
+                try:
+                    sock.sendall(Opening(CALLS, self._lease, stream.received).pack())
+                    stream.attach(sock, None)
+                except OSError:
+                    sock.close()
+                    raise
+                break
+        late.cancel()

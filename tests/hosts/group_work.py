@@ -1,0 +1,41 @@
+"""What the groups of the tests run on hosts; a module of its own, since hosts have no pytest."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from remote_exec import current_job
+
+
+def place() -> tuple[str, Any]:
+    job = current_job()
+    assert job is not None
+    return os.environ["HOME"], job.group
+
+
+def summed(number: float) -> tuple[float, str]:
+    """Return the sum of what all ranks have, and where this one has run."""
+    import torch
+    import torch.distributed
+
+    distributed: Any = torch.distributed
+    distributed.init_process_group("gloo")
+    value = torch.tensor([number * (distributed.get_rank() + 1)])
+    distributed.all_reduce(value)
+    print("the sum is", value.item())
+    return float(value.item()), os.environ["HOME"]
+
+
+def wait_or_fail(folder: str, fails: bool) -> None:
+    """Leave word of the begin and the end of this rank; rank 1 fails as soon as both have begun."""
+    rank = os.environ["RANK"]
+    Path(folder, rank).touch()
+    try:
+        while not fails or rank != "1" or len(os.listdir(folder)) < 2:
+            time.sleep(0.01)
+        raise ValueError("rank one")
+    finally:
+        Path(folder, f"{rank}.ended").touch()

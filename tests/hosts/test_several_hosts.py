@@ -1,0 +1,139 @@
+"""An instance type of several hosts, and lists of instance types: where calls go, and what becomes of a host's end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_exec import remote
+from remote_exec.client import loads
+from remote_exec.errors import HostUnavailable
+from remote_exec.future import RemoteFuture
+
+from .fixtures import NewHost
+from .host_work import at_work, double, home_of, where
+from .projects import Project
+from .sshd import SshServer
+
+SECONDS = 60.0
+ALL_CPUS = len(os.sched_getaffinity(0))
+pytestmark = pytest.mark.usefixtures("ssh_server")
+
+
+def homes_of(folder: Path) -> list[str]:
+    """Where calls of `at_work` have begun."""
+    return [path.read_text() for path in folder.glob("began-*")]
+
+
+def until(found: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def two(new_host: NewHost, project: Project) -> tuple[SshServer, SshServer]:
+    """Two hosts, the instance type `gpu` of the project."""
+    servers = new_host("first"), new_host("second")
+    project.add("gpu", hosts=["first", "second"])
+    return servers
+
+
+def test_calls_jobs_and_items_go_to_the_host_that_has_least_to_do(
+    two: tuple[SshServer, SshServer], tmp_path: Path
+) -> None:
+    homes = {str(server.home) for server in two}
+    function = remote(instance_type="gpu")(at_work)
+    futures: list[RemoteFuture[str]] = []
+    while (
+        set(homes_of(tmp_path)) != homes
+    ):  # the second host is brought up as soon as the first has something to do
+        assert len(futures) < 100
+        futures.append(function.submit(str(tmp_path), "go"))
+        time.sleep(0.2)
+    (tmp_path / "go").touch()
+    assert {future.result(SECONDS) for future in futures} == homes
+    jobs = [function.options(detach=True).submit(str(tmp_path), "end") for _ in range(2)]
+    items = function.starmap([(str(tmp_path), "end")] * 4 * ALL_CPUS)
+    until(lambda: set(homes_of(tmp_path)[-2:]) and len(homes_of(tmp_path)) >= len(futures) + 4)
+    (tmp_path / "end").touch()
+    assert {job.result(SECONDS) for job in jobs} == homes
+    assert set(items) == homes
+
+
+def test_what_waits_for_a_host_that_dies_goes_elsewhere_and_what_ran_there_fails_clearly(
+    two: tuple[SshServer, SshServer],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    homes = {str(server.home): server for server in two}
+    function = remote(instance_type="gpu", cpus=ALL_CPUS, connection_timeout=2)(at_work)
+    futures = [function.submit(str(tmp_path), "go") for _ in range(6)]  # each takes a whole host
+    until(lambda: set(homes_of(tmp_path)) == set(homes))
+    dead = homes_of(tmp_path)[0]
+    (alive,) = set(homes) - {dead}
+    homes[dead].stop()
+    futures.append(function.submit(str(tmp_path), "go"))
+    (tmp_path / "go").touch()
+    errors = [future.exception(SECONDS) for future in futures]
+    (error,) = [error for error in errors if error is not None]
+    assert isinstance(error, HostUnavailable)
+    assert "out of reach for 2 s" in error.message
+    assert {future.result() for future, error in zip(futures, errors, strict=True) if error is None} == {
+        alive
+    }
+    assert remote(instance_type="gpu")(where)()["HOME"] == alive
+    assert capsys.readouterr().err.count("is passed over") == 1
+
+    monkeypatch.setattr(loads, "OUT_SECONDS", 0.5)
+    homes[dead].start()
+    again = tmp_path / "again"
+    again.mkdir()
+    futures = [function.submit(str(again), "go") for _ in range(2)]
+    until(lambda: set(homes_of(again)) == set(homes))
+    (again / "go").touch()
+    assert {future.result(SECONDS) for future in futures} == set(homes)
+
+
+def test_items_that_a_dead_host_had_not_begun_are_worked_on_elsewhere(
+    two: tuple[SshServer, SshServer],
+) -> None:
+    function = remote(instance_type="gpu", connection_timeout=1)(home_of)
+    values = function.starmap([(item, 0.03) for item in range(200)], return_exceptions=True)
+    found = [next(values) for _ in range(80)]
+    assert {home for _, home in found} == {str(server.home) for server in two}
+    two[0].stop()
+    rest = list(enumerate(values, 80))
+    failed = [item for item, one in rest if isinstance(one, HostUnavailable)]
+    assert 0 < len(failed) <= 4 * ALL_CPUS, "what ran there"
+    assert [one[0] for item, one in rest if item not in failed] == [
+        item for item, _ in rest if item not in failed
+    ]
+    assert len(rest) == 120
+
+
+def test_a_list_of_instance_types_is_the_first_that_can_be_had(
+    project: Project, new_host: NewHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = new_host("one")
+    project.add("dead", host="not-there.invalid")
+    project.add("gpu", host="one")
+    assert remote(instance_type=["dead", "local"])(double)(2) == 4
+    assert "dead cannot be had" in capsys.readouterr().err
+    function = remote(instance_type=["dead", "gpu", "local"], connection_timeout=1)(where)
+    assert function()["HOME"] == str(server.home)
+    server.stop()
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            assert function()["HOME"] == os.environ["HOME"]
+            break
+        except HostUnavailable:
+            assert time.monotonic() < deadline
