@@ -65,6 +65,7 @@ class Clients:
                 linger_seconds=LINGER_SECONDS,
                 on_message=lambda message, body: self._heard(client, message, body),
                 on_end=lambda reason: self._far_left(opening.id, client),
+                on_away=lambda: self._tell_workers(client, idle=True),
             )
             client = self.connected[number] = Client(number, link)
             self._far[opening.id] = link
@@ -83,10 +84,15 @@ class Clients:
 
     def _far_left(self, name: str, client: Client) -> None:
         del self._far[name]
-        for entry in self._agent.leases.values():
-            if entry.client is client and entry.worker:
-                self._agent.processes.tell_worker(entry.pool, entry.worker, protocol.StreamLost(entry.id))
+        self._tell_workers(client, idle=False)
         self._left(client)
+
+    def _tell_workers(self, client: Client, *, idle: bool) -> None:
+        """Have workers give a client on another machine up; with `idle`, those that do nothing and keep no state."""
+        for entry in self._agent.leases.values():
+            if entry.client is client and entry.worker and not (idle and entry.request.pool.private):
+                lost = protocol.StreamLost(entry.id, idle)
+                self._agent.processes.tell_worker(entry.pool, entry.worker, lost)
 
     def add(self, sock: socket.socket) -> None:
         """Begin to serve a client over a connected socket."""

@@ -13,8 +13,9 @@ from .reactor import Reactor, Timer
 
 ASK_SECONDS = 20.0  # how often a client that says nothing is asked whether it is there
 SILENCE_SECONDS = (
-    60.0  # after which its connection counts as broken: that of a machine asleep breaks without a word
+    60.0  # after which its connection counts as broken: a machine asleep breaks it without a word
 )
+AWAY_SECONDS = 2.0  # after which a client whose connection has broken is said to be away
 
 
 class FarLink(Link):
@@ -26,6 +27,7 @@ class FarLink(Link):
         linger_seconds: how long it waits for another when one has broken.
         on_message: as for `Link`.
         on_end: as for `Link`.
+        on_away: called when its connection has been broken for a while.
     """
 
     def __init__(
@@ -36,9 +38,11 @@ class FarLink(Link):
         linger_seconds: float,
         on_message: Callable[[Any, bytes], None],
         on_end: Callable[[str], None],
+        on_away: Callable[[], None],
     ) -> None:
         super().__init__(reactor, sock, on_message=on_message, on_end=on_end, stream=ResumableControl)
         self.linger_seconds = linger_seconds
+        self._on_away = on_away
         self._far = cast("ResumableControl", self._stream)
         self._given_up: Timer | None = None
         self._heard, self._silent = 0, 0.0
@@ -75,6 +79,11 @@ class FarLink(Link):
             self._given_up = self._reactor.after(
                 self.linger_seconds, lambda: self.end("its client did not come back")
             )
+            self._reactor.after(AWAY_SECONDS, self._tell_away)
+
+    def _tell_away(self) -> None:
+        if self._far.cut and not self.closed:
+            self._on_away()
 
     def _ask(self) -> None:
         if self.closed:

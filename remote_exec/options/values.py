@@ -211,7 +211,12 @@ def gpus() -> Kind[float]:
             raise ValueError("it is no number of GPUs")
         return found
 
-    return Kind(accepts="float", text="a whole number, 0 or more, or a share below 1", check=check, parse=_parse_number)
+    return Kind(
+        accepts="float",
+        text="a whole number, 0 or more, or a share below 1",
+        check=check,
+        parse=_parse_number,
+    )
 
 
 def size() -> Kind[int]:

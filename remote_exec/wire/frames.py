@@ -170,14 +170,6 @@ class FrameReader:
         """Whether no byte is kept: the stream may end here."""
         return self._start == self._end and self._first is None
 
-    @property
-    def lacking(self) -> int:
-        """How many bytes the frame that has begun to come lacks, when `next` has given all others; 0: not known."""
-        if self._end - self._start < HEADER_SIZE:
-            return 0
-        size: int = _unpack(self._buffer, self._start)[0]
-        return self._start + HEADER_SIZE + size - self._end
-
     def next(self) -> Frame | None:
         """Return the next whole frame, or None when more bytes are needed.
 

@@ -320,9 +320,10 @@ class StreamArrived:
 
 @message
 class StreamLost:
-    """The client of a lease will not come back."""
+    """The client of a lease will not come back, or not soon."""
 
     lease: str
+    idle: bool = False  # it matters only if its connection is broken here, too, and nothing runs
 
 
 @message

@@ -21,7 +21,6 @@ from .resume import ANSWER_SIZE, UNKNOWN, Kept, pack_position, unpack_position
 from .stream import Buffer, CallStream, has_room
 
 MOST_KEPT_BYTES = 4 << 20  # of what may be left out as well
-TOGETHER = 1 << 16  # bytes that are read in one piece, however they come
 TOLD_BYTES = 1 << 20  # how much is received before the peer is told, so that it may forget it
 
 
@@ -161,6 +160,10 @@ class ResumableStream(CallStream):
         with self._read_lock:
             return 1 if self._early else self._fill(flags)
 
+    def fill_soon(self) -> int:
+        """As `fill`: over a link nothing is there so soon that to stay awake pays."""
+        return self.fill()
+
     def next(self) -> Frame | None:
         """Return the next frame that has arrived whole, or None; those about the stream itself are dealt with here.
 
@@ -195,10 +198,7 @@ class ResumableStream(CallStream):
             data = b""
             try:
                 if answer is None:
-                    space, lacking = self.reader.space(), self.reader.lacking
-                    if lacking > TOGETHER:  # ssh brings it in packets of 32 KB
-                        space, flags = space[:lacking], flags | socket.MSG_WAITALL
-                    size = sock.recv_into(space, 0, flags)
+                    size = sock.recv_into(self.reader.space(), 0, flags)
                 else:
                     data = sock.recv(ANSWER_SIZE - len(answer), flags)
                     size = len(data)

@@ -418,8 +418,9 @@ class Attendant(threading.Thread):
             else:
                 sock.close()
         elif isinstance(message, protocol.StreamLost):
-            if self._lease is not None and self._lease.id == message.lease:
-                self._client_is_gone(self._lease)
+            served = self._lease if self._lease is not None and self._lease.id == message.lease else None
+            if served is not None and (served.is_idle_and_cut or not message.idle):
+                self._client_is_gone(served)
         elif isinstance(message, protocol.Interrupt):
             if self._lease is not None and self._lease.id == message.lease:
                 self._interrupt(self._lease, message.call, message.reason)

@@ -137,6 +137,11 @@ class Lease:
         since = self.stream.cut_at or self.hung_up_at
         return since > 0.0 and now - since > self.attach.linger_seconds
 
+    @property
+    def is_idle_and_cut(self) -> bool:
+        """Whether nothing runs, and the connection of a client on another machine is broken."""
+        return not (self.running or self.loading) and bool(self.stream.cut_at or self.hung_up_at)
+
     def give_up(self) -> None:
         """The client is gone: end the stream."""
         self.stream.give_up()

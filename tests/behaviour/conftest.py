@@ -36,9 +36,9 @@ Table = Mapping[str, str | list[str]]
 def ssh(request: pytest.FixtureRequest, patch: pytest.MonkeyPatch) -> Table:
     """An account of this machine's, by an OpenSSH server of the tests' own."""
     client: SshClient = request.getfixturevalue("ssh_client")
-    request.getfixturevalue("ssh_server")
+    client.add("conforming", request.getfixturevalue("ssh_server"))
     patch.setenv("PATH", client.environ()["PATH"])
-    return {"host": "gpu1"}
+    return {"host": "conforming"}
 
 
 def docker(request: pytest.FixtureRequest, _patch: pytest.MonkeyPatch) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 
 _kept: dict[str, bytes] = {}
 
@@ -15,9 +16,10 @@ def noise(size: int) -> bytes:
 
 
 def numbers(size: int) -> bytes:
-    """Return integers of four bytes, counted upwards, made once."""
+    """Return integers of four bytes, counted upwards again and again, made once."""
     if "numbers" not in _kept or len(_kept["numbers"]) != size:
-        _kept["numbers"] = b"".join(number.to_bytes(4, "little") for number in range(size // 4))
+        block = array("I", range(1 << 16)).tobytes()  # longer than the compressor looks back
+        _kept["numbers"] = (block * (size // len(block) + 1))[:size]
     return _kept["numbers"]
 
 

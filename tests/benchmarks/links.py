@@ -71,7 +71,7 @@ def links(bench: Bench) -> None:
         for delay in DELAYS:
             _warm_calls(bench, lab, delay)
         _bulk(
-            bench, lab, "near", "at full speed", megabytes=32 if bench.quick else 256, rounds=bench.rounds(4)
+            bench, lab, "near", "at full speed", megabytes=32 if bench.quick else 256, rounds=bench.rounds(3)
         )
         _edited(bench, lab)
         _first_calls(bench, lab)
@@ -167,7 +167,7 @@ def _warm_calls(bench: Bench, lab: _Lab, delay: float) -> None:
         rounds = {name: _round(side) for name, side in sides.items()}
         if delay:
             rounds["here, paused"] = _round_with_pauses(here, 2 * delay)
-        times = interleave(bench.rounds(3 if delay > 0.01 else 9), rounds)
+        times = interleave(bench.rounds(2 if delay > 0.01 else 6), rounds)
     found = {name: Sample.of([time for times in each for time in times]) for name, each in times.items()}
     mine, most = found["ours"], found["echo"].median + 1.5 * found["here"].median
     told = f"{seconds(most)}: echo {found['echo']} + 1.5 x local call {seconds(found['here'].median)}"

@@ -9,6 +9,7 @@ from remote_exec.backends.docker.engine import close_engines
 from remote_exec.backends.docker.host import DockerHost, close_ways
 from remote_exec.backends.ssh import SshHost
 from remote_exec.backends.ssh_access import SshAccess
+from remote_exec.client import inventory
 from remote_exec.client.connections import connections
 from remote_exec.client.loads import loads
 from remote_exec.client.placement import hosts_of
@@ -34,6 +35,7 @@ def let_go(name: str) -> None:
                 time.sleep(0.005)
         _until_left_alone()
         loads._known.pop(host, None)  # the next one of that name may be another
+        inventory.forget(host)
         if isinstance(host, SshHost):
             SshAccess(host).close()
         elif isinstance(host, DockerHost):
