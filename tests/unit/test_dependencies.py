@@ -166,7 +166,7 @@ def resolves(spec: EnvironmentSpec, platform: str, *options: str) -> list[str]:
         "--no-header",
         "--no-annotate",
         "--python-version",
-        PYTHON,
+        f"{sys.version_info[0]}.{sys.version_info[1]}",  # the pins are of what is installed here
     ]
     argv += ["--only-binary", ":all:", "--python-platform", platform, *options, "-"]
     done = subprocess.run(
@@ -177,6 +177,7 @@ def resolves(spec: EnvironmentSpec, platform: str, *options: str) -> list[str]:
         text=True,
         check=False,
     )
+    print(spec.requirements, done.stderr)  # shown when it fails
     return done.stdout.split()
 
 
