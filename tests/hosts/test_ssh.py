@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,16 +16,20 @@ from typing import Any
 import pytest
 
 from remote_exec import remote
+from remote_exec.backends.ssh import SshHost
+from remote_exec.backends.ssh_access import SshAccess
+from remote_exec.backends.ssh_session import Session
 from remote_exec.client.connections import connections
 from remote_exec.client.placement import hosts_of
 from remote_exec.config import load_config
 from remote_exec.errors import HostUnavailable
 from remote_exec.options import Options
+from remote_exec.testing import check_transport, serve_echo
 
 from .fixtures import NewHost, NewLink
 from .host_work import Counter, double, numbers, slowly, where
 from .projects import Project
-from .sshd import SshServer
+from .sshd import SshClient, SshServer
 
 SECONDS = 30.0
 pytestmark = pytest.mark.usefixtures("ssh_server")
@@ -208,3 +213,23 @@ def until(found: Callable[[], Any]) -> None:
     while not found():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_forwarded_socket_answers_the_rude_questions(ssh: SshClient, gpu1: SshServer) -> None:
+    host = SshHost("gpu1")
+    echo = gpu1.home / "echo"
+    here = host.folder / "echo"
+    host.folder.mkdir(mode=0o700, parents=True)
+    try:
+        with serve_echo(echo), Session(host.options(), "gpu1", "gpu1", host.folder / "log") as session:
+            assert ssh.run("gpu1", "true", *host.options()).returncode == 0  # the master connection
+
+            def connect() -> socket.socket:
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                sock.connect(str(here))
+                return sock
+
+            session.forward(here, str(echo))
+            check_transport(connect, cut=gpu1.drop_connections)
+    finally:
+        SshAccess(host).close()
