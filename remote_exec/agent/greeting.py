@@ -29,7 +29,15 @@ def greet(agent: Agent, client: Client, hello: protocol.Hello) -> None:
     accepted = hello.protocol == protocol.PROTOCOL and (busy or not newer)
     client.greeted = accepted
     client.link.send(
-        protocol.Welcome(protocol.PROTOCOL, agent.version, agent.digest, os.getpid(), accepted, OWN_VERSION)
+        protocol.Welcome(
+            protocol.PROTOCOL,
+            agent.version,
+            agent.digest,
+            os.getpid(),
+            accepted,
+            OWN_VERSION,
+            agent.host.cpus,
+        )
     )
     if accepted:
         _take_settings(agent, hello.settings)

@@ -244,8 +244,7 @@ def cpu_count() -> int:
 
 def far_cpu_count(host: Host) -> int:
     """Return how many CPUs another host has."""
-    told = connections.with_agent(host, lambda session: session.ask("host"))
-    return max(1, int(told["cpus"]))
+    return max(1, int(connections.session(host).welcome.cpus))
 
 
 def find_uv() -> str:

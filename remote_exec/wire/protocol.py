@@ -129,6 +129,7 @@ class Welcome:
     pid: int
     accepted: bool
     python: str = ""  # of the agent, as "3.11": a host has this one at least
+    cpus: float = 1.0  # that the host has for its workers
 
 
 @message
