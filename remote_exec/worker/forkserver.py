@@ -72,6 +72,7 @@ class ForkServer:
         self._exited: collections.deque[protocol.WorkerExited] = collections.deque(maxlen=DEATHS_KEPT)
         self._orphan_since = 0.0
         self._used = False
+        self._adopted = False  # whether processes that workers have left are ours now
         self._stopping = False
         self._adopt(control)
 
@@ -83,13 +84,15 @@ class ForkServer:
                 callback()
             if not HAS_PIDFD:
                 self._look_for_dead()
+            if self._adopted:
+                self._reap_adopted()
             if self._control is None and not self._stopping:
                 self._end_when_forgotten()
 
     def _timeout(self) -> float | None:
         if not HAS_PIDFD and self._children:
             return UNTOLD_SECONDS
-        return None if self._control else 1.0
+        return None if self._control and not self._adopted else 1.0
 
     def _look_for_dead(self) -> None:
         for worker, child in list(self._children.items()):
@@ -285,10 +288,12 @@ class ForkServer:
     def _reap_adopted(self) -> None:
         """As a subreaper, collect processes whose parents, workers or their children, have died."""
         own = {child.pid for child in self._children.values()}
+        self._adopted = False
         for pid, parent, _ in _processes():
             if parent == os.getpid() and pid not in own:
                 with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
+                    lives = os.waitpid(pid, os.WNOHANG)[0] == 0
+                    self._adopted = self._adopted or lives
 
     def _stop(self) -> None:
         self._stopping = True
