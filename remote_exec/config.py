@@ -31,6 +31,7 @@ from .model.record import record
 from .options import Door, Options, Origin, Source, misspelt_variables, options_from_environment
 from .options.doors import VARIABLES
 from .sagemaker_config import OVERRIDES, read_sagemaker_file, sagemaker_files
+from .toml_tables import table_of
 
 PROJECT_FILE = "pyproject.toml"
 PROJECT_KEY = "tool.remote_exec"
@@ -233,7 +234,7 @@ class _Reading:
             text = self.read(path)
             # most projects have nothing for us: they cost no TOML parser
             if text is not None and (b"remote_exec" in text or b"remote-exec" in text):
-                table = _project_table(_parse_toml(text, path), path)
+                table = table_of(text, path, self.environ, parse=_parse_project)
                 if table is not None:
                     return _file(table, path=Path(path), origin=Origin.PROJECT, key=PROJECT_KEY)
             parent = os.path.dirname(folder)
@@ -246,7 +247,8 @@ class _Reading:
         text = self.read(path)
         if text is None:
             return None
-        return _file(_parse_toml(text, path), path=Path(path), origin=Origin.USER, key="")
+        table = table_of(text, path, self.environ, parse=_parse_toml)
+        return _file(table or {}, path=Path(path), origin=Origin.USER, key="")
 
     def sagemaker_files(self) -> tuple[str, ...]:
         return sagemaker_files(self.environ, home=self.home, config_home=self.config_home)
@@ -280,8 +282,8 @@ def _parse_toml(text: bytes, path: str) -> Mapping[str, object]:
         raise ConfigurationError(f"{path} is no TOML: {error}") from None
 
 
-def _project_table(document: Mapping[str, object], path: str) -> Mapping[str, object] | None:
-    tools = document.get("tool")
+def _parse_project(text: bytes, path: str) -> Mapping[str, object] | None:
+    tools = _parse_toml(text, path).get("tool")
     if not isinstance(tools, Mapping):
         return None
     tables = cast("Mapping[str, object]", tools)

@@ -37,10 +37,13 @@ class RemoteExecutor(Executor):
     `submit`, `map` and `shutdown` keep the contract of `concurrent.futures.Executor`; a worker that dies fails its
     own call and is replaced, instead of breaking the executor for good.
 
+    With `instance_count` or `nproc_per_node` each call is a group's, on as many workers at once; with `name`, `detach`
+    or `max_retry_attempts` it is a durable job. These share their workers with other calls of the same environment.
+
     Args:
         parallel: how many calls run at the same time; the same as the option `max_parallel_jobs`, which is one for
-            each CPU of the host when it is not given.
-        initializer: called once in each worker, before its first call.
+            each CPU of the host when it is not given. A group is one call.
+        initializer: called once in each worker, before its first call; not for groups and durable jobs.
         initargs: its arguments.
         **keywords: the options that `remote` takes.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from .model.collector import collector_paused
 from .options import Options
 from .options.option_set import Origin
 from .worker.bound import BoundFunction
@@ -175,7 +176,7 @@ class RemoteFunction(Generic[P, R]):
             ConfigurationError: a configuration file is wrong.
         """
         try:
-            return (self._caller or self._begin()).preflight(args, kwargs)
+            return (self._caller or self._begin(ahead=False)).preflight(args, kwargs)
         except Exception as error:
             raise _trimmed(error)  # noqa: B904
 
@@ -192,12 +193,14 @@ class RemoteFunction(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<remote function {self._name}>"
 
-    def _begin(self) -> Caller:
-        """Load what makes calls: a program that only decorates does without."""
-        from .client.ahead import reach_ahead
+    def _begin(self, *, ahead: bool = True) -> Caller:
+        """Load what makes calls: a program that only decorates does without; reach for the agent meanwhile."""
+        with collector_paused():
+            if ahead:
+                from .client.ahead import reach_ahead
 
-        reach_ahead(self._options)
-        from .client.caller import Caller
+                reach_ahead(self._options)
+            from .client.caller import Caller
 
         self._caller = Caller(self._function, self._name, self._options)
         return self._caller

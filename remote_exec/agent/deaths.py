@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..model.errors import ProtocolError
 from ..model.job import Cause, DeathCertificate
+from ..wire.messages import from_plain
 from ..wire.protocol import WorkerExited, WorkerLost
 from ..worker.guards import CANCELLED_EXIT, TIMED_OUT_EXIT
 from ..worker.joblog import LOG_NAME, LogReader, LogWriter, Stream
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 LAST_LINES = 20
 KEPT = 256
+HOST_ENDED = "host-ended.json"
 END_SECONDS = 15.0  # from the end of a worker's stream to its own, at most
 
 Heard = Callable[[WorkerLost], None]
@@ -99,6 +103,7 @@ def certify(
     oom_kills: int,
     log_folder: Path | None,
     peak_gpu_memory: int = 0,
+    memory_bytes: int = 0,
 ) -> DeathCertificate:
     """Return the certificate of a worker that has been reaped.
 
@@ -108,6 +113,7 @@ def certify(
         oom_kills: how many kills for want of memory the kernel has counted since the last death.
         log_folder: where its lease's log lies.
         peak_gpu_memory: the most that was seen in use on its GPUs.
+        memory_bytes: how much memory the host has, or the container that it is; 0: unknown.
     """
     cause, message, evidence = Cause.EXITED, "", ""
     if exited.signal is not None:
@@ -128,6 +134,8 @@ def certify(
         evidence = "the agent measured more resident memory than the memory option grants"
     elif exited.signal == signal.SIGKILL and oom_kills > 0:
         cause, message = Cause.OUT_OF_MEMORY, "it was killed for want of memory"
+        if memory_bytes:
+            message += f", of which its host has {memory_bytes / 1e6:,.0f} MB"
         evidence = f"the kernel's count of out-of-memory kills rose by {oom_kills}"
     return DeathCertificate(
         cause=cause,
@@ -139,6 +147,22 @@ def certify(
         peak_gpu_memory=peak_gpu_memory,
         oom_evidence=evidence,
         last_lines=_last_lines(exited, log_folder),
+    )
+
+
+def how_host_ended(home: Path, since: float) -> DeathCertificate:
+    """Return how a worker died whose fork server is gone, too: with its host, if whoever restarted that has told.
+
+    Args:
+        home: the state directory, where a backend that restarts a host leaves how that had ended.
+        since: when the worker was alive; UTC, seconds since the epoch.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ProtocolError):
+        told = json.loads((home / HOST_ENDED).read_text(encoding="utf-8"))
+        if told["at"] >= since:
+            return from_plain(DeathCertificate, told["certificate"])
+    return DeathCertificate(
+        cause=Cause.HOST_LOST, message="its worker and its fork server are gone; how it died is unknown"
     )
 
 

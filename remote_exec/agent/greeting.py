@@ -25,7 +25,8 @@ def greet(agent: Agent, client: Client, hello: protocol.Hello) -> None:
     newer = _version(hello.version) > _version(agent.version) or (
         hello.version == agent.version and hello.runtime != agent.digest
     )
-    busy = len(agent.clients.connected) > 1 or bool(agent.leases or agent.jobs)
+    others = any(one is not client and not one.looks for one in agent.clients.connected.values())
+    busy = others or bool(agent.leases or agent.jobs)
     accepted = hello.protocol == protocol.PROTOCOL and (busy or not newer)
     client.greeted = accepted
     client.link.send(
@@ -39,6 +40,8 @@ def greet(agent: Agent, client: Client, hello: protocol.Hello) -> None:
             agent.host.cpus,
         )
     )
+    if client.looks:
+        agent.settle()
     if accepted:
         _take_settings(agent, hello.settings)
         agent.provision.use_python(hello.interpreter)

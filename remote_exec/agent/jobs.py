@@ -9,20 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import ALL as ERRORS
 from ..model.errors import (
     ConfigurationError,
-    MaxRuntimeExceeded,
     RemoteExecError,
     RuntimeEnvironmentError,
-    WorkerDied,
 )
 from ..model.job import (
     AttemptRecord,
@@ -36,9 +33,10 @@ from ..model.job import (
 )
 from ..model.pool import PoolSpec
 from ..wire import frames, protocol
-from ..wire.messages import from_plain
 from ..wire.stream import CallStream
-from .deaths import when_told
+from . import job_failures, job_variables
+from .deaths import how_host_ended, when_told
+from .uploads import error_of
 
 if TYPE_CHECKING:
     from .leases import LeaseEntry
@@ -48,6 +46,7 @@ _log = logging.getLogger(__name__)
 
 INLINE_BYTES = 256 << 10
 RETRY_SECONDS = (1.0, 5.0, 30.0)
+WRITE_AGAIN_SECONDS = 2.0
 _LOST = frozenset({Cause.SIGNAL, Cause.EXITED, Cause.OUT_OF_MEMORY, Cause.HOST_LOST, Cause.EVICTED})
 
 
@@ -85,15 +84,31 @@ class Job:
 
             mount_all(self.agent, self.spec["trees"], self._laid_out)
         else:
-            self._ask_for_worker()
+            self._laid_out(None)
 
     def _laid_out(self, error: RemoteExecError | None) -> None:
         if not self.cancelled:
-            self._ask_for_worker() if error is None else self._fail(error, Cause.ENVIRONMENT)
+            with self._or_fails():
+                if error is not None:
+                    raise error
+                self._ask_for_worker()
+
+    @contextlib.contextmanager
+    def _or_fails(self) -> Generator[None]:
+        """Have the job fail where what is done within does: it must not wait for ever."""
+        try:
+            yield
+        except Exception as error:
+            told = error_of(error)
+            if told is not error:
+                _log.exception("job %s cannot go on", self.name)
+            self._close()
+            self._fail(told, Cause.ENVIRONMENT)
 
     def _ask_for_worker(self) -> None:
         if self._pool is None:
-            self._pool = _pool_spec(self.agent, self.name, self.spec.pop("pool"))
+            self._pool = job_variables.pool_spec(self.agent, self.name, self.spec["pool"])
+            del self.spec["pool"]
         self.agent.request_lease(
             protocol.RequestLease(
                 lease=self.lease,
@@ -177,34 +192,38 @@ class Job:
         """In a thread: send the call, wait for its result; None when the worker died before it."""
         stream = self._stream
         assert stream is not None  # noqa: S101
-        with contextlib.suppress(OSError):
-            for part in self.agent.journal.payload(self.name):
-                data = part if isinstance(part, bytes) else self.agent.blobs.read(part)
-                stream.sock.sendall(data)
-            while True:
-                frame = stream.receive()
-                if frame is None:
-                    return None
-                if frame.kind == frames.RESULT:
-                    from ..serial import pickling
+        parts = self.agent.journal.payload(self.name)
+        payload = [part if isinstance(part, bytes) else self.agent.blobs.read(part) for part in parts]
+        try:
+            while payload:
+                stream.sock.sendall(payload.pop(0))
+            while (frame := stream.receive()) is not None and frame.kind != frames.RESULT:
+                pass
+        except OSError:
+            return None
+        if frame is None:
+            return None
+        from ..serial import pickling
 
-                    whole = pickling.join(*stream.parts(frame))
-                    kept = whole if len(whole) <= INLINE_BYTES else self.agent.blobs.put(whole)
-                    return not frame.flags & frames.FAILED, kept, frame.flags
-        return None
+        whole = pickling.join(*stream.parts(frame))
+        kept = whole if len(whole) <= INLINE_BYTES else self.agent.blobs.put(whole)
+        return not frame.flags & frames.FAILED, kept, frame.flags
 
     def _ended(self, result: tuple[bool, bytes | str, int] | None, error: BaseException | None) -> None:
-        if error is not None:
-            _log.error("running job %s failed", self.name, exc_info=error)
-        if result is None:
-            self.lost() if error is not None else when_told(self.agent, self.lease, self.lost)
-            return
+        with self._or_fails():
+            if error is not None:
+                raise error
+            if result is None:
+                when_told(self.agent, self.lease, self.lost)
+            else:
+                self._answered(*result)
+
+    def _answered(self, ok: bool, kept: bytes | str, flags: int) -> None:
         stream = self._stream
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.send(frames.pack(frames.BYE, ack=1))
         self._close()
-        ok, kept, flags = result
         if ok:
             self._finish(JobState.SUCCEEDED, Cause.NONE, Outcome(kind=OutcomeKind.OK, parts=(kept,)), "")
             return
@@ -213,7 +232,7 @@ class Job:
 
         failure = failures_json.from_json(text)
         cancelled = bool(flags & frames.CANCELLED)
-        cause = Cause.CANCELLED if cancelled else _cause_of(failure.qualname)
+        cause = Cause.CANCELLED if cancelled else job_failures.cause_of(failure.qualname)
         if not cancelled and self._retries_left() and failure.retryable:
             self._end_attempt(JobState.FAILED, cause)
             self._retry()
@@ -239,16 +258,14 @@ class Job:
     def lost(self) -> None:
         """Its worker is gone: try again, or fail."""
         self._close()
-        certificate = self.certificate or DeathCertificate(
-            cause=Cause.HOST_LOST, message="its worker and its fork server are gone; how it died is unknown"
-        )
+        certificate = self.certificate or how_host_ended(self.agent.layout.home, self._started_at)
         if self.cancelled or certificate.cause is Cause.CANCELLED:
             self._finish(JobState.CANCELLED, Cause.CANCELLED, Outcome(kind=OutcomeKind.FAILED), "cancelled")
         elif certificate.cause in _LOST and self._retries_left():
             self._end_attempt(JobState.FAILED, certificate.cause)
             self._retry()
         else:
-            self._fail(_death(self.record.function, certificate), certificate.cause)
+            self._fail(job_failures.death(self.record.function, certificate), certificate.cause)
 
     def _retries_left(self) -> bool:
         return self.attempt <= int(self.spec["max_retry_attempts"])
@@ -266,8 +283,8 @@ class Job:
             self.start()
 
     def _fail(self, error: RemoteExecError, cause: Cause) -> None:
-        outcome = Outcome(kind=OutcomeKind.FAILED, failure=_failure_text(error))
-        self._finish(JobState.FAILED, cause, outcome, _summary(error))
+        outcome = Outcome(kind=OutcomeKind.FAILED, failure=job_failures.as_text(error))
+        self._finish(JobState.FAILED, cause, outcome, job_failures.summary(error))
 
     def _end_attempt(self, state: JobState, cause: Cause) -> None:
         self.agent.journal.end_attempt(
@@ -295,6 +312,14 @@ class Job:
 
 def submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable[[str, str], None]) -> None:
     """Make a job durable, acknowledge it, start it; `reply(error class, text)`."""
+    try:
+        _submit(agent, arguments, body, reply)
+    except Exception as error:
+        told = error_of(error)
+        reply(type(told).__name__, told.message)
+
+
+def _submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable[[str, str], None]) -> None:
     spec = {key: value for key, value in arguments.items() if key != "variables"}
     record = JobRecord(
         name=arguments["name"],
@@ -318,7 +343,7 @@ def submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable
             f"name={record.name!r} was not taken",
         )
         return
-    _keep_private(agent, record.name, arguments["variables"])
+    job_variables.keep(agent, record.name, arguments["variables"])
     payload: list[bytes | str] = list(arguments["payload_blobs"])
     if body:
         payload.append(body if len(body) <= INLINE_BYTES else agent.blobs.put(body))
@@ -343,10 +368,18 @@ def finish(agent: Agent, name: str, *, state: JobState, cause: Cause, outcome: O
         name, state=state, ended_at=time.time(), outcome=outcome, cause=cause, summary=summary
     )
 
+    def again() -> None:
+        finish(agent, name, state=state, cause=cause, outcome=outcome, summary=summary)
+
     def written() -> None:
+        if (failure := future.exception()) is not None:  # a full disk: an outcome is not lost for that
+            _log.error("the end of job %s could not be written down: %s", name, failure)
+            if (job := agent.jobs.get(name)) is not None:
+                job.why = f"it has ended, which cannot be written down: {failure}"
+            agent.reactor.after(WRITE_AGAIN_SECONDS, again)
+            return
         agent.jobs.pop(name, None)
-        with contextlib.suppress(OSError):
-            os.unlink(_private_file(agent, name))
+        job_variables.forget(agent, name)
         agent.running.forget(name)
         agent.settle()
 
@@ -371,7 +404,7 @@ def finish_orphan(agent: Agent, message: protocol.OrphanEnded, body: bytes) -> N
     if message.attempt is not None:
         agent.journal.end_attempt(message.attempt)
     if message.ok:
-        kept = body if len(body) <= INLINE_BYTES else agent.blobs.put(body)
+        kept = message.blob or (body if len(body) <= INLINE_BYTES else agent.blobs.put(body))
         outcome = Outcome(kind=OutcomeKind.OK, parts=(kept,))
     else:
         outcome = Outcome(kind=OutcomeKind.FAILED, failure=body.decode(errors="replace"))
@@ -404,14 +437,14 @@ def finish_dead(
     agent.journal.end_attempt(
         replace(attempt, state=state, cause=certificate.cause, ended_at=time.time(), certificate=certificate)
     )
-    error = _death(record.function, certificate)
+    error = job_failures.death(record.function, certificate)
     finish(
         agent,
         record.name,
         state=state,
         cause=certificate.cause,
-        outcome=Outcome(kind=OutcomeKind.FAILED, failure=None if cancelled else _failure_text(error)),
-        summary="cancelled" if cancelled else _summary(error),
+        outcome=Outcome(kind=OutcomeKind.FAILED, failure=None if cancelled else job_failures.as_text(error)),
+        summary="cancelled" if cancelled else job_failures.summary(error),
     )
 
 
@@ -450,50 +483,3 @@ def _recover_call(agent: Agent, record: JobRecord, adopted_leases: set[str]) -> 
             cause=Cause.HOST_LOST, message="its fork server is gone too; how is unknown"
         )
         finish_dead(agent, record, unknown)
-
-
-def _death(function: str, certificate: DeathCertificate) -> RemoteExecError:
-    if certificate.cause is Cause.TIMED_OUT:
-        return MaxRuntimeExceeded(f"{function}: {certificate.message}")
-    return WorkerDied(f"the worker that ran {function} died: {certificate.message}", certificate=certificate)
-
-
-def _summary(error: RemoteExecError) -> str:
-    return f"{type(error).__name__}: {error.message}"[:300]
-
-
-def _failure_text(error: RemoteExecError) -> str:
-    # Imported when needed: an agent's start is what a first call waits for.
-    from ..serial import failures, failures_json, pickling
-
-    return failures_json.to_json(failures.capture(error, dumps=pickling.dump_bytes))
-
-
-def _cause_of(qualname: str) -> Cause:
-    return {"MaxRuntimeExceeded": Cause.TIMED_OUT, "RuntimeEnvironmentError": Cause.ENVIRONMENT}.get(
-        qualname, Cause.USER_ERROR
-    )
-
-
-def _private_file(agent: Agent, name: str) -> str:
-    return str(agent.layout.jobs / name / "variables.json")
-
-
-def _keep_private(agent: Agent, name: str, variables: dict[str, str]) -> None:
-    # Apart from the record: they may be secret, and the job may have to be run again after the agent's death.
-    path = _private_file(agent, name)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump(variables, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _pool_spec(agent: Agent, name: str, told: dict[str, Any]) -> PoolSpec:
-    with open(_private_file(agent, name), encoding="utf-8") as file:
-        variables = json.load(file)
-    found = from_plain(PoolSpec, {**told, "variables": variables})
-    pool = agent.pools.pools.get(found.key)
-    # A thousand jobs that wait need not hold a thousand of it. (An adopted pool's lacks the variables.)
-    return pool.spec if pool is not None and pool.spec == found else found

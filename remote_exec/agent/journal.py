@@ -8,12 +8,12 @@ return futures (see `database`), reads may be made from any thread and are short
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from sqlite3 import Connection
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..model.errors import ConfigurationError
 from ..model.job import (
@@ -29,9 +29,11 @@ from ..model.record import record
 from .database import Database, Row, parse_queries
 from .rows import attempt_facts, attempt_of, job_of, job_row, part_rows
 
+T = TypeVar("T")
 KINDS = ("job", "call", "array")
 # a prefix that fewer names share is answered from the index of names, else from the index of times
 FEW_NAMES = 500
+Listener = Callable[[Sequence[str]], None]
 # above all characters that a name can have
 _LAST = "\U0010ffff"
 
@@ -87,6 +89,7 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._listeners: tuple[Listener, ...] = ()
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -103,6 +106,19 @@ class Journal:
     def database(self) -> Database:
         """The file, for whoever keeps other tables in it."""
         return self._database
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have a function told the names of jobs that were changed or removed, in the writer's thread.
+
+        Returns:
+            What ends that.
+        """
+        self._listeners = (*self._listeners, listener)
+
+        def end() -> None:
+            self._listeners = tuple(one for one in self._listeners if one != listener)
+
+        return end
 
     def written(self) -> Future[None]:
         """Return a future that resolves when all that was to be written until now has been."""
@@ -145,7 +161,7 @@ class Journal:
             connection.execute(_Q["insert_spec"], (rows[0][0], spec_json))
             connection.executemany(_Q["insert_part"], part_rows(rows[0][0], "payload", payload))
 
-        return self._database.submit(apply, durable=True)
+        return self._told([record.name], self._database.submit(apply, durable=True))
 
     def transition(
         self,
@@ -179,7 +195,7 @@ class Journal:
                 for one in expected
             )
 
-        return self._database.submit(apply, durable=durable)
+        return self._told([name], self._database.submit(apply, durable=durable))
 
     def finish(
         self,
@@ -193,6 +209,8 @@ class Journal:
         failed: int | None = None,
     ) -> Future[bool]:
         """End a job durably and once; False means that it has ended before, or is not known.
+
+        A call that was recorded with its end gets the outcome that its caller has not taken.
 
         Args:
             name: the job.
@@ -219,13 +237,14 @@ class Journal:
 
         def apply(connection: Connection) -> bool:
             rows = connection.execute(_Q["finish"], facts).fetchall()
+            rows = rows or connection.execute(_Q["ended_without_outcome"], facts).fetchall()
             if not rows:
                 return False
             connection.execute(_Q["insert_outcome"], (rows[0][0], outcome.kind.value, outcome.failure))
             connection.executemany(_Q["insert_part"], part_rows(rows[0][0], "outcome", outcome.parts))
             return True
 
-        return self._database.submit(apply, durable=True)
+        return self._told([name], self._database.submit(apply, durable=True))
 
     def record_calls(
         self,
@@ -259,7 +278,8 @@ class Journal:
             )
             connection.executemany(_Q["record_attempt"], [attempt_facts(attempt) for attempt in attempts])
 
-        return self._database.submit(apply, durable=False, rows=len(rows))
+        names = [record.name for record in records]
+        return self._told(names, self._database.submit(apply, durable=False, rows=len(rows)))
 
     def start_attempt(self, attempt: AttemptRecord, *, durable: bool = False) -> Future[bool]:
         """Add an attempt that has not ended; False when its job has ended or its number was used."""
@@ -271,7 +291,7 @@ class Journal:
                 connection.execute(_Q["count_attempt"], {"id": job_id, "number": attempt.number})
             return bool(rows)
 
-        return self._database.submit(apply, durable=durable)
+        return self._told([attempt.job], self._database.submit(apply, durable=durable))
 
     def end_attempt(self, attempt: AttemptRecord, *, durable: bool = False) -> Future[bool]:
         """End an attempt, with its cause, certificate and phases; False when it has ended or is not known."""
@@ -384,7 +404,9 @@ class Journal:
             names = tuple(row[1] for row in gone)
             return Pruned(jobs=names, blobs=blobs, more=len(gone) == batch_rows)
 
-        return self._database.submit(apply, durable=False, rows=batch_rows)
+        pruned = self._database.submit(apply, durable=False, rows=batch_rows)
+        pruned.add_done_callback(lambda done: None if done.exception() else self._tell(done.result().jobs))
+        return pruned
 
     # ── fork servers
 
@@ -413,6 +435,15 @@ class Journal:
         )
 
     # ── inside
+
+    def _told(self, names: Sequence[str], written: Future[T]) -> Future[T]:
+        if self._listeners:
+            written.add_done_callback(lambda _: self._tell(names))
+        return written
+
+    def _tell(self, names: Sequence[str]) -> None:
+        for listener in self._listeners:
+            listener(names)
 
     def _parts(self, name: str, role: str) -> tuple[bytes | str, ...]:
         rows = self._database.read(_Q["parts"], (name, role))

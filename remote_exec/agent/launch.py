@@ -54,7 +54,7 @@ def bring_up(runtime: str, *, digest: str, version: str, home: str, python: str)
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 if status:
-                    raise RuntimeError(f"the agent cannot start: {_last_words(layout.agent_log)}")
+                    raise RuntimeError(f"the agent cannot start: {last_words(layout.agent_log)}")
                 break  # another holds the lock, and comes up
             time.sleep(NAP_SECONDS)
         else:
@@ -112,7 +112,8 @@ def _listening(layout: Layout) -> str:
     return ""
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
+    """Return the last line of an agent's log that is no hint."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:

@@ -29,6 +29,11 @@ class Client:
     # blobs that it was asked for, and that need not be synced
     relaxed: set[str] = field(default_factory=set[str])
 
+    @property
+    def looks(self) -> bool:
+        """Whether it only looks at what there is: no agent stays for it, and none is kept from giving way."""
+        return self.version == protocol.LOOKER
+
 
 @record(frozen=False)
 class LeaseEntry:

@@ -58,13 +58,15 @@ def proportional(session: int, root: Path = Path("/")) -> int:
 
 
 def _proportional_of(pid: int, root: Path, *, otherwise: int) -> int:
-    with (
-        contextlib.suppress(OSError, ValueError),
-        open(root / f"proc/{pid}/smaps_rollup", encoding="ascii") as file,
-    ):
-        for line in file:
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
+    try:
+        with open(root / f"proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+    except ProcessLookupError:
+        return 0  # it has ended meanwhile
+    except (OSError, ValueError):
+        return otherwise if (root / f"proc/{pid}").exists() else 0
     return otherwise
 
 

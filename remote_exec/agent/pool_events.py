@@ -160,6 +160,16 @@ class GpusTaken:
 
 
 @record
+class ForkFailed:
+    """A worker was not forked, as `why` says; nothing of it is there."""
+
+    now: float
+    pool: str
+    worker: int
+    why: str
+
+
+@record
 class WorkerBecameReady:
     """A worker spoke; `lease` is what it serves already, for a former agent."""
 
@@ -215,6 +225,15 @@ class ReleaseAsked:
 
 
 @record
+class KeepAsked:
+    """A user wants a pool's workers warm for so long from now."""
+
+    now: float
+    pool: str
+    seconds: float
+
+
+@record
 class TimePassed:
     """It is the time that `next_due` named, or later."""
 
@@ -223,8 +242,8 @@ class TimePassed:
 
 Event = Union[  # noqa: UP007 - evaluated when imported, on 3.10 too
     LeaseRequested, LeaseWithdrawn, ClientLeft, EnvironmentReady, EnvironmentFailed, ForkServerStarted,
-    ForkServerLost, ImportStarted, ModulesPreloaded, WorkerForked, GpusTaken, WorkerBecameReady, LeaseReturned,
-    WorkerDeparted, QuotasSet, MemoryRanLow, ReleaseAsked, TimePassed,
+    ForkServerLost, ImportStarted, ModulesPreloaded, WorkerForked, GpusTaken, ForkFailed, WorkerBecameReady,
+    LeaseReturned, WorkerDeparted, QuotasSet, MemoryRanLow, ReleaseAsked, KeepAsked, TimePassed,
 ]  # fmt: skip
 
 
@@ -261,7 +280,8 @@ class PreloadModules:
 class ForkWorker:
     """Fork, or start `fresh`; answer with `WorkerForked`, `WorkerBecameReady` or `WorkerDeparted`.
 
-    Lock the GPUs for it first; where others hold some of them, answer with `GpusTaken`.
+    Lock the GPUs for it first; where others hold some of them, answer with `GpusTaken`. Where that
+    or the fork itself is not to be done, answer with `ForkFailed`.
     """
 
     pool: str

@@ -199,6 +199,7 @@ def _worker_info(worker: Worker, now: float) -> WorkerInfo:
         idle_seconds=now - worker.since,
         bundle=worker.bundle or "",
         gpus=worker.gpus,
+        keep_alive_seconds=worker.keep_alive_seconds,
     )
 
 

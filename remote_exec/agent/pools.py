@@ -23,11 +23,13 @@ from .pool_events import (
     EnvironmentFailed,
     EnvironmentReady,
     Event,
+    ForkFailed,
     ForkServerLost,
     ForkServerStarted,
     GpusTaken,
     ImportStarted,
     Instruction,
+    KeepAsked,
     KillForkServer,
     KillWorker,
     LeaseRequested,
@@ -96,12 +98,14 @@ class Pools:
             ModulesPreloaded: self._of_pool(self._modules_preloaded),
             WorkerForked: self._of_worker(self._worker_forked),
             GpusTaken: self._of_worker(self._gpus_taken),
+            ForkFailed: self._of_worker(self._fork_failed),
             WorkerBecameReady: self._of_worker(self._worker_ready),
             LeaseReturned: self._of_worker(self._lease_returned),
             WorkerDeparted: self._of_worker(self._worker_departed),
             QuotasSet: self._quotas_set,
             MemoryRanLow: self._memory_ran_low,
             ReleaseAsked: self._release_asked,
+            KeepAsked: self._keep_asked,
             TimePassed: self._time_passed,
         }
 
@@ -368,6 +372,13 @@ class Pools:
         self._capacity.gpus_taken(event)
         return self._grants.assign_all(event.now)
 
+    def _fork_failed(self, pool: Pool, worker: Worker, event: ForkFailed) -> list[Instruction]:
+        """It is not the environment's fault, so others will be forked for those who come."""
+        del pool.workers[worker.id]
+        pool.empty_since = event.now
+        refused = self._refuse_all(pool, f"no worker could be started: {event.why}")
+        return refused + self._grants.assign_all(event.now)
+
     def _worker_ready(self, pool: Pool, worker: Worker, event: WorkerBecameReady) -> list[Instruction]:
         if worker.state is not WorkerState.STARTING:
             return []
@@ -444,6 +455,13 @@ class Pools:
                 ]
                 pool.keep_alive_seconds = 0.0
         return instructions
+
+    def _keep_asked(self, event: KeepAsked) -> list[Instruction]:
+        pool = self.pools.get(event.pool)
+        for worker in pool.workers.values() if pool is not None else ():
+            age = event.now - worker.since if worker.idle else 0.0
+            worker.keep_alive_seconds = max(worker.keep_alive_seconds, age + event.seconds)
+        return []
 
     def _time_passed(self, event: TimePassed) -> list[Instruction]:
         instructions: list[Instruction] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -13,15 +14,19 @@ from ..model.errors import JobNotFound, RemoteExecError
 from ..model.job import AttemptRecord, JobRecord, JobState, OutcomeKind
 from ..wire import protocol
 from ..wire.messages import to_plain
+from ..worker.blobs import BlobMissing
 from ..worker.joblog import LOG_NAME, LogReader
 from ..worker.lease import SUMMED
 from . import housekeeping, jobs, results, trees
 from . import pool_events as events
 from .journal import Cursor
+from .uploads import error_of
 
 if TYPE_CHECKING:
     from .leases import Client
     from .service import Agent
+
+_log = logging.getLogger(__name__)
 
 PIECE = 16 << 20
 FOLLOW_SECONDS = 0.1
@@ -67,6 +72,16 @@ def answer(
         if request.what == "read_blob":
             trees.tell_blob(agent, request.arguments, send, fail)
             return
+        if request.what == "rerun":
+            from .reruns import rerun
+
+            rerun(agent, request.arguments, lambda error, text: fail(error, text) if error else send())
+            return
+        if request.what == "watch":
+            from .watching import Watch
+
+            Watch(agent, client, send)
+            return
         if request.what == "remember":
             results.remember(agent, request.arguments, body, send)
             return
@@ -82,6 +97,10 @@ def answer(
         fail(type(error).__name__, error.message)
     except (KeyError, ValueError, TypeError) as error:
         fail("ProtocolError", f"{request.what}: {type(error).__name__}: {error}")
+    except Exception as error:  # a full disk, no descriptor left, a mistake of ours
+        _log.exception("the request %r could not be answered", request.what)
+        told = error_of(error)
+        fail(type(told).__name__, told.message)
 
 
 def _host(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
@@ -152,7 +171,12 @@ def _result(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
         if outcome is None:
             send({"state": ended.state.value, "ok": False, "kept": False})
             return
-        data = b"".join(p if isinstance(p, bytes) else agent.blobs.read(p) for p in outcome.parts)
+        try:
+            data = b"".join(p if isinstance(p, bytes) else agent.blobs.read(p) for p in outcome.parts)
+        except (OSError, BlobMissing):
+            _log.exception("the outcome of %s cannot be read", record.name)
+            send({"state": ended.state.value, "ok": False, "kept": False})
+            return
         ok = outcome.kind is OutcomeKind.OK
         if not ok:
             data = (outcome.failure or "").encode()
@@ -165,7 +189,7 @@ def _result(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
     if waits and arguments.get("wait", True):
         agent.job_waiters.setdefault(record.name, []).append(tell)
     else:
-        tell()
+        agent.running.when_written(tell)  # what it came to may have been given back in this moment
     raise _Later
 
 
@@ -298,6 +322,12 @@ def _release(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
     return None
 
 
+def _keep(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
+    """Keep a pool's workers warm for so long from now."""
+    agent.happen(events.KeepAsked(time.monotonic(), str(arguments["pool"]), float(arguments["seconds"])))
+    return None
+
+
 def _environments(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
     return [
         {
@@ -420,6 +450,7 @@ _ASK: dict[str, Callable[[Agent, dict[str, Any], Send], Any]] = {
     "death": _death,
     "ended": _ended,
     "release": _release,
+    "keep": _keep,
     "environments": _environments,
     "remove_environment": _remove_environment,
     "cache": _cache,
@@ -436,6 +467,8 @@ _ASK: dict[str, Callable[[Agent, dict[str, Any], Send], Any]] = {
     "remember": lambda agent, arguments, send: None,
     "stop": _stop,
     "submit": lambda agent, arguments, send: None,
+    "rerun": lambda agent, arguments, send: None,
+    "watch": lambda agent, arguments, send: None,
     "tree": lambda agent, arguments, send: None,
     "read_blob": lambda agent, arguments, send: None,
 }

@@ -20,7 +20,7 @@ from ..model.layout import Layout
 from ..wire import protocol
 from ..worker.blobs import BlobStore
 from ..worker.unpacked import place_of
-from . import findings, jobs
+from . import findings, jobs, mishaps
 from . import pool_events as events
 from .adoption import adopt, adopted_lease
 from .arrivals import Arrivals
@@ -157,8 +157,15 @@ class Agent:
 
     def happen(self, event: events.Event) -> None:
         """Let the pools take in an event, and carry out what they instruct."""
-        for instruction in self.pools.handle(event):
-            self._do[type(instruction)](instruction)
+        try:
+            instructions = self.pools.handle(event)
+        except Exception as error:  # a mistake of ours
+            instructions = mishaps.decided_wrong(event, error)
+        for instruction in instructions:
+            try:
+                self._do[type(instruction)](instruction)
+            except Exception as error:
+                mishaps.not_carried_out(self, instruction, error)
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -177,7 +184,8 @@ class Agent:
 
     def settle(self) -> None:
         """End some time after there is nothing left to stay for."""
-        busy = bool(self.clients.connected or self.leases or self.pools.pools or self.jobs)
+        working = any(not client.looks for client in self.clients.connected.values())
+        busy = bool(working or self.leases or self.pools.pools or self.jobs)
         if busy and self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -279,7 +287,8 @@ class Agent:
         self.deaths.note(lost)
         if entry is None:
             return
-        self.running.lost(lease, instruction.certificate)
+        with mishaps.logged("the books of a dead worker"):
+            self.running.lost(lease, instruction.certificate)
         client = entry.client
         if client is None:
             self._tell_lease(lease, lost)
@@ -412,15 +421,16 @@ class Agent:
                 _log.warning("a %s from pool %s was not expected", type(message).__name__, pool)
 
     def _fork_server_lost(self, pool: str, reason: str, output: str) -> None:
-        self.journal.remove_fork_server(pool)
         self.happen(events.ForkServerLost(time.monotonic(), pool, reason, output))
+        self.journal.remove_fork_server(pool)
 
     def _lease_ended(self, pool: str, worker: int, lease: str) -> None:
         entry = self.leases.get(lease)
         if entry is not None:
-            self.running.forget_lease(lease)
-            if entry.on_event is not None:
-                entry.on_event(protocol.LeaseEnded(lease))
+            with mishaps.logged("the books of a lease"):
+                self.running.forget_lease(lease)
+                if entry.on_event is not None:
+                    entry.on_event(protocol.LeaseEnded(lease))
             self.forget_lease(entry)
         self.happen(events.LeaseReturned(time.monotonic(), pool, worker, lease))
 
@@ -447,17 +457,19 @@ class Agent:
             oom_kills=self._oom_kills - before,
             log_folder=self.layout.jobs / entry.id if entry is not None else None,
             peak_gpu_memory=self.gpu_watch.peak(message.lease) if self.host.gpus else 0,
+            memory_bytes=self.host.memory_bytes,
         )
         if entry is None:
             _log.info("worker %d of pool %s ended: %s", message.worker, pool, certificate.message)
         self.processes.forget_worker(pool, message.worker)
         own = entry is not None and message.lease == entry.id
-        if entry is not None and own:
-            limit = entry.request.log_limit_bytes or LOG_LIMIT_BYTES
-            entry.rest = keep_rest(message, self.layout.jobs / entry.id, limit_bytes=limit)
-            self.running.died(message, certificate)
-        elif message.running:  # a former agent's, which has not said what it serves
-            self.note_past_death(message)
+        with mishaps.logged("the books of a dead worker"):
+            if entry is not None and own:
+                limit = entry.request.log_limit_bytes or LOG_LIMIT_BYTES
+                entry.rest = keep_rest(message, self.layout.jobs / entry.id, limit_bytes=limit)
+                self.running.died(message, certificate)
+            elif message.running:  # a former agent's, which has not said what it serves
+                self.note_past_death(message)
         self.happen(
             events.WorkerDeparted(
                 time.monotonic(),

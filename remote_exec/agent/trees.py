@@ -20,7 +20,7 @@ from ..model.tree import Tree
 from ..worker.blobs import BlobMissing, BlobStore
 from ..worker.folders import stays_inside
 from ..worker.holding import held_in
-from ..worker.lease import TREES_NAME
+from ..worker.keeping import TREES_NAME
 from ..worker.unpacked import make, place_of, retire, use
 from .bundles import check_paths, link_files, why_not
 from .uploads import error_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .service import Agent
 
 MANY = 32  # blobs
+SPENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 AT_ONCE_BYTES = 8 << 20  # what is longer takes a while to reach the disk
 
 
@@ -25,7 +27,12 @@ def offer_bundle(agent: Agent, client: Client, offer: protocol.OfferBundle) -> N
     """Answer which blobs of a bundle are missing; with none missing, unpack it first."""
     bundle = offer.bundle
     client.bundles.add(bundle.digest)
-    missing = agent.blobs.missing({file.digest for file in bundle.files})
+    try:
+        missing = agent.blobs.missing({file.digest for file in bundle.files})
+    except OSError as error:
+        told = error_of(error)
+        client.link.send(protocol.Reply(offer.id, None, type(told).__name__, told.message))
+        return
     if missing:
         if len(missing) > MANY:  # to wait for the disk once is enough
             client.relaxed.update(missing)
@@ -108,4 +115,9 @@ def error_of(error: BaseException) -> RemoteExecError:
         return DeserializationError(f"the host does not have the data any longer: {error}")
     if isinstance(error, OSError) and error.errno in FULL:
         return ResourceLimitExceeded(f"there is no room on the host: {error.strerror}")
+    if isinstance(error, OSError) and error.errno in SPENT:
+        return ResourceLimitExceeded(
+            f"the host's agent is at a limit of its system's: {error.strerror}",
+            hint="try again when less is under way there; see: ulimit -a",
+        )
     return RemoteExecError(f"{type(error).__name__}: {error}")

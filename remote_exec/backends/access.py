@@ -20,6 +20,10 @@ class Access(Protocol):
         """Whether it can be asked without being made first: a container may not run."""
         ...
 
+    def former(self) -> list[Host]:
+        """Return what was this host before, and keeps the jobs of then: a container of another image."""
+        ...
+
     def dial(self) -> socket.socket | None:
         """Return a connection by the way that is open now, if there is one; nothing is opened. It may end at once."""
         ...

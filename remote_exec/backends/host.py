@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..model.job import DeathCertificate
 
 Greet = Callable[[socket.socket], bool]
 
@@ -35,6 +38,14 @@ class Host(Hashable, Protocol):
 
         Raises:
             HostUnavailable: there is none to be had; the message tells what was tried and the hint what to do.
+        """
+        ...
+
+    def how_lost(self, since: float) -> DeathCertificate | None:
+        """Return how it was last lost with all that ran there, if its backend has seen that.
+
+        Args:
+            since: what was before is of no interest; as `time.monotonic` tells it.
         """
         ...
 

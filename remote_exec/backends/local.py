@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..agent.early import BOOT
 from ..model.errors import HostUnavailable
 from ..model.layout import Layout
 from ..model.record import record
@@ -21,6 +21,9 @@ from ..wire.credentials import peer_uid
 from . import runtime
 from .host import Greet
 from .variables import meaningful
+
+if TYPE_CHECKING:
+    from ..model.job import DeathCertificate
 
 CONNECT_SECONDS = 20.0
 END_SECONDS = 1.0
@@ -57,14 +60,20 @@ class LocalHost:
             sock.close()
             log = self.layout.agent_log
             if pid and _has_failed(pid):
+                from ..agent.launch import last_words
+
                 raise HostUnavailable(
-                    f"the agent cannot start: {_last_words(log)}", hint=f"see {log}, or: remote-exec doctor"
+                    f"the agent cannot start: {last_words(log)}", hint=f"see {log}, or: remote-exec doctor"
                 )
             if time.monotonic() > deadline:
                 raise HostUnavailable(
                     "the agent of this machine does not answer", hint=f"see {log}, or: remote-exec doctor"
                 )
             time.sleep(NAP_SECONDS)
+
+    def how_lost(self, since: float) -> DeathCertificate | None:
+        """This machine is not lost."""
+        return None
 
     def connect(self) -> socket.socket:
         """Return one more connection to the agent.
@@ -160,6 +169,8 @@ def launch(
 
     `variables` are those of this process's own pools: it is for one of them that the agent starts a fork server.
     """
+    from ..agent.early import BOOT
+
     layout.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     ours, theirs = socket.socketpair()
     log = os.open(layout.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -251,12 +262,3 @@ def _has_failed(pid: int) -> bool:
                 return os.waitstatus_to_exitcode(status) > 0
             time.sleep(NAP_SECONDS)
     return False
-
-
-def _last_words(log: Path) -> str:
-    """Return the last line of a log that is no hint."""
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError:
-        return "why is unknown"
-    return next((line for line in reversed(lines) if line and line[0] != " "), "why is unknown")

@@ -13,33 +13,72 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..model.digests import digest_of
+from ..model.layout import Layout
+
 NAME = "remote_exec_runtime"
-PARTS = ("model", "wire", "serial", "worker", "agent")
+PARTS = ("model", "wire", "serial", "session", "worker", "agent")
+SETTLED_SECONDS = 2.0  # a file written later than that may be written again with the same stat
 STALE_SECONDS = 3600.0  # what was being unpacked for so long was left by a client that died
 
 
 def files() -> Iterator[tuple[str, Path]]:
     """Yield (path below the runtime's package, file) of all that is carried, in a fixed order."""
-    here = Path(__file__).parent.parent
+    for name, path in _carried():
+        yield name, Path(path)
+
+
+def _carried() -> Iterator[tuple[str, str]]:
+    here = os.path.dirname(os.path.dirname(__file__))
     for part in PARTS:
-        for path in sorted((here / part).rglob("*")):
-            if path.suffix in (".py", ".sql"):
-                yield path.relative_to(here).as_posix(), path
+        yield from sorted(_below(os.path.join(here, part), part))
     found = find_spec("cloudpickle")
     assert found is not None  # noqa: S101 - a dependency of this package
     assert found.origin is not None  # noqa: S101
-    for path in sorted(Path(found.origin).parent.glob("*.py")):
-        yield f"cloudpickle/{path.name}", path
+    yield from sorted(_below(os.path.dirname(found.origin), "cloudpickle"))
+
+
+def _below(folder: str, name: str) -> Iterator[tuple[str, str]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith((".py", ".sql")):
+                yield f"{name}/{entry.name}", entry.path
+            elif entry.name != "__pycache__" and entry.is_dir():
+                yield from _below(entry.path, f"{name}/{entry.name}")
 
 
 @cache
 def digest() -> str:
-    """Return 32 hexadecimal digits over all that is carried."""
+    """Return 32 hexadecimal digits over all that is carried.
+
+    They are kept beside the runtimes, with the stats of the files: to read these is a good part of what a process
+    that finds its agent running waits for.
+    """
+    stats = [(name, os.stat(path)) for name, path in _carried()]
+    rows = [f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}" for name, s in stats]
+    files_now = digest_of("\n".join(rows))
+    kept = Layout.of(os.environ).home / "cache" / "runtime-digest-v1"
+    with contextlib.suppress(OSError, ValueError):
+        of, known = kept.read_text().split()
+        if of == files_now:
+            return known
+    made = _digest()
+    if time.time() - max(s.st_ctime for _, s in stats) > SETTLED_SECONDS:
+        with contextlib.suppress(OSError):
+            for folder in (kept.parent.parent, kept.parent):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = kept.with_suffix(f".{os.getpid()}")
+            temporary.write_text(f"{files_now} {made}")
+            temporary.replace(kept)
+    return made
+
+
+def _digest() -> str:
     import hashlib
 
     whole = hashlib.sha256()
-    for name, path in files():
-        content = path.read_bytes()
+    for name, path in _carried():
+        content = Path(path).read_bytes()
         whole.update(f"{name}\0{len(content)}\0".encode())
         whole.update(content)
     return whole.hexdigest()[:32]

@@ -12,30 +12,33 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..model.digests import digest_of
 from ..model.errors import HostUnavailable
 from ..model.layout import Layout
 from ..model.record import record
 from ..wire.credentials import peer_uid
 from ..wire.resume import ANSWER_SIZE, CONTROL, Opening
+from . import patience, progress
 from .host import Greet
 from .local import make_sure_of
 
 if TYPE_CHECKING:
+    from ..model.job import DeathCertificate
     from .tunnel import Tunnel
 
 TRIES = 3  # how often an agent may give way to a newer client, or end in the moment of being reached
 PERSIST_SECONDS = 600  # how long an unused master connection stays
 ANSWER_SECONDS = 10.0
+FIRST_NAP_SECONDS, LONGEST_NAP_SECONDS = 0.002, 0.05  # between looks whether another process is done
 ALIVE_SECONDS, ALIVE_COUNT = 5, 3  # how soon a dead link is found
 
 
@@ -83,7 +86,7 @@ class SshHost:
     def folder(self) -> Path:
         """Where its sockets lie on this machine: short, private, the same for all of the user's processes."""
         told = "\0".join((self.destination, self.user, str(self.port), self.identity, self.home))
-        digest = hashlib.sha256(told.encode()).hexdigest()[:8]
+        digest = digest_of(told)[:8]
         return Layout.of(os.environ).sockets.parent / f"h{digest}"
 
     def reach(self, greet: Greet) -> socket.socket:
@@ -94,17 +97,23 @@ class SshHost:
         """
         for attempt in range(TRIES):
             before = self._state()
-            sock = self._dial()
+            sock = self._dial(before)
             if sock is not None:
                 if greet(sock):
                     return sock
                 sock.close()
+            if patience.is_over():
+                raise patience.given_up(self.name)
             if attempt < TRIES - 1:
                 self._open_way(before)
         raise HostUnavailable(
             f"the agent on {self.name} cannot be reached over ssh: {self._last_words()}",
             hint=f"try: ssh {self.destination} true; then: remote-exec doctor {self.name}",
         )
+
+    def how_lost(self, since: float) -> DeathCertificate | None:
+        """Nothing is known: ssh does not tell."""
+        return None
 
     def connect(self) -> socket.socket:
         """Return one more connection to the same agent.
@@ -113,15 +122,19 @@ class SshHost:
             HostUnavailable: ssh cannot reach it.
         """
         before = self._state()
-        sock = self._dial()
+        sock = self._dial(before)
         if sock is None:
             self._open_way(before)
-            sock = self._dial()
+            sock = self.dial()
         if sock is None:
             raise HostUnavailable(
                 f"the way to {self.name} is broken", hint=f"try: ssh {self.destination} true"
             )
         return sock
+
+    def dial(self) -> socket.socket | None:
+        """Return one more connection to the agent by the way that is open now; None if there is none."""
+        return self._dial(self._state())
 
     def options(self) -> list[str]:
         """Return the options of all ssh commands for it: the shared master connection, and nothing interactive."""
@@ -155,16 +168,16 @@ class SshHost:
         except (OSError, ValueError, TypeError):
             return None
 
-    def _dial(self) -> socket.socket | None:
-        way = self._state()
+    def _dial(self, way: _Way | None) -> socket.socket | None:
         if way is None:
             return None
         if way.tunnel:
             return self._tunnel(way).connect()
-        make_sure_of(self.folder)
+        folder = self.folder
+        make_sure_of(folder)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.connect(str(self.folder / way.socket))
+            sock.connect(str(folder / way.socket))
             if peer_uid(sock) == os.getuid():
                 return sock
         except OSError:
@@ -174,16 +187,20 @@ class SshHost:
 
     def _open_way(self, before: _Way | None) -> None:
         """Have the agent there, and a socket here that leads to it, unless another process has seen to it since."""
-        with self._alone():
+        with self._alone() as lock:
             if self._state() != before:
                 return
             log = self.folder / "log"
             log.write_bytes(b"")
             from .ssh_session import Session  # most processes find the way open
 
-            with Session(self.options(), self.destination, self.name, log) as session:
+            def answered() -> None:
+                patience.answered()
+                os.pwrite(lock, b"answered", 0)
+
+            with Session(self.options(), self.destination, self.name, log, on_answer=answered) as session:
                 answer = session.boot(self.home)
-                name = f"a{hashlib.sha256(answer.socket.encode()).hexdigest()[:8]}"
+                name = f"a{digest_of(answer.socket)[:8]}"
                 session.forward(self.folder / name, answer.socket)
             way = _Way(
                 socket=name,
@@ -212,16 +229,38 @@ class SshHost:
         return said[-1] if said else "it hangs up"
 
     @contextlib.contextmanager
-    def _alone(self) -> Generator[None]:
+    def _alone(self) -> Generator[int]:
         for folder in (self.folder.parent, self.folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             make_sure_of(folder)
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            self._wait_for(lock)
+            os.ftruncate(lock, 0)
+            yield lock
         finally:
             os.close(lock)
+
+    def _wait_for(self, lock: int) -> None:
+        """Have the host to oneself. Who has it notes in the file that the host has answered: that is waited for."""
+        nap, meanwhile = FIRST_NAP_SECONDS, f"another process is connecting to {self.name}"
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            if patience.is_over() and not os.fstat(lock).st_size:
+                raise patience.given_up(self.name, meanwhile=meanwhile)
+            progress.tell(meanwhile)
+            time.sleep(nap)
+            nap = min(2 * nap, LONGEST_NAP_SECONDS)
+
+
+def ssh_hosts(settings: Mapping[str, Any]) -> list[SshHost]:
+    """Return the hosts of an instance type, as its table in the configuration has them."""
+    common = {name: settings[name] for name in ("user", "port", "home") if settings.get(name)}
+    identity = str(settings.get("identity") or "")
+    names = settings.get("hosts") or [settings["host"]]
+    return [SshHost(name, identity=identity, **common) for name in names]
 
 
 def _leads_to_an_agent(path: Path) -> bool:

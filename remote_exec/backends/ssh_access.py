@@ -13,6 +13,7 @@ from typing import Any
 
 from ..model.errors import HostUnavailable
 from . import errand
+from .host import Host
 from .ssh import SshHost
 from .ssh_session import Session, explain
 from .ssh_tunnel import close_tunnel
@@ -32,9 +33,13 @@ class SshAccess:
         """Whether it can be asked: that is found out by asking."""
         return True
 
+    def former(self) -> list[Host]:
+        """Return nothing: a machine stays what it is."""
+        return []
+
     def dial(self) -> socket.socket | None:
         """Return a connection by the way that is open now."""
-        return self._host._dial() if self.is_open() else None
+        return self._host.dial() if self.is_open() else None
 
     def is_open(self) -> bool:
         """Whether the shared connection is there."""

@@ -13,7 +13,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,10 +21,11 @@ from typing import Any
 from ..model.errors import HostUnavailable
 from ..model.layout import Layout
 from ..model.record import record
-from . import boot, bringing
+from . import boot, bringing, patience
 
 BOOT_SECONDS = 60.0  # from one answer to the next; the archive is on its way meanwhile
 END_SECONDS = 5.0
+LOOK_SECONDS = 0.5  # patience may have become less
 NOISE_BYTES = 1 << 20  # of what login shells print
 NO_PYTHON = "remote-exec-no-python"
 
@@ -82,15 +83,26 @@ class Session:
         destination: the host, as ssh knows it.
         name: what messages call it.
         log: a file for what ssh itself says; the master connection goes on writing to it.
+        on_answer: called when the host has answered.
     """
 
-    def __init__(self, options: Sequence[str], destination: str, name: str, log: Path) -> None:
+    def __init__(
+        self,
+        options: Sequence[str],
+        destination: str,
+        name: str,
+        log: Path,
+        *,
+        on_answer: Callable[[], None] = patience.answered,
+    ) -> None:
         self._options = options
         self._destination = destination
         self._name = name
         self._log = log
+        self._on_answer = on_answer
         self._process: subprocess.Popen[bytes] | None = None
         self._heard = b""
+        self._answered = False  # has the host ever
 
     def __enter__(self) -> Session:
         return self
@@ -174,9 +186,14 @@ class Session:
 
     def _control(self, *command: str) -> subprocess.CompletedProcess[bytes]:
         argv = ["ssh", *self._options, *command, "--", self._destination]
-        return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=BOOT_SECONDS, check=False
-        )
+        try:
+            return subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=BOOT_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise HostUnavailable(
+                f"{self._name} does not answer over ssh any longer", hint=f"try: ssh {self._destination} true"
+            ) from None
 
     def start(self, script: str, home: str) -> None:
         """Run a shell script there; the one before it is ended.
@@ -229,8 +246,13 @@ class Session:
         assert self._process is not None  # noqa: S101
         while b"\n" not in self._heard:
             data = self._read(self._process.stdout, seconds)
+            if not data and self._process.poll() is None and patience.is_over():
+                raise patience.given_up(self._name)
             if not data:
                 raise self._why_not()
+            if not self._answered:
+                self._answered = True
+                self._on_answer()
             self._heard += data
         line, _, self._heard = self._heard.partition(b"\n")
         return line.decode(errors="replace").strip()
@@ -264,8 +286,8 @@ class Session:
 
     def _read(self, stdout: Any, seconds: float) -> bytes:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if select.select([stdout], [], [], 1.0)[0]:
+        while (now := time.monotonic()) < deadline and not patience.is_over():
+            if select.select([stdout], [], [], min(deadline - now, patience.left(LOOK_SECONDS)))[0]:
                 return os.read(stdout.fileno(), 1 << 16)
         return b""
 

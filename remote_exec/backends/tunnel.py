@@ -81,16 +81,28 @@ class Tunnel:
             HostUnavailable: the tunnel has ended, or has as many connections as it can.
         """
         ours, theirs = socket.socketpair()
+        try:
+            self.carry(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        return ours
+
+    def carry(self, sock: socket.socket) -> None:
+        """Have a connected stream socket lead to the far end; it is the tunnel's from now on.
+
+        Raises:
+            HostUnavailable: as for `connect`; the socket is closed.
+        """
         with self._lock:
             why = self._ended
             if not why and self._pump.end.full:
                 why = FULL
             if not why:
-                self._asked.append(theirs)
+                self._asked.append(sock)
                 self._wake()
-                return ours
-        ours.close()
-        theirs.close()
+                return
+        sock.close()
         raise HostUnavailable(f"the tunnel takes no connection: {why}")
 
     def close(self) -> None:

@@ -9,23 +9,22 @@ state but its caches of stats (see index).
 
 from __future__ import annotations
 
-import gc
 import importlib.machinery
 import os
 import sys
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import field
-from functools import cached_property
 from pathlib import Path
 
 from ..model.bundle import Bundle, BundleFile
+from ..model.collector import collector_paused
 from ..model.errors import ConfigurationError, SizeLimitExceeded
 from ..model.record import record
 from ..options.file_filter import CustomFileFilter
 from .distributions import metadata_files
 from .filters import IGNORED_BY, FileFilter
-from .index import FileEntry, Index, Stamp, open_index, stamp_of
+from .index import FileEntry, Index, open_index, stamp_now, stamp_of
+from .local_code import Capture
 from .locate import Module, Origin, origin_of_path
 from .modules import Reach
 from .tree import UNREADABLE, Part, Tree, walk
@@ -33,71 +32,6 @@ from .tree import UNREADABLE, Part, Tree, walk
 DEFAULT_LIMIT_BYTES = 500 * 1024 * 1024
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 _NAMED_BIGGEST = 5
-
-
-@record(kw_only=True)
-class Capture:
-    """A bundle, where its files lie, and what stayed at home."""
-
-    bundle: Bundle
-    # absolute folder at home that each import root stands for
-    origins: tuple[str, ...] = ()
-    # absolute path, reason
-    left_out: tuple[tuple[str, str], ...] = ()
-    _parts: tuple[Part, ...] = field(default=(), repr=False)
-    # absolute path, entry: files that are no part of a folder taken whole
-    _singles: tuple[tuple[str, FileEntry], ...] = field(default=(), repr=False)
-    # ignore files that do not travel; ``None`` for one that was not there
-    _rule_files: tuple[tuple[str, Stamp | None], ...] = field(default=(), repr=False)
-    # whether the stamps vouch for the content: not while something was written a moment ago
-    _settled: bool = True
-
-    @cached_property
-    def sources(self) -> Mapping[str, str]:
-        """Digest -> the absolute path of a file with that content."""
-        found = {entry.digest: path for path, entry in self._singles}
-        for part in self._parts:
-            found.update((entry.digest, f"{part.folder}/{name}") for name, entry in part.files.items())
-        found.pop("", None)
-        return found
-
-    def home_of(self, path: str) -> str | None:
-        """The absolute path of a file with the content that the bundle has under a path; ``None``: there is none."""
-        return self.sources.get(self._digests.get(path, ""))
-
-    @cached_property
-    def _digests(self) -> Mapping[str, str]:
-        return {file.path: file.digest for file in self.bundle.files}
-
-    def is_current(self) -> bool:
-        """Whether nothing has changed since, by the stats of all files and folders (some microseconds each).
-
-        False may also mean "too fresh to tell": what was captured within the clock's tick of its last change
-        is worth one more capture, which reads again only what is that fresh.
-        """
-        if not self._settled:
-            return False
-        look = os.stat
-        try:
-            for part in self._parts:
-                before = f"{part.folder}/"
-                if stamp_of(look(part.folder)) != part.entry.stamp:
-                    return False
-                for name, entry in part.files.items():
-                    # a change of owner, mode or link count moves the second of these
-                    now, stamp = look(before + name), entry.stamp
-                    if (
-                        now.st_mtime_ns != stamp[0]
-                        or now.st_ctime_ns != stamp[1]
-                        or now.st_size != stamp[2]
-                        or now.st_ino != stamp[3]
-                    ):
-                        return False
-            if self._singles and any(stamp_of(look(path)) != entry.stamp for path, entry in self._singles):
-                return False
-        except OSError:
-            return False
-        return not self._rule_files or all(_stamp_now(path) == stamp for path, stamp in self._rule_files)
 
 
 def bundle_modules(
@@ -171,7 +105,7 @@ class _Plan:
     _prefixes: dict[str, str] = field(default_factory=dict[str, str])
 
     def capture(self, *, limit_bytes: int) -> Capture:
-        with _collector_paused():
+        with collector_paused():
             roots = self._place_roots()
             if self.workdir is not None:
                 self._take_tree(self.workdir, self._prefixes[self.workdir], custom=self.file_filter)
@@ -321,7 +255,7 @@ class _Plan:
             left_out=tuple(sorted(self._left_out.items())),
             _parts=tuple(parts),
             _singles=tuple(singles.values()),
-            _rule_files=tuple((path, _stamp_now(path)) for path in rule_files),
+            _rule_files=tuple((path, stamp_now(path)) for path in rule_files),
             _settled=all(part.entry.settled for part in parts)
             and all(entry.settled for part in parts for entry in part.files.values())
             and all(entry.settled for _, entry in singles.values()),
@@ -360,19 +294,6 @@ def _before(prefix: str, relative: str) -> str:
     return f"{folder}/" if folder else ""
 
 
-@contextmanager
-def _collector_paused() -> Generator[None, None, None]:
-    """Thousands of small objects made in a row set the garbage collector off again and again, for nothing."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 # single modules and generated ones: few, so they are hashed anew by each process
 _single_files: dict[str, FileEntry] = {}
 
@@ -388,13 +309,6 @@ def _module_path(name: str, base: str) -> str:
     last = name.rpartition(".")[2]
     suffix = next((each for each in importlib.machinery.all_suffixes() if base.endswith(each)), "")
     return name.replace(".", "/") + (base[len(last) :] if base.startswith(f"{last}.") else suffix)
-
-
-def _stamp_now(path: str) -> Stamp | None:
-    try:
-        return stamp_of(os.stat(path))
-    except OSError:
-        return None
 
 
 def _is_inside(path: str, folder: str) -> bool:

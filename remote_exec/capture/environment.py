@@ -25,7 +25,7 @@ class AskedEnvironment:
         spec: the environment.
         wheel_files: blob digest -> file of the wheels that must be on the host for it.
         sources: the files that were read for it.
-        installed: what was installed here meanwhile.
+        installed: what was installed here meanwhile; empty where that does not matter.
         notes: what differs from this machine's own environment and should be said once.
     """
 
@@ -39,7 +39,7 @@ class AskedEnvironment:
         """Whether what it was made from is as it was: some microseconds, so that each call may ask."""
         if self.sources and any(_time(path) != time for path, time in self.sources):
             return False
-        return installed() == self.installed
+        return not self.installed or installed() == self.installed
 
 
 def asked_environment(
@@ -56,17 +56,19 @@ def asked_environment(
         ConfigurationError: `dependencies` or `job_conda_env` is wrong, or names what cannot travel.
         RuntimeEnvironmentError: a ``requires-python`` does not admit this Python.
     """
-    now = installed()
     scripts = [Path(options.pre_execution_script)] if options.pre_execution_script else []
+    if options.dependencies is None and not options.job_conda_env:
+        if platform is None:
+            own = own_environment()
+            return AskedEnvironment(spec=own, sources=_states(scripts), installed=own.installed)
+        if not captured.reach.third_party:  # as below, at a tenth of the price
+            python = EnvironmentSpec(kind=EnvironmentKind.INTERPRETER, python=python_version())
+            return AskedEnvironment(spec=python, sources=_states(scripts))
+    now = installed()
     if options.job_conda_env:
         from .dependencies import conda_environment
 
         found = conda_environment(options.job_conda_env, python=python_version(), here=platform is None)
-    elif options.dependencies is None and platform is None:
-        return AskedEnvironment(spec=own_environment(), sources=_states(scripts), installed=now)
-    elif options.dependencies is None and not captured.reach.third_party:  # as below, at a tenth of the price
-        python = EnvironmentSpec(kind=EnvironmentKind.INTERPRETER, python=python_version())
-        return AskedEnvironment(spec=python, sources=_states(scripts), installed=now)
     else:
         from .dependencies import resolve
 

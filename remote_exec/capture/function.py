@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sys
@@ -12,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..model.digests import hasher_of
 from ..model.layout import Layout
 from ..model.record import record
 from ..options import Options
@@ -19,8 +19,8 @@ from ..serial import pickling
 from ..serial.pickling import Pickled
 
 if TYPE_CHECKING:
-    from .bundle import Capture
     from .freshness import Snapshot
+    from .local_code import Capture
     from .modules import Reach
 
 
@@ -128,9 +128,13 @@ class FunctionCapture:
         return self._last
 
     def _bundle(self, found: Reach) -> Capture:
+        options = self._options
+        if not (found.local or options.include_local_workdir):
+            from .local_code import NOTHING
+
+            return NOTHING
         from .bundle import bundle_modules, bundle_workdir
 
-        options = self._options
         cache = Layout.of(os.environ).home / "cache" / "index-v1"
         if options.include_local_workdir:
             return bundle_workdir(
@@ -163,7 +167,7 @@ def python_version() -> str:
 
 
 def _digest(pickled: Pickled) -> str:
-    whole = hashlib.sha256()
+    whole = hasher_of(pickled.size_bytes)
     for part in pickled.stream:
         whole.update(part)
     for buffer in pickled.buffers:

@@ -49,6 +49,14 @@ def stamp_of(stat: os.stat_result) -> Stamp:
     return (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_mode)
 
 
+def stamp_now(path: str) -> Stamp | None:
+    """The stamp of a file as it is; ``None`` where there is none."""
+    try:
+        return stamp_of(os.stat(path))
+    except OSError:
+        return None
+
+
 def is_settled(stamp: Stamp, *, seen_ns: int) -> bool:
     """Whether a write after the time `seen_ns` would be bound to give another stamp than this one."""
     newest = max(stamp[0], stamp[1])

@@ -12,7 +12,6 @@ import importlib.util
 import os
 import site
 import sys
-import sysconfig
 from enum import Enum
 from functools import cache
 from types import ModuleType
@@ -169,6 +168,8 @@ def _within(path: str, folder: str) -> bool:
 
 @cache
 def _standard() -> frozenset[str]:
+    import sysconfig  # a module of a script alone needs none of this
+
     names = ("stdlib", "platstdlib")
     folders = {sysconfig.get_path(name) for name in names} | {os.path.dirname(os.__file__)}
     return frozenset({os.path.abspath(folder) for folder in folders} | set(map(os.path.realpath, folders)))
@@ -176,6 +177,8 @@ def _standard() -> frozenset[str]:
 
 @cache
 def _installed() -> frozenset[str]:
+    import sysconfig
+
     folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
     user = site.getusersitepackages()
     return frozenset(os.path.abspath(folder) for folder in {*folders, user} if folder)

@@ -7,12 +7,12 @@ the last text, with the modification times of the folders that it was made from.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 
+from ..model.digests import digest_of
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 
 _INSTALLED_FOLDERS = ("site-packages", "dist-packages")
@@ -49,7 +49,7 @@ def installed() -> str:
 def installed_in(folders: Iterable[str]) -> str:
     """`installed` of some folders, without the cache."""
     entries = sorted(entry for folder in folders for entry in _entries(folder))
-    return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
+    return digest_of(repr(entries))[:16]
 
 
 _last: tuple[Times, str] = ((), "")

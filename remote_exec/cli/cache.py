@@ -68,7 +68,7 @@ def _entries() -> list[Entry]:
     if far_host() is not None:
         return [Entry(**one) for one in told(ask("contents"))]
     from ..agent.contents import contents, noted_in
-    from .kept import Reader
+    from ..client.kept import Reader
 
     pools: list[Any] = ask("host")["pools"] if running() else []
     return contents(layout(), noted_in(Reader(layout()).read), pools)

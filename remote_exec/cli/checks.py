@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .host import layout, listening_pid, process_state, session
+from ..client.looking import listening_pid, process_state
+from .host import layout, session
 
 LEAST_FREE_BYTES = 1_000_000_000
 UV_SECONDS = 20
@@ -165,7 +166,7 @@ def _sqlite() -> str:
 
 
 def _journal() -> str:
-    from .kept import OlderJournal, Reader
+    from ..client.kept import OlderJournal, Reader
 
     path = layout().journal
     try:

@@ -5,12 +5,8 @@ Where none runs they read what is kept on the disk, and say so; what only an age
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 30.0
 COMPLETION_SECONDS = 2.0
-LOOK_SECONDS = 3.0  # another host that is connected, or was until a moment ago
 PAGE = 200
 
 _CHOSEN = f"{__name__}.chosen"
@@ -36,10 +31,6 @@ F = TypeVar("F", bound="Callable[..., Any]")
 _looking: Session | None = None  # this process's, for what only looks
 _lies_on: dict[str, Host] = {}  # jobs that were found on another host
 _said = False  # that no agent runs
-
-
-class _NoAgent(HostUnavailable):
-    """None runs."""
 
 
 def layout() -> Layout:
@@ -64,35 +55,6 @@ def running(name: str = "") -> bool:
     return True
 
 
-def listening_pid() -> int:
-    """Return the process that listens on the agent's socket; 0 where none does, or the system does not tell."""
-    from ..backends import local
-
-    sock = local.connect(layout())
-    if sock is None:
-        return 0
-    with sock:
-        return _peer_pid(sock)
-
-
-def _peer_pid(sock: socket.socket) -> int:
-    import struct
-
-    if not hasattr(socket, "SO_PEERCRED"):
-        return 0
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[0])
-
-
-def process_state(pid: int) -> str:
-    """Return the letter of a process's state, such as T where it is stopped; empty where none is told."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
 def session(*, start: bool = False, name: str = "") -> Session:
     """Return a session with the agent that runs, here or on the host that was chosen.
 
@@ -111,70 +73,10 @@ def session(*, start: bool = False, name: str = "") -> Session:
     global _looking
     if _looking is None or _looking.lost:
         from ..backends import local
+        from ..client.looking import look
 
-        _looking = _look(local.here(), local.connect(layout()))
+        _looking = look(local.here(), local.connect(layout()))
     return _looking
-
-
-def _look(host: Host, sock: socket.socket | None) -> Session:
-    """Greet the agent that is there without making it give way to our version, whatever that is."""
-    import sys
-
-    from ..client import session as sessions
-    from ..wire import protocol
-
-    if sock is None:
-        raise _NoAgent(
-            "no agent runs on this machine; the first call starts one, which knows what earlier ones kept",
-            hint="remote-exec hosts start",
-        )
-    pid = _peer_pid(sock) if host.here else 0
-    if process_state(pid) == "T":
-        sock.close()
-        raise HostUnavailable(f"the agent (process {pid}) is stopped", hint=f"kill -CONT {pid}")
-    python = ".".join(map(str, sys.version_info[:3]))
-    sock.settimeout(sessions.GREET_SECONDS if host.here else LOOK_SECONDS)
-    try:
-        stream = sessions._begin(host, sock)
-        # as the oldest version there can be: an older client leaves every agent alone
-        stream.send(protocol.Hello(protocol.PROTOCOL, "0", "", python, os.getpid()))
-        received = stream.receive()
-    except OSError as error:
-        sock.close()
-        raise HostUnavailable(f"the agent does not answer: {error}", hint="remote-exec doctor") from None
-    welcome = received[0].message if received else None
-    if not isinstance(welcome, protocol.Welcome) or not welcome.accepted:
-        sock.close()
-        raise HostUnavailable(
-            "the agent that runs is of an incompatible version, and does not understand this one",
-            hint="remote-exec hosts stop",
-        )
-    sock.settimeout(None)
-    return sessions.Session(host, stream, welcome)
-
-
-def look_at_all(hosts: Iterable[Host]) -> Iterator[tuple[Host, Session | None]]:
-    """Yield other hosts, each with a session with its agent by the way that is open to it now; None: there is none.
-
-    Nothing is opened, and no agent is started. All are looked at at once, and none is waited for for long.
-    """
-    found: dict[Host, Session] = {}
-
-    def look(host: Host) -> None:
-        from ..backends.access import access_to
-
-        with contextlib.suppress(Exception):  # whatever it is, there is no way
-            sock = access_to(host).dial()
-            if sock is not None:
-                found[host] = _look(host, sock)
-
-    threads = {host: threading.Thread(target=look, args=(host,), daemon=True) for host in hosts}
-    for thread in threads.values():
-        thread.start()
-    deadline = time.monotonic() + LOOK_SECONDS
-    for host, thread in threads.items():
-        thread.join(max(0.0, deadline - time.monotonic()))
-        yield host, found.get(host)
 
 
 def ask(what: str, *, seconds: float | None = ANSWER_SECONDS, **arguments: Any) -> Any:
@@ -216,10 +118,12 @@ def _ask_far(host: Host, what: str, arguments: dict[str, Any], seconds: float | 
 
 
 def _ask_here(what: str, arguments: dict[str, Any], seconds: float | None) -> tuple[Any, bytes]:
+    from ..client.looking import NoAgent
+
     try:
         return _answer(session(), what, arguments, seconds)
-    except _NoAgent:
-        from . import kept
+    except NoAgent:
+        from ..client import kept
 
         if what not in kept.ANSWERED:
             raise
@@ -258,6 +162,7 @@ def connected() -> Iterator[tuple[str, Callable[..., Any]]]:
     host = chosen()
     yield host.name if host is not None else "local", ask
     if host is None:
+        from ..client.looking import look_at_all
         from ..client.naming import far_hosts
 
         for far, session in look_at_all(far_hosts()):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .host import ask, complete_hosts, layout, listening_pid, look_at_all, process_state, running, session
+from ..client.looking import listening_pid, look_at_all, process_state
+from .host import ask, complete_hosts, layout, running, session
 from .show import duration, json_option, moment, note, print_json, print_table, size
 
 if TYPE_CHECKING:

@@ -39,6 +39,7 @@ SPREAD = 64  # a batch that is so many times shorter is not worth its message, o
 LONGEST = 4096
 BATCH_BYTES = 48 << 10  # of arguments: two such batches may be on their way to a worker
 GROWTH = 16
+BLIND = 32  # items in a batch when all must be sent before it is known how long they take
 PER_WORKER = 3  # batches under way for each worker
 AHEAD = 1 << 14  # results that wait to be taken before no more is sent
 
@@ -282,7 +283,8 @@ class Batches:
     def _choose_length(self, left: int) -> int:
         """How many items go in the next batch, of so many that are left; 0 is unknown."""
         seconds = self._captured.item_seconds or self._captured.seconds
-        wanted = int(BATCH_SECONDS / seconds) if seconds else 1
+        blind = BLIND if self._at_once else 1  # what turns out long comes back
+        wanted = int(BATCH_SECONDS / seconds) if seconds else blind
         bound = min(LONGEST, self._length * GROWTH, BATCH_BYTES // self._item_bytes)
         self._length = length = max(1, min(wanted, bound))
         if left > 0:  # no worker has its hands full when the others are done

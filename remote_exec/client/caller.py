@@ -14,9 +14,8 @@ from ..capture.function import Captured as Found
 from ..capture.function import FunctionCapture, log_levels
 from ..future import RemoteFuture
 from ..model.errors import SerializationError
-from ..model.ids import new_id
 from ..options import Options
-from ..options.group_plan import group_plan
+from ..options.group_plan import group_plan, is_durable
 from ..serial import pickling
 from ..serial.pickling import Pickled
 from .calls import Call, Captured
@@ -206,17 +205,16 @@ class Caller:
         return result_cache(self._function, found, target, sent)
 
     def _submit_job(self, target: Target, sent: Captured, arguments: Pickled) -> JobFuture:
-        from .jobs import submit_job
+        from .jobs import job_name, source_of, submit_job
 
-        options = target.place.options
-        name = options.name or f"{options.job_name_prefix or self._name}-{new_id()}"
-        return submit_job(target.place_for(arguments, self._name), sent, arguments, name=name)
+        name, code = job_name(target.place.options, self._name), source_of(self._function)
+        return submit_job(target.place_for(arguments, self._name), sent, arguments, name=name, code=code)
 
 
 def _kind_of(function: Callable[..., Any], place: Place) -> str:
     kind, options = _PLAIN, place.options
     generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    if options.name or options.detach or options.max_retry_attempts or options.use_spot_instances:
+    if is_durable(options):
         kind = _JOB
     elif generator:
         kind = _GENERATOR

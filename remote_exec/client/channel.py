@@ -59,7 +59,6 @@ class Channel:
         self.session = session
         self._reconnect = reconnect
         self._asked = False  # the next agent has been
-        self.reading = threading.Lock()  # held by the thread that reads it
         self.usable = (
             True  # calls may be sent: its worker is not known to be gone, wanted back, or out of sight
         )
@@ -102,7 +101,6 @@ class Channel:
                 session.host,
                 self.lease,
                 receive_seconds=RECEIVE_SECONDS,
-                next_call=lambda: self._next_call,
             )
             self.stream = self._link.stream
 
@@ -203,10 +201,7 @@ class Channel:
         self.bytes_in_flight += size
         call.sent_at = self.sent_at = time.monotonic()
         ack = self._acknowledged = self.to_acknowledge
-        try:
-            self.stream.send_now(HEADER.pack(size, call.kind, 0, 0, function, number, ack) + data)
-        except OSError:
-            pass  # whoever reads finds the end of the stream, and settles what was in flight
+        self._send_now(HEADER.pack(size, call.kind, 0, 0, function, number, ack) + data)
         return True
 
     def post(self, call: Call) -> None:
@@ -275,17 +270,33 @@ class Channel:
         if self.outbox:
             data = self.outbox[0] if len(self.outbox) == 1 else b"".join(self.outbox)
             self.outbox.clear()
-            try:
-                self.stream.send_now(data)
-            except OSError:
-                pass  # whoever reads finds the end of the stream, and settles what was in flight
+            self._send_now(data)
+
+    def _send_now(self, data: bytes) -> None:
+        try:
+            self.stream.send_now(data)
+        except OSError:
+            return  # whoever reads finds the end of the stream, and settles what was in flight
+        except BaseException:  # a Ctrl-C: it may have gone
+            self._note_sent()
+            raise
+        if self._link is not None:
+            self._note_sent()
+
+    def _note_sent(self) -> None:
+        if self._link is not None:
+            self._link.sent(self._next_call)
 
     def _send_big(self, message: list[Buffer]) -> None:
         self.flush()
         try:
             self.stream.send(message)
         except OSError:
-            pass  # as above
+            return  # as above
+        except BaseException:
+            self._note_sent()
+            raise
+        self._note_sent()
 
     def cost(self, call: Call) -> int:
         """Return how many bytes sending a call takes, with its function if the worker does not know it."""

@@ -17,14 +17,17 @@ from typing import Any, TypeVar
 
 from ..backends import local
 from ..backends.host import Host
+from ..backends.patience import Patience, given_up, is_over, left, within
 from ..backends.progress import heard_by
 from ..model.errors import HostUnavailable
+from . import greeting
 from .dispatcher import Dispatcher
 from .phases import Phases, Span
 from .reporter import Console, Reporter
 from .session import Session, open_session
 
 NAP_SECONDS = 0.01
+LOOK_SECONDS = 0.1
 T = TypeVar("T")
 
 
@@ -37,6 +40,7 @@ class Connections:
         self._lock = threading.RLock()
         self._sessions: dict[Host, Session] = {}
         self._opening: dict[Host, threading.RLock] = {}
+        self._connecting: dict[Host, Patience | None] = {}  # of whoever has that lock
         self._dispatchers: dict[tuple[Host, str], Dispatcher] = {}
 
     def prepare(self, host: Host) -> None:
@@ -48,8 +52,12 @@ class Connections:
         with contextlib.suppress(Exception):  # it is said to whoever asks for the session
             self.session(host)
 
-    def session(self, host: Host | None = None) -> Session:
+    def session(self, host: Host | None = None, *, seconds: float | None = None) -> Session:
         """Return a session with the agent of a host, connected anew if the last one was lost.
+
+        Args:
+            host: by default this machine.
+            seconds: how long another may take to answer; by default as the call's options or the configuration say.
 
         Raises:
             HostUnavailable: no agent could be reached or started.
@@ -58,16 +66,38 @@ class Connections:
         session = self._sessions.get(host)
         if session is not None and not session.lost:
             return session
-        with self._opening.setdefault(host, threading.RLock()):  # one that does not answer holds up no other
-            session = self._sessions.get(host)
-            if session is None or session.lost:
-                with self.watch("start", "the agent") as span, heard_by(span.tell):
-                    session = self._sessions[host] = open_session(host)
-                if not host.here:
-                    from .inventory import note_reached
+        if host.here:
+            return self._open(host)
+        from .far_session import patience
 
-                    note_reached(host, version=session.welcome.version)
-            return session
+        with within(patience() if seconds is None else seconds) as mine:
+            return self._open(host, mine)
+
+    def _open(self, host: Host, mine: Patience | None = None) -> Session:
+        lock = self._opening.setdefault(host, threading.RLock())  # one that does not answer holds up no other
+        with self.watch("start", "the agent") as span, heard_by(span.tell):
+            self._wait_for(lock, host, span)
+            with lock:
+                lock.release()  # of the two times that it is held
+                session = self._sessions.get(host)
+                if session is not None and not session.lost:
+                    return session
+                self._connecting[host] = mine
+                session = self._sessions[host] = open_session(host)
+        if not host.here:
+            from .inventory import note_reached
+
+            note_reached(host, version=session.welcome.version)
+        return session
+
+    def _wait_for(self, lock: threading.RLock, host: Host, span: Span) -> None:
+        """Acquire a lock; give up in time, unless whoever has it has heard the host."""
+        meanwhile = f"another thread is connecting to {host.name}"
+        while not lock.acquire(timeout=left(LOOK_SECONDS)):
+            span.tell(meanwhile)
+            other = self._connecting.get(host)
+            if is_over() and (other is None or not other.heard):
+                raise given_up(host.name, meanwhile=meanwhile)
 
     def watch(self, name: str, of: str) -> Span:
         """Return a phase of a function's call, to be entered by ``with``: it is shown when it lasts."""
@@ -91,7 +121,10 @@ class Connections:
             found = self._dispatchers.get((host, key))
             if found is None:
                 found = self._dispatchers[host, key] = Dispatcher(
-                    lambda: self.session(host), request, max_workers=max_workers, reporter=self.reporter
+                    lambda: self.session(host, seconds=request.get("linger_seconds")),
+                    request,
+                    max_workers=max_workers,
+                    reporter=self.reporter,
                 )
             return found
 
@@ -103,6 +136,11 @@ class Connections:
         """Return how many leases this process has on a host, or waits for."""
         return sum(one.leases for (there, _), one in list(self._dispatchers.items()) if there == host)
 
+    def is_there(self, host: Host) -> bool:
+        """Whether there is a session with a host's agent, whose connection is not broken."""
+        session = self._sessions.get(host)
+        return session is not None and not (session.lost or session.away)
+
     def is_away(self, host: Host) -> bool:
         """Whether the connection to a host's agent is broken just now, and not mended yet."""
         session = self._sessions.get(host)
@@ -111,7 +149,9 @@ class Connections:
     def private(self, host: Host, request: dict[str, Any], **settings: Any) -> Dispatcher:
         """Return a dispatcher that nobody else gets; `drop` it when it is done with."""
         settings = {"reporter": self.reporter, **settings}
-        made = Dispatcher(lambda: self.session(host), request, **settings)
+        made = Dispatcher(
+            lambda: self.session(host, seconds=request.get("linger_seconds")), request, **settings
+        )
         with self._lock:
             self._dispatchers = {key: one for key, one in self._dispatchers.items() if not one.closed}
             self._dispatchers[host, f"private-{id(made)}"] = made
@@ -137,6 +177,7 @@ class Connections:
             dispatcher.close(cancel=interrupted)
         for session in list(self._sessions.values()):
             session.close()
+        greeting.let_go()
         local.let_go()
 
     def abandon(self) -> None:

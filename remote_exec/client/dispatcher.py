@@ -4,8 +4,8 @@ A call is sent by the thread that makes it (`lanes`) and its answer is read by t
 (`reading`): it crosses no other thread. When something is in flight and nobody has read for a few milliseconds, a
 background thread does: logs must flow, and unread sockets fill up.
 
-`_lock` guards queue and channels, and is held for moments. A channel's reader holds its `reading` lock for as long as
-it reads. Outcomes (`answers`) are delivered with neither held.
+`_lock` guards queue and channels, and is held for moments. A channel has one reader at a time, for as long as that
+reads. Outcomes (`answers`) are delivered with neither held.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import HostUnavailable, WorkerDied
-from ..model.job import Cause
 from ..wire import frames
 from .answers import Answers, cancelled
 from .calls import Call
 from .channel import Channel
+from .interrupts import shield, unshield
 from .lanes import Lanes
 from .reading import UNANSWERED, Reading
+from .settling import settle
 
 if TYPE_CHECKING:
     from ..future import RemoteFuture
+    from ..serial.pickling import Pickled
     from .reporter import Reporter
     from .session import Session
 
@@ -37,10 +39,9 @@ BACKGROUND_SECONDS = 1.0  # how long it reads at a stretch
 QUIET_SECONDS = 0.5  # with nothing in flight, until it sleeps
 IDLE_SECONDS = 10.0  # how long a lease is kept with nothing in flight
 LISTEN_SECONDS = 0.25
-DEATHS_BEFORE_BEGUN = 3  # workers that may die before they begin a call, until it is given up
+WHY_SECONDS = 0.5
 
 FORKED = "the call was made by the process that this one was forked from"
-EVERY = 1 << 62  # the number of a call, or an item, beyond all others
 
 
 class Dispatcher:
@@ -101,9 +102,14 @@ class Dispatcher:
             WorkerDied: the one worker is gone.
             HostUnavailable: no agent could be reached.
         """
-        self._take(call)
-        if not self._busy.is_set():
-            self._busy.set()
+        shielded = shield()
+        try:
+            self._take(call)
+            if not self._busy.is_set():
+                self._busy.set()
+        finally:
+            if shielded:
+                unshield()
 
     def _take(self, call: Call) -> Channel | None:
         with self._lock:
@@ -124,8 +130,9 @@ class Dispatcher:
             BaseException: what the call raised.
         """
         given = call._future  # the call lets go of it when it has ended
-        channel = self._take(call)
+        shielded = shield()
         try:
+            channel = self._take(call)
             if channel is not None:
                 value = self._reading.exchange(channel, call)
                 if value is not UNANSWERED:
@@ -138,6 +145,9 @@ class Dispatcher:
                 with contextlib.suppress(CancelledError):
                     self.wait(future, time.monotonic() + IDLE_SECONDS)
             raise
+        finally:
+            if shielded:
+                unshield()
         call.spend()
         return future.result()
 
@@ -253,8 +263,12 @@ class Dispatcher:
         """Say in words what a call waits for."""
         if self._forked:
             return FORKED
-        with self._lock:
+        if not self._lock.acquire(timeout=WHY_SECONDS):
+            return "its host is being reached"
+        try:
             return self._lanes.why(call)
+        finally:
+            self._lock.release()
 
     def credit(self, call: Call, count: int) -> None:
         """Let a generator call yield more values."""
@@ -263,6 +277,16 @@ class Dispatcher:
             if channel is not None and call.number in channel.in_flight:
                 with contextlib.suppress(OSError):
                     channel.stream.send(frames.pack(frames.CREDIT, function=count, call=call.number))
+
+    def answer(self, call: Call, value: Pickled) -> None:
+        """Send what a generator call has asked for."""
+        with self._lock:
+            channel = call.channel
+            if channel is not None and call.number in channel.in_flight:
+                buffers = [buffer.raw() for buffer in value.buffers]
+                frame = channel.stream.frame(frames.ANSWER, value.stream, buffers, call=call.number)
+                with contextlib.suppress(OSError):
+                    channel.stream.send(frame)
 
     @property
     def max_workers(self) -> int:
@@ -301,9 +325,12 @@ class Dispatcher:
             raise HostUnavailable(FORKED, hint="wait for it there, or call again here")
         call = future._call
         if call is not None:
+            shielded = shield()
             try:
                 self._reading.wait(future, call, deadline, until)
             finally:
+                if shielded:
+                    unshield()
                 self._reporter.left()
 
     # --- ends of workers --------------------------------------------------------------------------------------
@@ -323,7 +350,11 @@ class Dispatcher:
             return
         try:
             if calls:
-                self._settle(channel, calls, channel.why_ended(calls[0]))
+                error = channel.why_ended(calls[0])
+                again = settle(channel, calls, error, answers=self._answers, reporter=self._reporter)
+                if again:
+                    with self._lock:
+                        self._lanes.take_back(again)
         finally:
             with self._lock:
                 self._settling -= len(calls)
@@ -347,43 +378,15 @@ class Dispatcher:
             never_came = find_out(channel, calls)
             with self._lock:
                 self._lanes.take_back(never_came)
+                self._grow()
         finally:
             with self._lock:
                 self._settling -= len(calls)
             for call in calls:
                 self._reporter.ended(call)
+            self._answers.run()
             channel.abandon()
             self._busy.set()
-
-    def _settle(self, channel: Channel, calls: list[Call], error: Exception) -> None:
-        lost = channel.lost
-        begun = lost.begun if lost is not None else 0 if channel.never_granted else EVERY
-        again: list[Call] = []
-        if lost is not None:
-            self._answers.show_rest(calls[0], lost.rest)
-        withdrawn = not begun and lost is not None and lost.certificate.cause is Cause.CANCELLED
-        for call in calls:
-            if call.cancelling and call.number > begun:
-                cancelled(call.spend())
-                self._reporter.ended(call)
-                continue
-            if not begun and not withdrawn:
-                call.deaths += 1  # no worker has lived to begin anything: not for ever
-            if call.number > begun and call.pickled.stream and call.deaths < DEATHS_BEFORE_BEGUN:
-                call.channel, call.number = None, 0
-                again.append(call)
-            elif lost is not None and lost.certificate.cause.value == "cancelled":
-                cancelled(call.spend())
-            elif call.on_values is not None and call.kind == frames.BATCH:
-                # Where it is not known which item was the last, each may have run, and none may run again.
-                call.on_values(-1, (error, lost.item if lost is not None and begun == call.number else EVERY))
-            else:
-                call.spend().set_exception(error if call is calls[0] else channel.why_ended(call))
-            if call not in again:
-                self._reporter.ended(call)
-        if again:
-            with self._lock:
-                self._lanes.take_back(again)
 
     # --- the background ---------------------------------------------------------------------------------------
 

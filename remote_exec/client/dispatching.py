@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ..future import RemoteFuture
+    from ..serial.pickling import Pickled
     from .calls import Call
 
 
@@ -37,6 +38,10 @@ class Dispatching(Protocol):
 
     def credit(self, call: Call, count: int) -> None:
         """Let a generator call yield more values."""
+        ...
+
+    def answer(self, call: Call, value: Pickled) -> None:
+        """Send what a generator call has asked for."""
         ...
 
     @property

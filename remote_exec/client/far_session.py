@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import cast
 
 from ..backends.host import Host
-from ..model.errors import HostUnavailable, ProtocolError
+from ..backends.patience import left, seconds_or, within
+from ..model.errors import ConfigurationError, HostUnavailable, ProtocolError
 from ..options import Options
 from ..wire.control import ControlStream
 from ..wire.resumable_control import ResumableControl
@@ -17,6 +18,7 @@ from ..wire.resume import ANSWER_SIZE, CONTROL, UNKNOWN, Opening, unpack_positio
 
 ANSWER_SECONDS = 15.0
 NAP_SECONDS = 0.5
+USUAL_SECONDS = 60.0
 
 
 class FarControl(ResumableControl):
@@ -53,7 +55,7 @@ def mend(host: Host, stream: ControlStream, unwanted: Callable[[], bool]) -> boo
     goes_on: list[bool] = []
 
     def greet(sock: socket.socket) -> bool:
-        sock.settimeout(ANSWER_SECONDS)
+        sock.settimeout(left(ANSWER_SECONDS))
         try:
             sock.sendall(Opening(CONTROL, far.name, far.received).pack())
             position = _answer(sock)
@@ -68,7 +70,8 @@ def mend(host: Host, stream: ControlStream, unwanted: Callable[[], bool]) -> boo
     deadline = time.monotonic() + patience()
     while not unwanted():
         try:
-            sock = host.reach(greet)
+            with within(deadline - time.monotonic()):
+                sock = host.reach(greet)
         except ProtocolError:
             return False
         except (HostUnavailable, OSError):
@@ -83,10 +86,14 @@ def mend(host: Host, stream: ControlStream, unwanted: Callable[[], bool]) -> boo
 
 
 def patience() -> float:
-    """Return for how many seconds a host may be out of reach, as the configuration has it."""
+    """Return for how many seconds a host may be out of reach, as the call's options or the configuration have it."""
     from ..config import load_config
 
-    return float(load_config().resolve(Options()).connection_timeout)
+    try:
+        usual = float(load_config().resolve(Options()).connection_timeout)
+    except ConfigurationError:
+        usual = USUAL_SECONDS  # whoever calls a function is told; asking an agent something needs no configuration
+    return seconds_or(usual)
 
 
 def _answer(sock: socket.socket) -> int:

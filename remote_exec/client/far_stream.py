@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..backends.host import Host
+from ..backends.patience import within
 from ..model.errors import HostUnavailable, RemoteExecError, WorkerDied
 from ..wire.resumable import ResumableStream
 from ..wire.resume import CALLS, Opening
@@ -31,25 +31,22 @@ class FarStream:
         host: where the far end is.
         lease: whose stream it is.
         receive_seconds: as for `ResumableStream`.
-        next_call: returns the number of the next call to be sent.
     """
 
-    def __init__(
-        self, host: Host, lease: str, *, receive_seconds: float, next_call: Callable[[], int]
-    ) -> None:
+    def __init__(self, host: Host, lease: str, *, receive_seconds: float) -> None:
         self._host = host
         self._lease = lease
         self._patience = 0.0
+        self._began = time.monotonic()
         self._deadline = (
             0.0  # monotonic, of the present trouble: it ends when anything has come over a connection
         )
         self._progress = (0, 0)
         self._nap = FIRST_NAP_SECONDS
-        self._next_call = next_call
-        self._held_back = (
-            -1,
-            0,
-        )  # how often the far end had answered at the last cut, and the next call then
+        self._sent = 0  # where in the stream ends what was sent, ...
+        self._next_call = 1  # ... and the number behind the last call in it
+        # of what did not go at once: the numbers of the first call in it and behind the last, where it begins and ends
+        self._held_back: list[tuple[int, int, int, int]] = []
         self.stream = ResumableStream(receive_seconds=receive_seconds, on_cut=self._on_cut)
 
     def begin(self, patience: float) -> None:
@@ -60,7 +57,8 @@ class FarStream:
         """
         self._patience = patience
         try:
-            sock = self._host.connect()
+            with within(patience):
+                sock = self._host.connect()
             sock.sendall(Opening(CALLS, self._lease, begins=True).pack())
         except (HostUnavailable, OSError):
             self._on_cut()
@@ -70,6 +68,13 @@ class FarStream:
     def why_ended(self, call: Call) -> RemoteExecError:
         """Return what to raise for a call that this stream's end leaves without an outcome."""
         name, host = call.captured.name, self._host.name
+        lost = self._host.how_lost(self._began)
+        if lost is not None:
+            return WorkerDied(
+                f"the worker that ran {name} on {host} died: {lost.message}",
+                certificate=lost,
+                hint=f"call again, if {name} may run twice",
+            )
         if self.stream.forgotten:
             return WorkerDied(
                 f"the worker that ran {name} on {host} is gone; how it ended is not known there: the host, or all that "
@@ -81,14 +86,33 @@ class FarStream:
             hint=f"if it has begun, it goes on as a job: get_future({call.name!r}).result() when the host is back",
         )
 
+    def sent(self, next_call: int) -> None:
+        """Take note that something was given to the stream, all of it.
+
+        Args:
+            next_call: the number behind the last call that it had; the same again, where there is more of that.
+        """
+        first, self._next_call = self._next_call, next_call
+        start, self._sent = self._sent, self.stream.sent
+        if self.stream.reached == self._sent:
+            self._held_back.clear()
+        else:
+            if first == next_call:  # there is more of the last call
+                first -= 1
+                if self._held_back and self._held_back[-1][1] == next_call:
+                    first, _, start, _ = self._held_back.pop()
+            self._held_back.append((first, next_call, start, self._sent))
+
     def never_went(self, call: Call) -> bool:
-        """Whether a call was sent after its connection broke, and there has been no other since."""
-        answers, number = self._held_back
-        return answers == self.stream.answers and call.number >= number
+        """Whether not all of a call has left this machine, so that it cannot have begun elsewhere."""
+        for first, following, start, end in self._held_back:
+            if first <= call.number < following:
+                if call.number == following - 1:
+                    return self.stream.reached < end
+                return self.stream.reached <= start  # where it ends in its piece is not known
+        return call.number >= self._next_call
 
     def _on_cut(self) -> None:
-        if self._held_back[0] != self.stream.answers:
-            self._held_back = (self.stream.answers, self._next_call())
         progress = (self.stream.received, self.stream.answers)
         if progress != self._progress or not self._deadline:
             self._progress = progress
@@ -108,7 +132,8 @@ class FarStream:
             time.sleep(self._nap)
             self._nap = min(2 * self._nap, LONGEST_NAP_SECONDS)
             with contextlib.suppress(HostUnavailable, OSError):
-                sock = self._host.connect()
+                with within(self._deadline - time.monotonic()):
+                    sock = self._host.connect()
                 try:
                     sock.sendall(Opening(CALLS, self._lease, stream.received).pack())
                     stream.attach(sock, None)

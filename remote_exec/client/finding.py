@@ -17,7 +17,7 @@ from ..backends import local
 from ..backends.access import access_to
 from ..backends.host import Host
 from ..future import RemoteFuture
-from ..model.errors import HostUnavailable, JobNotFound
+from ..model.errors import HostUnavailable, JobNotFound, RemoteExecError
 from . import inventory
 from .connections import connections
 from .jobs import JobFuture
@@ -82,6 +82,10 @@ def find_far_job(name: str) -> tuple[Host, Any]:
         answers = Answers([noted], "job", question, seconds=NOTED_SECONDS, bring_up=True)
         for found in answers:
             return found
+        if noted not in answers.silent:
+            for former in _former(noted):  # each is started for it
+                for found in Answers([former], "job", question, seconds=NOTED_SECONDS, bring_up=True):
+                    return found
         if noted in answers.silent:
             raise HostUnavailable(
                 f"{name} was submitted to {noted.name}, which does not answer: {answers.silent[noted]}",
@@ -98,6 +102,13 @@ def find_far_job(name: str) -> tuple[Host, Any]:
     for host, why in answers.silent.items():
         text += f"; {host.name} was not asked: {why}"
     raise JobNotFound(text)
+
+
+def _former(host: Host) -> list[Host]:
+    try:
+        return access_to(host).former()
+    except RemoteExecError:  # it has just answered: whatever it is, it is not known
+        return []
 
 
 class Answers:

@@ -10,7 +10,7 @@ import re
 import threading
 from collections import OrderedDict
 
-from ..capture.bundle import Capture
+from ..capture.local_code import Capture
 
 MOST_CAPTURES = 64
 

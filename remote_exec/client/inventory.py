@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -21,11 +20,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..backends.host import Host
+from ..model.digests import digest_of
 from ..model.errors import ProtocolError
 from ..model.layout import Layout
 from ..model.record import record
 from ..wire.messages import from_plain, to_plain
 
+NOTED_SECONDS = 60.0  # a note of this age is as good as a new one
 JOBS_BYTES = 1 << 20  # of the names that are kept for one host; the older half goes
 _BACKENDS = __name__.partition(".")[0] + ".backends"
 
@@ -56,7 +57,7 @@ class Known:
 def key_of(host: Host) -> str:
     """Return the name of a host's files: short, the same in every process."""
     told = json.dumps([_kind_of(host), to_plain(host)], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    return digest_of(told)[:12]
 
 
 # --- noting -----------------------------------------------------------------------------------------------------
@@ -64,6 +65,10 @@ def key_of(host: Host) -> str:
 
 def note_reached(host: Host, *, version: str) -> None:
     """Note that the agent of a host answers. That a note cannot be written is nobody's trouble."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        row = json.loads((_folder() / f"{key_of(host)}.json").read_text(encoding="utf-8"))
+        if row.get("version") == version and 0 <= time.time() - row.get("reached_at", 0.0) < NOTED_SECONDS:
+            return
     _change(host, lambda row: {**row, "reached_at": time.time(), "version": version})
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import Any
+from typing import Any, cast
 
 from ..backends.host import Host
 from ..future import RemoteFuture
 from ..model.errors import HostUnavailable, JobNotFound
+from ..model.ids import new_id
+from ..options import Options
 from ..serial import directories, pickling
 from ..serial.pickling import Pickled
 from ..wire import frames
@@ -22,6 +26,7 @@ from .connections import connections
 from .target import Place
 
 FUNCTION = 1
+MOST_SOURCE = 64 << 10
 
 
 class JobFuture(RemoteFuture[Any]):
@@ -170,8 +175,30 @@ def load_outcome(name: str, told: dict[str, Any], body: bytes) -> Any:
     )
 
 
-def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str) -> JobFuture:
+def job_name(options: Options, function: str) -> str:
+    """Return the name of a job of this function that is submitted now."""
+    return options.name or f"{options.job_name_prefix or function}-{new_id()}"
+
+
+def source_of(function: object) -> str:
+    """Return the source of what a job runs, to be shown with it; empty where it is not to be had, or very long."""
+    import inspect
+
+    with contextlib.suppress(OSError, TypeError, SyntaxError):
+        source = inspect.getsource(inspect.unwrap(cast("Callable[..., Any]", function)))
+        return source if len(source) <= MOST_SOURCE else ""
+    return ""
+
+
+def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str, code: str = "") -> JobFuture:
     """Make a call a durable job; return when it is written down.
+
+    Args:
+        place: where it runs.
+        sent: the function, captured.
+        arguments: its arguments, pickled.
+        name: the job's.
+        code: the source of what it runs, to be shown with it.
 
     Raises:
         ConfigurationError: a job of that name exists.
@@ -210,6 +237,8 @@ def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str) -> Job
             "log_limit_bytes": request["log_limit_bytes"],
             "max_retry_attempts": options.max_retry_attempts,
             "payload_blobs": [],
+            "variable_names": sorted(options.environment_variables),
+            "code": code,
             "trees": [*arguments.trees, *sent.pickled.trees],
             "phases": [
                 [phase.name, phase.seconds] for phase in place.phases if phase.seconds > LEAST_SECONDS

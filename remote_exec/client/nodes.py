@@ -1,4 +1,4 @@
-"""Where the nodes of a group are: on this machine all of them, elsewhere each on a host of its own."""
+"""Where the nodes of a group are: here all of them, elsewhere each on a host, or in a container, of its own."""
 
 from __future__ import annotations
 
@@ -58,7 +58,11 @@ def meeting_address(places: Sequence[Place]) -> str:
     told = places[0].instance.settings.get("group_addresses", {}).get(first.name)
     if told:
         return str(told)
-    assert isinstance(first, SshHost)  # noqa: S101 - no other backend has several hosts
+    if not isinstance(first, SshHost):
+        from ..backends.docker.host import DockerHost, address_of
+
+        assert isinstance(first, DockerHost)  # noqa: S101 - no other backend has several hosts
+        return address_of(first)
     address = SshAccess(first).address()
     if _is_loopback(address):
         raise ConfigurationError(

@@ -54,6 +54,18 @@ def map_calls(
             future.cancel()
 
 
+def results_of(futures: list[RemoteFuture[Any]], deadline: float | None) -> Iterator[Any]:
+    """Yield the results of calls in their order; what is left is cancelled when one fails, or nobody takes more."""
+    futures.reverse()
+    try:
+        while futures:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            yield futures.pop().result(left)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
 def _first(pending: deque[RemoteFuture[Any]], deadline: float | None) -> RemoteFuture[Any]:
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
     done = wait(pending, left, FIRST_COMPLETED).done

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
+from dataclasses import replace
 
 from ..backends import local
 from ..backends.host import Host
+from ..backends.patience import asked_for
 from ..config import Config, load_config, resolve_instance_types
 from ..instances import BUILT, InstanceType
 from ..model.errors import ConfigurationError, HostUnavailable, RemoteExecError
@@ -16,7 +17,6 @@ from ..model.pool import Shape
 from ..model.record import record
 from ..options import Options, check_readers, check_together
 from .connections import connections
-from .loads import loads
 
 GRACE_SECONDS = 5.0  # for hosts that answer later than the first
 
@@ -52,8 +52,11 @@ def choose(config: Config, given: Options) -> Found:
         try:
             hosts = hosts_of(instance, options)
             alone = len(instances) == 1
-            # one host: whoever asks its agent is told what is wrong
-            host = hosts[0] if alone and len(hosts) == 1 else least_busy(hosts, instance.name, patient=alone)
+            with asked_for(float(options.connection_timeout)):
+                # one host: whoever asks its agent is told what is wrong
+                host = (
+                    hosts[0] if alone and len(hosts) == 1 else least_busy(hosts, instance.name, patient=alone)
+                )
             return Found(instance, options, host, hosts, not alone)
         except HostUnavailable as error:
             if len(instances) == 1:
@@ -82,18 +85,15 @@ def hosts_of(instance: InstanceType, options: Options) -> Sequence[Host]:
         ConfigurationError: its settings are wrong.
     """
     if instance.backend == "ssh":
-        from ..backends.ssh import SshHost
+        from ..backends.ssh import ssh_hosts
 
-        settings = instance.settings
-        names = settings.get("hosts") or [settings["host"]]
-        common = {name: settings[name] for name in ("user", "port", "home") if settings.get(name)}
-        identity = str(settings.get("identity") or "")
-        return [SshHost(name, identity=identity, **common) for name in names]
+        return ssh_hosts(instance.settings)
     if instance.backend == "docker":
         from ..backends.docker.host import DockerHost
         from ..backends.docker.settings import ContainerSettings
 
-        return [DockerHost(ContainerSettings.of(instance, options))]
+        settings = ContainerSettings.of(instance, options)
+        return [DockerHost(replace(settings, node=node)) for node in range(options.instance_count)]
     return [local.here()]
 
 
@@ -108,6 +108,8 @@ def least_busy(hosts: Sequence[Host], name: str, *, patient: bool) -> Host:
     Raises:
         HostUnavailable: none answers.
     """
+    from .loads import loads
+
     found: list[tuple[float, int, Host]] = []
     failures: list[HostUnavailable] = []
     known = [host for host in hosts if not loads.is_out(host)] or (hosts if patient else [])
@@ -132,6 +134,11 @@ def least_busy(hosts: Sequence[Host], name: str, *, patient: bool) -> Host:
 
 def _ask_all(hosts: Sequence[Host]) -> dict[Host, HostUnavailable | None]:
     """Return which hosts answer, and why others do not; those that take much longer than the first are left out."""
+    from contextvars import copy_context
+    from queue import Empty, SimpleQueue
+
+    from .loads import loads
+
     answers: SimpleQueue[tuple[Host, HostUnavailable | None]] = SimpleQueue()
 
     def ask(host: Host) -> None:
@@ -145,7 +152,9 @@ def _ask_all(hosts: Sequence[Host]) -> dict[Host, HostUnavailable | None]:
         answers.put((host, error))
 
     for host in hosts:
-        threading.Thread(target=ask, args=(host,), name="remote_exec-ask", daemon=True).start()
+        threading.Thread(
+            target=copy_context().run, args=(ask, host), name="remote_exec-ask", daemon=True
+        ).start()
     found: dict[Host, HostUnavailable | None] = {}
     deadline: float | None = None
     while len(found) < len(hosts):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ..serial import pickling
 from ..wire.frames import RESULT
 from .answers import account
+from .interrupts import check
 
 if TYPE_CHECKING:
     from ..future import RemoteFuture
@@ -70,6 +71,8 @@ class Reading:
         self._on_answers = on_answers
         self._on_end = on_end
         self._on_tick = on_tick
+        # whose list of what it has taken each channel is in that is read now; the list says which thread's wait it is
+        self._readers: dict[Channel, list[Channel]] = {}
         self._followers: deque[tuple[RemoteFuture[Any], Call]] = deque()
         self._background: list[Channel] = []
         self._wake_read, self._wake_write = os.pipe()
@@ -93,12 +96,17 @@ class Reading:
         """
         if self._lanes.unsent:
             self.flush()
-        if not channel.reading.acquire(False):
-            return UNANSWERED
+        taken = [channel]
         try:
-            return self._exchange(channel, call)
-        finally:
-            self._leave((channel,))
+            try:
+                if self._readers.setdefault(channel, taken) is not taken:
+                    return UNANSWERED
+                return self._exchange(channel, call)
+            finally:
+                self._leave(taken)
+        except BaseException:  # a Ctrl-C that came just then has kept it from that
+            self._leave(taken)
+            raise
 
     def _exchange(self, channel: Channel, call: Call) -> Any:
         stream, number, value = channel.stream, call.number, UNANSWERED
@@ -154,6 +162,7 @@ class Reading:
             return
         done = until or future.done
         while not done():
+            check()
             if deadline is not None and time.monotonic() >= deadline:
                 return
             if call.arriving:  # it has been answered, and another thread completes it
@@ -161,13 +170,18 @@ class Reading:
                     if not done():
                         future._condition.wait(RECHECK_SECONDS)
                 continue
-            taken = self._take(call.channel, self._lanes.channels)
-            if taken:
+            taken: list[Channel] = []
+            try:
                 try:
-                    self._read_until(taken, call, done, deadline)
+                    self._take(taken, call.channel, self._lanes.channels)
+                    if taken:
+                        self._read_until(taken, call, done, deadline)
                 finally:
                     self._leave(taken)
-            else:
+            except BaseException:  # as above
+                self._leave(taken)
+                raise
+            if not taken:
                 self._follow(future, call, deadline)
 
     def _is_alone(self, channel: Channel | None) -> bool:
@@ -179,13 +193,14 @@ class Reading:
 
     def in_background(self, channels: Iterable[Channel], seconds: float) -> None:
         """Read what nobody else does, until somebody waits for it, nothing is in flight, or the time has come."""
-        taken = self._take(None, channels)
-        if not taken:
-            return
-        with contextlib.suppress(BlockingIOError):  # words that came too late the last time
-            os.read(self._wake_read, 4096)
-        self._background = taken
+        taken: list[Channel] = []
         try:
+            self._take(taken, None, channels)
+            if not taken:
+                return
+            with contextlib.suppress(BlockingIOError):  # words that came too late the last time
+                os.read(self._wake_read, 4096)
+            self._background = taken
             self._poll(
                 taken, None, lambda: not self._lanes.busy(), time.monotonic() + seconds, self._wake_read
             )
@@ -201,33 +216,44 @@ class Reading:
     def listen(self) -> None:
         """Read what idle workers say, without waiting: what a thread prints after its call has ended."""
         for channel in list(self._lanes.channels):
-            if channel.reading.acquire(False):
-                try:
+            taken = [channel]
+            try:
+                if self._readers.setdefault(channel, taken) is taken:
                     with contextlib.suppress(BlockingIOError):
                         for _ in range(LISTEN_READS):
                             if not channel.closed:
                                 self._read(channel, socket.MSG_DONTWAIT)
-                finally:
-                    self._leave((channel,))
+            finally:
+                self._leave(taken)
 
     # --- taking turns -----------------------------------------------------------------------------------------
 
-    def _take(self, wanted: Channel | None, channels: Iterable[Channel]) -> list[Channel]:
+    def _take(self, taken: list[Channel], wanted: Channel | None, channels: Iterable[Channel]) -> None:
         """Become the reader of the wanted channel and of busy ones that nobody reads; of none if that one is read."""
-        taken: list[Channel] = []
-        if wanted is not None and not wanted.closed and wanted in self._lanes.channels:  # not of another host
-            if not wanted.reading.acquire(False):
-                return taken
-            taken.append(wanted)
-        for channel in channels:
-            if channel is not wanted and channel.in_flight and channel.reading.acquire(False):
-                taken.append(channel)
-        return taken
+        if wanted is not None and (wanted.closed or wanted not in self._lanes.channels):  # of another host
+            wanted = None
+        if wanted is None or self._try(wanted, taken):
+            self._take_busy(taken, channels)
 
-    def _leave(self, taken: Iterable[Channel]) -> None:
-        """Read them no longer; deliver what came, and tell one follower of each that it is free."""
+    def _take_busy(self, taken: list[Channel], channels: Iterable[Channel]) -> None:
+        for channel in channels:
+            if channel.in_flight and channel not in taken:
+                self._try(channel, taken)
+
+    def _try(self, channel: Channel, taken: list[Channel]) -> bool:
+        """Become a channel's reader, if there is none. What is taken is noted before: a Ctrl-C may come any time."""
+        taken.append(channel)
+        if self._readers.setdefault(channel, taken) is taken:
+            return True
+        taken.pop()
+        return False
+
+    def _leave(self, taken: list[Channel]) -> None:
+        """Read them no longer; deliver what came, and tell one follower of each that it is free. May be repeated."""
+        readers = self._readers
         for channel in taken:
-            channel.reading.release()
+            if readers.get(channel) is taken:
+                del readers[channel]
         if self._answers.ready:
             self._answers.run()
         if self._followers:
@@ -247,23 +273,24 @@ class Reading:
     def _follow(self, future: RemoteFuture[Any], call: Call, deadline: float | None) -> None:
         """While another thread reads: have the background give way, or wait for the future or for our turn."""
         background = self._background
-        if background and (call.channel is None or call.channel in background):
-            with self._lock, contextlib.suppress(BlockingIOError):
-                if self._background:  # it reads yet, so the pipe is open
-                    os.write(self._wake_write, b"w")
-            channel = call.channel or background[0]
-            if channel.reading.acquire(timeout=RECHECK_SECONDS):
-                channel.reading.release()
-            return
+        gives_way = bool(background) and (call.channel is None or call.channel in background)
         follower = (future, call)
-        with future._condition:
-            if future.done():
-                return
-            self._followers.append(follower)
-            left = RECHECK_SECONDS if deadline is None else min(RECHECK_SECONDS, deadline - time.monotonic())
-            future._condition.wait(max(0.0, left))
-        with contextlib.suppress(ValueError):
-            self._followers.remove(follower)
+        self._followers.append(follower)
+        try:
+            if gives_way:
+                with self._lock, contextlib.suppress(BlockingIOError):
+                    if self._background:  # it reads yet, so the pipe is open
+                        os.write(self._wake_write, b"w")
+            with future._condition:
+                if future.done() or (gives_way and follower not in self._followers):  # it is our turn already
+                    return
+                left = RECHECK_SECONDS
+                if deadline is not None:
+                    left = min(left, deadline - time.monotonic())
+                future._condition.wait(max(0.0, left))
+        finally:
+            with contextlib.suppress(ValueError):
+                self._followers.remove(follower)
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -276,6 +303,7 @@ class Reading:
             ticked_at = time.monotonic()
             try:
                 while not done() and not channel.closed:
+                    check()
                     self._read(channel, 0)
                     if time.monotonic() - ticked_at > TICK_SECONDS:  # it tells without a pause
                         ticked_at = time.monotonic()
@@ -294,12 +322,11 @@ class Reading:
     ) -> None:
         """Wait on all channels that nobody else reads; return when it is time to leave."""
         while not done():
+            check()
             now = time.monotonic()
             if deadline is not None and now >= deadline:
                 return
-            for channel in list(self._lanes.channels):
-                if channel not in taken and channel.in_flight and channel.reading.acquire(False):
-                    taken.append(channel)
+            self._take_busy(taken, list(self._lanes.channels))
             by_fd = {channel.stream.fileno(): channel for channel in taken if not channel.closed}
             by_fd.pop(-1, None)  # closed by another thread in this moment
             if not by_fd:

@@ -88,7 +88,7 @@ class Console:
         self._said_at = 0.0
         self._notes: set[str] = set()
         self._printing: dict[Call, _Printing] = {}
-        self._bars: dict[Call | None, Bars] = {}
+        self._bars: dict[Call, Bars] = {}
 
     def output(self, call: Call | None, index: int, data: bytes) -> None:
         """Write what the call printed, as if it had been printed here."""
@@ -111,7 +111,9 @@ class Console:
             with self._lock:
                 self._clear()
             _relog(event["log"])
-        elif "progress" in event:
+        elif (
+            "progress" in event and call is not None
+        ):  # of what has ended, or is shown by its log, nobody is told more
             with self._lock:
                 if not self._bars:
                     self._said, self._said_at = (

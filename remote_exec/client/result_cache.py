@@ -2,8 +2,9 @@
 
 A call's key is made of the function's source and all that it reaches (`capture.identity`), its local modules (the
 bundle's digest), its environment and variables, the Python minor, and its arguments. Results lie at the agent, where
-every process finds them, and go when they were not used for long. What raised is not kept, and neither is a result
-while its call's arguments have no identity: that is an error, since whoever asks for a cache wants to know.
+every process finds them, and go when they were not used for long. Of several hosts all that are connected are asked.
+What raised is not kept, and neither is a result while its call's arguments have no identity: that is an error, since
+whoever asks for a cache wants to know.
 
 Generators and durable jobs are not cached. `map` looks up and keeps each item by itself.
 """
@@ -18,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ..capture.function import Captured as Found
@@ -35,6 +37,8 @@ from .one_by_one import map_calls
 from .trees import fetch, load
 
 if TYPE_CHECKING:
+    from ..backends.host import Host
+    from .session import Session
     from .target import Place, Target
 
 VERSION = 1  # of what keys are made of
@@ -130,12 +134,28 @@ class ResultCache:
         return whole.hexdigest()
 
     def _find(self, key: str, future: CachedFuture) -> bool:
-        told, body = connections.session(self.target.place.host).start("cached", {"key": key}).result()
-        if not told["found"]:
-            return False
+        asked: list[tuple[Session, Future[tuple[Any, bytes]]]] = []
+        for host in self._hosts():
+            session = connections.session(host)
+            asked.append((session, session.start("cached", {"key": key})))
+        for session, reply in asked:
+            told, body = reply.result()
+            if told["found"]:
+                return self._give(session, told, body, future)
+        return False
+
+    def _hosts(self) -> list[Host]:
+        """Where a result may lie: the host that keeps those of now comes first."""
+        own, spread = self.target.place.host, self.target.spread
+        if spread is None:
+            return [own]
+        others = [host for host in spread.hosts if host != own and connections.is_there(host)]
+        return [own, *others] if connections.is_there(own) or not others else others
+
+    def _give(self, session: Session, told: dict[str, Any], body: bytes, future: CachedFuture) -> bool:
         try:
             value, trees = load(bytearray(body))
-            fetch(trees, lambda: connections.session(self.target.place.host), self.sent.name)
+            fetch(trees, lambda: session, self.sent.name)
         except RemoteExecError as error:
             connections.reporter.note(f"a cached result of {self.sent.name} is of no use: {error.message}")
             return False
@@ -152,7 +172,7 @@ class ResultCache:
             pickled = pickling.dump(value, named=pickling.Named())
             data = pickling.join(pickled.stream, pickled.buffers)
             size, digest = len(data), ""
-            session = connections.session(self.target.place.host)
+            session = connections.session(self._hosts()[0])
             if size > INLINE_BYTES:
                 digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
                 session.upload_file(digest, io.BytesIO(data), size=size)

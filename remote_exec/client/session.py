@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import socket
-import sys
 import threading
 import time
 from collections import deque
@@ -15,28 +14,17 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from ..backends import runtime
 from ..backends.host import Host
-from ..config import load_config
 from ..model import errors
 from ..model.bundle import Bundle
-from ..options import Options
-from ..version import VERSION
 from ..wire import protocol
 from ..wire.compression import LEAST, Compression
 from ..wire.control import ControlStream
+from .greeting import greeted
 from .phases import Span
 
 PIECE = 1 << 20  # one is taken in while the next is on its way
 UNANSWERED = 64  # files that may be under way at once
-GREET_SECONDS = 15.0
-SETTINGS = (
-    "agent_idle_timeout_in_seconds",
-    "quotas",
-    "cache_size_limit",
-    "retention_in_days",
-    "retention_size_limit",
-)
 
 
 class LeaseListener(Protocol):
@@ -64,6 +52,7 @@ class Session:
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._replies: dict[int, tuple[Future[tuple[Any, bytes]], list[tuple[Any, bytes]] | None]] = {}
+        self._uploads: dict[str, Future[tuple[Any, bytes]]] = {}  # by digest
         self._streams: dict[int, Callable[[protocol.Reply, bytes], None]] = {}
         self._leases: dict[str, LeaseListener] = {}
         threading.Thread(target=self._read, name="remote_exec-session", daemon=True).start()
@@ -179,22 +168,30 @@ class Session:
     def send_file(
         self, digest: str, file: BinaryIO, *, size: int, span: Span | None = None
     ) -> Future[tuple[Any, bytes]]:
-        """Send the content of an open file; the future tells when the host has it as a blob, or why it has not."""
-        sent, last = 0, False
-        number = next(self._ids)
+        """Send the content of an open file; the future tells when the host has it as a blob, or why it has not.
+
+        What another thread is sending already is not sent twice.
+        """
         reply: Future[tuple[Any, bytes]] = Future()
-        self._replies[number] = (reply, None)
-        while not last:
-            try:
+        number, sent, last = next(self._ids), 0, False
+        under_way = self._uploads.setdefault(digest, reply)
+        if under_way is not reply:
+            return under_way
+        try:
+            reply.add_done_callback(lambda _: self._uploads.pop(digest, None))
+            self._replies[number] = (reply, None)
+            while not last:
                 piece = file.read(PIECE)
-            except OSError:
+                sent += len(piece)
+                last = sent >= size or not piece or reply.done()  # refused: it need not hear the rest
+                self._send_piece(number, digest, piece, last=last)
+                if span is not None:
+                    span.moved(len(piece))
+        except BaseException:
+            self._uploads.pop(digest, None)
+            with contextlib.suppress(errors.HostUnavailable):
                 self._send(protocol.PutBlob(number, digest, True))
-                raise
-            sent += len(piece)
-            last = sent >= size or not piece or reply.done()  # refused: it need not hear the rest
-            self._send_piece(number, digest, piece, last=last)
-            if span is not None:
-                span.moved(len(piece))
+            raise
         return reply
 
     def _send_piece(self, number: int, digest: str, piece: bytes, *, last: bool) -> None:
@@ -328,61 +325,4 @@ def open_session(host: Host) -> Session:
     Raises:
         HostUnavailable: none could be reached.
     """
-    welcomes: list[protocol.Welcome] = []
-    streams: list[ControlStream] = []
-
-    def greet(sock: socket.socket) -> bool:
-        sock.settimeout(GREET_SECONDS)
-        hello = protocol.Hello(
-            protocol.PROTOCOL,
-            VERSION,
-            runtime.digest(),
-            ".".join(map(str, sys.version_info[:3])),
-            os.getpid(),
-            settings_of_agent(),
-            (getattr(sys, "_base_executable", None) or sys.executable) if host.here else "",
-        )
-        try:
-            stream = _begin(host, sock)
-            stream.send(hello)
-            received = stream.receive()
-        except OSError:
-            return False
-        if not received or not isinstance(received[0].message, protocol.Welcome):
-            return False
-        welcome = received[0].message
-        if not welcome.accepted:
-            _wait_for_end(sock)
-            return False
-        welcomes.append(welcome)
-        streams.append(stream)
-        sock.settimeout(None)
-        return True
-
-    host.reach(greet)
-    return Session(host, streams[-1], welcomes[-1])
-
-
-def _begin(host: Host, sock: socket.socket) -> ControlStream:
-    if host.here:
-        return ControlStream(sock)
-    from .far_session import begin_far
-
-    return begin_far(sock)
-
-
-def settings_of_agent() -> dict[str, Any]:
-    """Return what the configuration here sets of the agent's own settings, by option name."""
-    try:
-        options = load_config().resolve(Options())
-    except errors.ConfigurationError:
-        return {}  # whoever calls a function is told; asking an agent something needs no configuration
-    return {name: getattr(options, name) for name in SETTINGS if name in options}
-
-
-def _wait_for_end(sock: socket.socket) -> None:
-    try:
-        while sock.recv(4096):
-            pass
-    except OSError:
-        pass
+    return Session(host, *greeted(host))

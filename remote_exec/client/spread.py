@@ -23,6 +23,7 @@ from .loads import loads
 
 if TYPE_CHECKING:
     from ..future import RemoteFuture
+    from ..serial.pickling import Pickled
     from .calls import Call
     from .target import Place
 
@@ -132,6 +133,10 @@ class Spread:
     def credit(self, call: Call, count: int) -> None:
         """Let a generator call yield more values."""
         _dispatcher_of(call).credit(call, count)
+
+    def answer(self, call: Call, value: Pickled) -> None:
+        """Send what a generator call has asked for."""
+        _dispatcher_of(call).answer(call, value)
 
     @property
     def max_workers(self) -> int:

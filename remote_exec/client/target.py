@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends.host import Host
+from ..backends.patience import asked_for
 from ..backends.variables import meaningful
 from ..capture.environment import AskedEnvironment, asked_environment
 from ..capture.function import Captured, source_paths
 from ..capture.preflight import warnings_of
 from ..config import load_config
 from ..instances import InstanceType, shape_of
+from ..model.digests import digest_of
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.job import Phase
 from ..model.platform import Platform
@@ -86,7 +87,11 @@ class Target:
 
 def find_target(captured: Captured, given: Options) -> Target:
     """Resolve options to the dispatcher that all functions of the same pool and local code share."""
-    found = choose(load_config(), given)
+    return target_of(choose(load_config(), given), captured)
+
+
+def target_of(found: Found, captured: Captured) -> Target:
+    """Resolve what was found to a dispatcher; see `find_target`."""
     place = place_on(found, captured)
     if found.host.here or (len(found.hosts) == 1 and not found.alternatives):
         return Target(_dispatcher(place, place.max_workers), place)
@@ -129,7 +134,14 @@ def find_place(captured: Captured, given: Options, *, private: str = "") -> Plac
 
 def place_on(found: Found, captured: Captured, *, private: str = "") -> Place:
     """Resolve what was found to a pool on its host, and bring the local code there; see `find_place`."""
+    with asked_for(float(found.options.connection_timeout)):
+        return _place_on(found, captured, private)
+
+
+def _place_on(found: Found, captured: Captured, private: str) -> Place:
     instance, options, host = found.instance, found.options, found.host
+    plan = group_plan(options)
+    workers = plan.workers if plan is not None else 1
     asked = asked_environment(captured, options, platform=None if host.here else lambda: _platform(host))
     environment, wheels = asked.spec, asked.wheel_files
     for sentence in (*asked.notes, *warnings_of(captured, environment)):
@@ -163,10 +175,10 @@ def place_on(found: Found, captured: Captured, *, private: str = "") -> Place:
         "bundle": bundle.digest,
         "import_roots": bundle.import_roots,
         # what a launcher starts imports for itself
-        "preload": () if options.use_torchrun or options.use_mpirun else captured.preload,
+        "preload": () if plan is not None and plan.launcher else captured.preload,
         # the workers of a pool that is one executor's, or one instance's, are of no use once it gives them back
         "keep_alive_seconds": 0.0 if private else float(options.keep_alive_period_in_seconds),
-        "max_workers": options.max_workers or max(processors, options.max_parallel_jobs or 0),
+        "max_workers": options.max_workers or max(processors, (options.max_parallel_jobs or 0) * workers),
         "log_limit_bytes": options.log_size_limit,
         "uv": _uv_for(host, environment),
     }
@@ -234,7 +246,7 @@ def pre_execution_of(options: Options) -> tuple[str, ...]:
 def _prepared(options: Options) -> str:
     """What parts workers in which other commands have run: they may have left something. A digest, for secrets."""
     commands = pre_execution_of(options)
-    return sha256("\0".join(commands).encode()).hexdigest()[:16] if commands else ""
+    return digest_of("\0".join(commands))[:16] if commands else ""
 
 
 def cpu_count() -> int:
@@ -249,9 +261,9 @@ def far_cpu_count(host: Host) -> int:
 
 def find_uv() -> str:
     """Return where the uv of this installation lies."""
-    from uv import find_uv_bin
+    from ..backends.uv import own_uv
 
-    return str(find_uv_bin())
+    return str(own_uv())
 
 
 def told_of(name: str, options: Options) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What became of calls on another machine whose stream has ended: asked of its agent, by the names of the calls.
 
 A worker that has given up its client runs what it has received to the end, as jobs. What it has never received is
-sent again.
+sent again: to the same host when that is back, to another where there are several, and so it is with what has not left
+this machine whole, even if the host never comes back.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def find_out(channel: Channel, calls: list[Call]) -> list[Call]:
     except RemoteExecError:
         session, on_record = None, False
     for call in calls:
-        if session is not None and channel.never_went(call):
+        if call.cancelling and channel.never_went(call):
+            cancelled(call.spend())
+        elif channel.never_went(call) and (session is not None or call.elsewhere is not None):
             never_came.append(call)
         elif session is None or call.kind in BEGUN_ONCE:
             _fail(channel, call)
@@ -44,7 +47,12 @@ def find_out(channel: Channel, calls: list[Call]) -> list[Call]:
                 _fail(channel, call)
     for call in never_came:
         call.channel, call.number = None, 0
-    return never_came
+    if session is not None:
+        return never_came
+    for call in never_came:
+        assert call.elsewhere is not None  # noqa: S101
+        call.elsewhere(call, HostUnavailable(f"{channel.session.host.name} is out of reach"))
+    return []
 
 
 def _is_told(session: Session, call: Call) -> bool:

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..backends.host import Host
@@ -23,18 +23,25 @@ from ..capture.function import Captured as Found
 from ..capture.function import FunctionCapture
 from ..capture.modules import reach
 from ..capture.named import needed_modules
+from ..config import load_config
 from ..future import RemoteFuture
 from ..model.errors import ConfigurationError, RemoteExecError
 from ..model.ids import new_id
 from ..options import Options
-from ..options.group_plan import group_plan
+from ..options.group_plan import group_plan, is_durable
 from ..serial import pickling
 from .batches import Batches
 from .caller import sent_of
 from .calls import Call, Captured
 from .connections import connections
 from .dispatcher import Dispatcher
-from .target import Place, bring_trees, find_place
+from .one_by_one import results_of
+from .placement import Found as Chosen
+from .placement import choose
+from .target import Place, Target, bring_trees, find_place, place_on, target_of
+
+if TYPE_CHECKING:
+    from .apart import Apart
 
 NAP_SECONDS = 0.005
 FUNCTIONS_KEPT = 512  # captured functions that one executor remembers
@@ -45,12 +52,13 @@ logger = logging.getLogger("concurrent.futures")
 class _Known:
     """A function that was captured, and how calls carry it, by the names they go under."""
 
-    __slots__ = ("capture", "found", "place", "sent")
+    __slots__ = ("capture", "found", "place", "sent", "target")
 
     def __init__(self, capture: FunctionCapture) -> None:
         self.capture = capture
         self.found: Found | None = None
         self.place: Place | None = None
+        self.target: Target | None = None  # of calls that do not go to the executor's own workers
         self.sent: dict[str, Captured] = {}
 
 
@@ -78,6 +86,7 @@ class World:
         self._host: Host | None = None
         self._dispatchers: list[Dispatcher] = []  # the last one takes calls, those before it end theirs
         self._maps: WeakSet[Batches] = WeakSet()
+        self._apart: Apart | None = None
         self.broken: BrokenExecutor | None = None
         self._shut_down = False
         _worlds.add(self)
@@ -102,12 +111,17 @@ class World:
             with self._lock:
                 if self._shut_down or self.broken is not None:
                     self._check()
-                dispatcher, sent = self._place(function, needed_modules(named), name=_name_of(fn))
+                known, sent = self._place(function, needed_modules(named), name=_name_of(fn))
                 if arguments.trees and self._host is not None:
                     bring_trees(arguments, self._host, _name_of(fn))
-                call = Call(sent, arguments, future)
-                future._call, future._dispatcher = call, dispatcher
-                dispatcher.submit(call)
+                if known.target is None:
+                    dispatcher = self._dispatchers[-1]
+                    call = Call(sent, arguments, future)
+                    future._call, future._dispatcher = call, dispatcher
+                    dispatcher.submit(call)
+                    return future
+            assert self._apart is not None  # noqa: S101
+            return self._apart.submit(known.target, sent, arguments)
         except Exception as error:
             self._check()
             if isinstance(error, (ConfigurationError, BrokenExecutor)):
@@ -127,13 +141,20 @@ class World:
         with self._lock:
             self._check()
             needed = needed_modules(named)
-            dispatcher, sent = self._place(fn, needed, name=_name_of(fn), keep=self._is_kept(fn))
-            assert self._host is not None  # noqa: S101
-            batches = Batches(
-                dispatcher, sent, arguments, make_future=RemoteFuture, host=self._host, ahead=None
-            )
-            self._maps.add(batches)
-        return batches.results(lambda: deadline)
+            known, sent = self._place(fn, needed, name=_name_of(fn), keep=self._is_kept(fn))
+            if known.target is None:
+                assert self._host is not None  # noqa: S101
+                batches = Batches(
+                    self._dispatchers[-1],
+                    sent,
+                    arguments,
+                    make_future=RemoteFuture,
+                    host=self._host,
+                    ahead=None,
+                )
+                self._maps.add(batches)
+                return batches.results(lambda: deadline)
+        return results_of([self.submit(fn, items, {}) for items in arguments], deadline)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Take no more calls; give the workers back when those that are left have ended."""
@@ -146,6 +167,10 @@ class World:
             if cancel_futures:
                 dispatcher.cancel_queued()
             dispatcher.close_when_done()
+        if self._apart is not None and cancel_futures:
+            self._apart.cancel_waiting()
+        if self._apart is not None and wait:
+            self._apart.wait()
         for dispatcher in dispatchers if wait else ():
             while dispatcher.pending:
                 time.sleep(NAP_SECONDS)
@@ -158,6 +183,8 @@ class World:
             batches.cancel()
         for dispatcher in list(self._dispatchers):
             dispatcher.cancel_all()
+        if self._apart is not None:
+            self._apart.cancel_all()
 
     # --- what a call needs -------------------------------------------------------------------------------------
 
@@ -182,8 +209,8 @@ class World:
 
     def _place(
         self, fn: Callable[..., Any], named: frozenset[str], *, name: str, keep: bool = True
-    ) -> tuple[Dispatcher, Captured]:
-        """Return where calls of a function go, and what they carry. Under `_lock`."""
+    ) -> tuple[_Known, Captured]:
+        """Return what is known of a function, its place included, and what its calls carry. Under `_lock`."""
         known = self._known.get(fn) if keep else None
         if known is None:
             known = self._capture(fn, keep=keep)
@@ -195,7 +222,7 @@ class World:
             assert known.found is not None  # noqa: S101
             assert known.place is not None  # noqa: S101
             sent = known.sent[name] = sent_of(name, known.found, known.place)
-        return self._dispatchers[-1], sent
+        return known, sent
 
     def _capture(self, fn: Callable[..., Any], *, keep: bool) -> _Known:
         known = _Known(
@@ -230,21 +257,41 @@ class World:
                 found = known.capture.current()
             elif keep:
                 self._known[fn] = known
-        place = find_place(found, self._options, private=self._private)
+        chosen = choose(load_config(), self._options)
+        known.found, known.sent = found, {}
+        if group_plan(chosen.options) is not None or is_durable(chosen.options):
+            known.target = self._target_apart(chosen, found)
+            known.place = known.target.place
+            return known
+        place = place_on(chosen, found, private=self._private)
         self._host = place.host
         key = f"{place.request['pool'].key}/{place.request['bundle']}"
         if key != self._key:
-            self._open(place)
+            self._open(place)  # all others have no place any longer
             self._key = key
-        known.found, known.place, known.sent = found, place, {}
+        known.place = place
         return known
+
+    def _target_apart(self, chosen: Chosen, found: Found) -> Target:
+        """Return where a function's calls go that are groups or durable jobs: to workers that others use as well."""
+        from .apart import Apart
+
+        if self._initializer is not None:
+            raise ConfigurationError(
+                "an executor's initializer runs in workers of its own, and groups and durable jobs have others",
+                option="initializer",
+                hint="call it where the function begins",
+            )
+        target = target_of(chosen, found)
+        self._host = target.place.host if target.spread is None else None
+        if self._apart is None:
+            self._apart = Apart(
+                target.place.options, target.dispatcher.max_workers, here=target.place.host.here
+            )
+        return target
 
     def _open(self, place: Place) -> None:
         """Let later calls go to new workers."""
-        if group_plan(place.options) is not None:
-            from .groups import refuse_group
-
-            refuse_group(place.options, "a RemoteExecutor's call")
         for batches in list(self._maps):
             batches.send_rest()
         for dispatcher in self._dispatchers:
@@ -301,6 +348,7 @@ class World:
         self._lock = threading.RLock()
         self._key = ""
         self._dispatchers.clear()
+        self._apart = None
         self._known.clear()
         self._maps = WeakSet()
 

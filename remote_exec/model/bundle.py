@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cached_property
 
+from .digests import digest_of
 from .record import record
 
 
@@ -36,7 +36,7 @@ class Bundle:
             return ""
         rows = [[f.path, f.digest, f.executable] for f in sorted(self.files, key=lambda f: f.path)]
         text = json.dumps([rows, self.import_roots], separators=(",", ":"))
-        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        return f"sha256:{digest_of(text)}"
 
     @property
     def size_bytes(self) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import asdict
 from enum import Enum
 
+from .digests import digest_of
 from .record import record
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/'\"`]+@")
@@ -56,7 +56,7 @@ class EnvironmentSpec:
         A token that is renewed every hour is not another environment, and its digest tells nothing of it.
         """
         text = mask_credentials(json.dumps(asdict(self), sort_keys=True, separators=(",", ":")))
-        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        return f"sha256:{digest_of(text)}"
 
     @property
     def summary(self) -> str:

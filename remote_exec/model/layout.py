@@ -8,11 +8,11 @@ a unix socket's path is limited to about 100 bytes; the hex is a digest of the f
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from .digests import digest_of
 from .record import record
 
 # a socket's path may have 103 bytes on macOS, 107 on Linux; ours add a folder and a fork server's name
@@ -44,7 +44,7 @@ class Layout:
         told = environ.get("REMOTE_EXEC_AGENT_SOCKETS", "")
         if told and len(os.fsencode(told)) <= LONGEST_FOLDER:
             return cls(home=Path(home), sockets=Path(told))
-        digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:8]
+        digest = digest_of(os.fsencode(home))[:8]
         return cls(home=Path(home), sockets=Path(base, digest))
 
     @property

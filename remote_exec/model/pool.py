@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from enum import Enum
 
+from .digests import digest_of
 from .environment import EnvironmentSpec
 from .record import record
 
@@ -66,7 +66,7 @@ class PoolSpec:
             asdict(self.shape),
             self.private,
         ]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return digest_of(json.dumps(parts, sort_keys=True))[:16]
 
 
 @record(kw_only=True)
@@ -90,6 +90,7 @@ class WorkerInfo:
     idle_seconds: float
     bundle: str = ""
     gpus: tuple[str, ...] = ()  # UUIDs
+    keep_alive_seconds: float = 0.0  # how long it may be idle
 
 
 @record(kw_only=True)

@@ -8,19 +8,21 @@ from ..model.record import record
 from .table import Options
 
 HERE = "127.0.0.1"
+DURABLE = ("name", "detach", "max_retry_attempts", "use_spot_instances")  # each makes a call a durable job
 
 
 @record
 class GroupPlan:
     """A call that runs in several processes.
 
-    Without a launcher each rank has a worker; torchrun has one on each node, and mpirun one altogether, in which the
-    launcher starts the ranks.
+    Without a launcher each rank has a worker, and the client holds them together. torchrun has one on each node, and
+    mpirun one altogether, in which the launcher starts the ranks. A durable job has one worker too, since its client
+    may go: that worker starts the ranks itself.
 
     Attributes:
         nodes: how many machines, or what stands for them here.
         per_node: how many processes on each.
-        launcher: what starts the ranks: "", "torchrun" or "mpirun".
+        launcher: what starts the ranks: "", "torchrun", "mpirun" or "worker".
         all_ranks: whether the values of all ranks are wanted.
     """
 
@@ -37,7 +39,7 @@ class GroupPlan:
     @property
     def workers(self) -> int:
         """How many workers they take."""
-        return {"": self.world_size, "torchrun": self.nodes, "mpirun": 1}[self.launcher]
+        return {"": self.world_size, "torchrun": self.nodes}.get(self.launcher, 1)
 
     @property
     def processes(self) -> int:
@@ -83,10 +85,19 @@ def group_plan(options: Options) -> GroupPlan | None:
         8
         >>> group_plan(Options.from_keywords(instance_count=2, nproc_per_node=4, use_torchrun=True)).workers
         2
+        >>> group_plan(Options.from_keywords(instance_count=2, nproc_per_node=4, detach=True)).workers
+        1
         >>> group_plan(Options.from_keywords(cpus=4)) is None
         True
     """
     launcher = "torchrun" if options.use_torchrun else "mpirun" if options.use_mpirun else ""
     if not launcher and options.instance_count == 1 and options.nproc_per_node == 1:
         return None
+    if not launcher and is_durable(options):
+        launcher = "worker"
     return GroupPlan(options.instance_count, options.nproc_per_node, launcher, options.return_all_ranks)
+
+
+def is_durable(options: Options) -> bool:
+    """Whether a call with these options is a durable job."""
+    return any(getattr(options, name) for name in DURABLE)

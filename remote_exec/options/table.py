@@ -238,7 +238,7 @@ class Options(OptionSet):
         sagemaker=True,
         also=("max_concurrency", "concurrency", "parallel"),
         unset="as many as the host has workers for",
-        help="How many calls of one `RemoteExecutor`, or of one `map`, run at the same time.",
+        help="How many calls of one `RemoteExecutor`, or of one `map`, run at the same time; a group is one.",
     )
     log_size_limit = option(
         values.size(),
@@ -296,7 +296,7 @@ class Options(OptionSet):
         must_read=True,
         sagemaker=True,
         also=("mpirun", "mpi"),
-        help="Start the function by mpirun on every machine.",
+        help="Start the function by Open MPI's mpirun, on one machine: `nproc_per_node` processes.",
     )
     return_all_ranks = option(
         values.flag(),

@@ -10,6 +10,7 @@ Not for untrusted bytes: whoever opened the stream has authenticated its peer.
 from __future__ import annotations
 
 import pickle
+import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # Below this a buffer costs less in the stream than as a part of its own.
 OUT_OF_BAND_BYTES = 64 * 1024
+BYTES_OUT_OF_BAND = 256 * 1024  # of bytes, which are copied anyway where the message is small
 
 # Values that mean the same everywhere and hold nothing else: no need to look at them from Python.
 _PLAIN = frozenset({int, float, bool, str, complex, type(None)})
@@ -88,14 +90,8 @@ class Named:
         return bool(self.modules or self.functions)
 
 
-class _Chunks(list["bytes | bytearray"]):
-    """A file for the pickler that keeps what is written instead of copying it."""
-
-    write: Any = vars(list)["append"]
-
-
 class _Buffers(list[pickle.PickleBuffer]):
-    """Decides which buffers leave the stream, and keeps them.
+    """The buffers that left the stream.
 
     Attributes:
         trees: of the pickle; see `Named`.
@@ -105,6 +101,15 @@ class _Buffers(list[pickle.PickleBuffer]):
     trees: Mapping[str, Any] = _NO_TREES
     held: object = None
 
+
+class _Chunks(list[Any]):
+    """A file for the pickler that keeps what is written instead of copying it, and what decides which buffers leave.
+
+    Those stand between the chunks, for `_divide`.
+    """
+
+    write: Any = vars(list)["append"]
+
     def __call__(self, buffer: pickle.PickleBuffer) -> bool:
         try:
             in_band = buffer.raw().nbytes < OUT_OF_BAND_BYTES
@@ -113,6 +118,42 @@ class _Buffers(list[pickle.PickleBuffer]):
         if not in_band:
             self.append(buffer)
         return in_band
+
+
+def _divide(chunks: _Chunks, buffers: _Buffers) -> list[bytes | bytearray]:
+    """Return the stream, and fill `buffers`. Big bytes are buffers, too, and the stream has `bytes(buffer)` for them.
+
+    So they are loaded without a copy where they have come as bytes. The pickler asks nobody about them, but writes
+    them as they are, right behind the opcode that tells their length.
+    """
+    stream: list[bytes | bytearray] = []
+    for chunk in chunks:
+        if type(chunk) is pickle.PickleBuffer:
+            buffers.append(chunk)
+            continue
+        size = len(chunk)
+        if size >= BYTES_OUT_OF_BAND and stream and type(chunk) is bytes and not _is_frame(chunk):
+            told = (
+                _SHORT.pack(pickle.BINBYTES, size) if size < 1 << 32 else _LONG.pack(pickle.BINBYTES8, size)
+            )
+            if stream[-1].endswith(told):
+                stream[-1] = stream[-1][: -len(told)] + _BYTES_OF_NEXT_BUFFER
+                buffers.append(pickle.PickleBuffer(chunk))
+                continue
+        stream.append(chunk)
+    return stream
+
+
+_SHORT, _LONG = struct.Struct("<cI"), struct.Struct("<cQ")  # an opcode and a length
+_BYTES_OF_NEXT_BUFFER = b"".join(
+    (pickle.GLOBAL, b"builtins\nbytes\n", pickle.NEXT_BUFFER, pickle.TUPLE1, pickle.REDUCE)
+)
+
+
+def _is_frame(data: bytes) -> bool:
+    """Whether what the pickler writes may be a frame of opcodes, and not somebody's bytes."""
+    opcode, size = cast("tuple[bytes, int]", _LONG.unpack_from(data))
+    return opcode == pickle.FRAME and size <= len(data) - _LONG.size
 
 
 class Pickler(pickle.Pickler):
@@ -295,7 +336,7 @@ def _without_own_frames(error: Exception) -> Exception:
 
 def _dump(obj: Any, by_value: frozenset[str], named: Named | None) -> Pickled:
     chunks, buffers = _Chunks(), _Buffers()
-    pickler = Pickler(chunks, 5, True, buffers)  # positional: protocol, fix_imports, buffer_callback
+    pickler = Pickler(chunks, 5, True, chunks)  # positional: protocol, fix_imports, buffer_callback
     if by_value:
         pickler.by_value = by_value
     if named is not None:
@@ -303,7 +344,7 @@ def _dump(obj: Any, by_value: frozenset[str], named: Named | None) -> Pickled:
     pickler.dump(obj)
     if named is not None and named.trees:
         buffers.trees = named.trees
-    return Pickled(chunks, buffers)
+    return Pickled(chunks if len(chunks) == 1 else _divide(chunks, buffers), buffers)
 
 
 def dump_bytes(obj: Any, *, by_value: frozenset[str] = frozenset()) -> bytes:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Reduced = Any  # a tuple for pickle, the name of a global, or NotImplemented
 
 # Parts of this project that hosts know under the runtime's name only.
-_CARRIED = tuple(f"{HERE}.{part}" for part in ("model", "wire", "serial", "worker", "agent"))
+_CARRIED = tuple(f"{HERE}.{part}" for part in ("model", "wire", "serial", "session", "worker", "agent"))
 
 MAX_SOURCES_CHARS = 4_000_000
 

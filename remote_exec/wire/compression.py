@@ -19,6 +19,9 @@ LEAST = 1 << 16  # bytes of a chunk that is worth the trouble
 SAMPLE = 1 << 15
 LEVEL = 1
 GOOD = 0.8  # what is left of a chunk that is worth it
+MOST_PASSED = (
+    16  # chunks that go untried behind some that did not shrink: to try one costs a tenth of sending it fast
+)
 WINDOW_SECONDS = 0.1  # of sending, after which the link's rate is known anew
 HELD_UP = 0.25  # of a window: who waits for less is not held up by the link
 GROWTH = 1.1  # the rate of a link that holds nobody up is taken to be higher, window by window
@@ -43,10 +46,12 @@ class Compression:
         self._speed = FIRST_SPEED  # of the compressor
         self._elapsed = self._waited = 0.0  # in this window
         self._sent = 0
+        self._pass = self._passed = 0  # chunks to go untried from one that did not shrink, and how many have
 
     def applied(self, pieces: Iterable[Buffer]) -> Iterator[Buffer]:
         """Yield what to send for whole frames, as `frames.pack` made them; each piece is sent before the next."""
         pieces, clock = iter(pieces), self._clock
+        self._pass = self._passed = 0
         for header in pieces:
             if not len(header):
                 continue
@@ -76,7 +81,7 @@ class Compression:
             parts: of them.
             size: all parts together, in bytes.
         """
-        if size < LEAST or self._rate >= self._speed or not _shrinks(max(parts, key=len)):
+        if size < LEAST or self._rate >= self._speed or not self._worth_it(max(parts, key=len)):
             return None
         began = self._clock()
         packer = zlib.compressobj(LEVEL)
@@ -84,6 +89,14 @@ class Compression:
         packed.append(packer.flush())
         self._speed += (size / max(self._clock() - began, 1e-6) - self._speed) / 4
         return packed if sum(map(len, packed)) < size else None
+
+    def _worth_it(self, part: Buffer) -> bool:
+        if self._passed < self._pass:
+            self._passed += 1
+            return False
+        shrinks = _shrinks(part)
+        self._pass, self._passed = 0 if shrinks else min(2 * self._pass + 1, MOST_PASSED), 0
+        return shrinks
 
     def took(self, size: int, elapsed: float, waited: float) -> None:
         """Take in how long so many bytes of something big took, and for how much of that the link was waited for."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union, cast
 
 from ..model.errors import ProtocolError
+from .parts import Assembly
 
 Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 - evaluated when imported, on 3.10 too
 
@@ -39,6 +40,7 @@ CREDIT = 6  # `function` more values may be yielded by the generator call
 CLOSE_GENERATOR = 7  # the consumer wants no more of the generator call's values
 BYE = 8  # the client ends the lease in good order: everything it waited for has been acknowledged
 GENERATE = 9  # as CALL; what a generator makes is wanted at once, as YIELD frames
+ANSWER = 10  # payload: a pickled value, for the generator call that has asked for it and waits
 
 # from the worker
 RESULT = 20  # payload: pickled value, or a failure (flag FAILED)
@@ -73,7 +75,8 @@ MAX_MESSAGE = 1 << 40  # bytes of payload in one message; memory is taken as the
 class Frame(NamedTuple):
     """One whole frame; `payload` is valid until the reader's next call, unless it was put together from chunks.
 
-    The fields are the arguments of `pack`.
+    The fields are the arguments of `pack`, and `parts`: what came in chunks has its buffers there, each in memory of
+    its own, and of its payload the pickle is left; None: they are in the payload, if there are any.
     """
 
     kind: int
@@ -83,6 +86,7 @@ class Frame(NamedTuple):
     call: int
     ack: int
     payload: Buffer
+    parts: list[Buffer] | None = None
 
 
 _IN_PARTS = MORE | COMPRESSED
@@ -135,7 +139,7 @@ def pack(
 
 
 class FrameReader:
-    """Bytes in, frames out. It keeps what is not whole yet: at most one chunk, and one message's chunks.
+    """Bytes in, frames out. It keeps what is not whole yet: at most one chunk, and one message's parts.
 
     The socket writes straight into `space()`; `filled(n)` says how much it wrote; `next()` gives a frame or None.
     After a `ProtocolError` the stream is of no use any longer.
@@ -147,11 +151,13 @@ class FrameReader:
     def __init__(self, *, max_message: int = MAX_MESSAGE) -> None:
         self._buffer = bytearray(1 << 16)
         self._view = memoryview(self._buffer)
-        self._start = 0
-        self._end = 0
-        self._first: Frame | None = None  # of a message that comes in chunks; its payload is not kept
-        self._message = bytearray()
+        self._start: int = 0
+        self._end: int = 0
         self._max_message = max_message
+        self._message: Assembly | None = None  # that comes in chunks: what there is of one goes there at once
+        self._head: Frame | None = None  # its first chunk's, without a payload
+        self._left: int = 0  # bytes of the present chunk that are to come
+        self._more = False  # whether there is another behind it
 
     def space(self) -> memoryview:
         """Return where the next bytes go; never empty."""
@@ -168,56 +174,81 @@ class FrameReader:
     @property
     def empty(self) -> bool:
         """Whether no byte is kept: the stream may end here."""
-        return self._start == self._end and self._first is None
+        return self._start == self._end and self._message is None
 
     def next(self) -> Frame | None:
         """Return the next whole frame, or None when more bytes are needed.
 
         Raises:
-            ProtocolError: the peer passed a bound, or mixed up the chunks of two messages.
+            ProtocolError: the peer passed a bound, or mixed up the chunks of two messages, or a message's lengths.
         """
-        while (body := self._start + HEADER_SIZE) <= self._end:
-            size, kind, flags, buffers, function, call, ack = _unpack(self._buffer, self._start)
-            end = body + size
-            if end > self._end:
-                # No frame over the bound can be whole: the buffer never grows to hold one.
-                if size > CHUNK:
-                    raise ProtocolError(f"a frame of {size:,} bytes is over the bound of {CHUNK:,}")
-                self._reserve(HEADER_SIZE + size)
-                return None
-            self._start = end
-            frame = _new(Frame, (kind, flags, buffers, function, call, ack, self._view[body:end]))
-            if self._first is None and not flags & _IN_PARTS:
-                return frame
-            whole = self._collect(frame)
-            if whole is not None:
-                return whole
+        if self._message is not None:
+            return self._put_together(self._message)
+        body = self._start + HEADER_SIZE
+        if body > self._end:
+            return None
+        size, kind, flags, buffers, function, call, ack = _unpack(self._buffer, self._start)
+        if flags & MORE:
+            head = _new(Frame, (kind, flags & ~_IN_PARTS, buffers, function, call, ack, b"", None))
+            self._head, self._message = head, Assembly(0 if flags & ARENA else buffers)
+            self._reserve(CHUNK)  # so that much is read at a time
+            return self._put_together(self._message)
+        end = body + size
+        if end > self._end:
+            self._reserve(size)
+            return None
+        self._start = end
+        payload: Buffer = self._view[body:end]
+        if flags & COMPRESSED:
+            flags, payload = flags & ~COMPRESSED, expanded(payload)
+        return _new(Frame, (kind, flags, buffers, function, call, ack, payload, None))
+
+    def _put_together(self, message: Assembly) -> Frame | None:
+        """Take in what has come of a message's chunks; return it when it is whole."""
+        while (data := self._of_chunk()) is not None:
+            if self._more and not self._left and not data:
+                raise ProtocolError("a chunk is empty")  # any number of them would pass any bound
+            if message.size + len(data) > self._max_message:
+                raise ProtocolError(f"a message is over the bound of {self._max_message:,} bytes")
+            message.add(data)
+            if not self._left and not self._more:
+                assert self._head is not None  # noqa: S101 - the first chunk has set it
+                payload, parts = message.finish()
+                head, self._head, self._message = self._head, None, None
+                return head._replace(payload=payload, parts=parts)
         return None
 
-    def _collect(self, frame: Frame) -> Frame | None:
-        """Put a chunk to those before it; return the message when it is the last."""
-        if frame.flags & COMPRESSED:
-            frame = frame._replace(flags=frame.flags & ~COMPRESSED, payload=expanded(frame.payload))
-            if self._first is None and not frame.flags & MORE:
-                return frame
-        head = frame._replace(flags=frame.flags & ~MORE, payload=b"")
-        if self._first is None:
-            self._first = head
-        elif head != self._first:
-            raise ProtocolError("the chunks of two messages are mixed up")
-        more = bool(frame.flags & MORE)
-        if more and not frame.payload:
-            raise ProtocolError("a chunk is empty")  # any number of them would pass any bound
-        if len(self._message) + len(frame.payload) > self._max_message:
-            raise ProtocolError(f"a message is over the bound of {self._max_message:,} bytes")
-        self._message += frame.payload
-        if more:
+    def _of_chunk(self) -> memoryview | None:
+        """Return what has come of a chunk, or of the next, that was not returned; None when more bytes are needed."""
+        if not self._left:
+            body = self._start + HEADER_SIZE
+            if body > self._end:
+                return None
+            size, kind, flags, buffers, function, call, ack = _unpack(self._buffer, self._start)
+            if (kind, flags & ~_IN_PARTS, buffers, function, call, ack, b"", None) != self._head:
+                raise ProtocolError("the chunks of two messages are mixed up")
+            end = body + size
+            if size > CHUNK or (flags & COMPRESSED and end > self._end):
+                self._reserve(size)
+                return None
+            self._more = bool(flags & MORE)
+            if flags & COMPRESSED:
+                self._start = end
+                return memoryview(expanded(self._view[body:end]))
+            self._start, self._left = body, size
+        begin = self._start
+        size = min(self._left, self._end - begin)
+        if self._left and not size:
             return None
-        message, self._message, self._first = self._message, bytearray(), None
-        return head._replace(payload=message)
+        self._start, self._left = begin + size, self._left - size
+        return self._view[begin : self._start]
 
     def _reserve(self, size: int) -> None:
-        """Make room for a frame of `size` bytes from where the next one starts."""
+        """Make room for a frame with a payload of `size` bytes, from where it starts."""
+        # No frame over the bound can be whole: the buffer never grows to hold one.
+        if size > CHUNK:
+            raise ProtocolError(f"a frame of {size:,} bytes is over the bound of {CHUNK:,}")
+        size += HEADER_SIZE
         if len(self._buffer) - self._start >= size:
             return
         if len(self._buffer) < size:

@@ -219,8 +219,12 @@ def _dict(kind: Any) -> Decoder:
 
 def _dataclass(kind: type[Any]) -> Decoder:
     """The fields' decoders are made at the first message: by then every type they name is defined."""
-    hints = typing.get_type_hints(kind, vars(sys.modules[kind.__module__]))
-    fields = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(kind)}
+    names = vars(sys.modules[kind.__module__])
+    # as typing.get_type_hints does, at a tenth of the price; the text is that of our own source
+    fields = {
+        f.name: _decoder(eval(f.type, names) if isinstance(f.type, str) else f.type)  # noqa: S307
+        for f in dataclasses.fields(kind)
+    }
     required = {
         f.name
         for f in dataclasses.fields(kind)

@@ -11,6 +11,7 @@ from ..model.pool import GpuUse, PoolInfo, PoolSpec
 from .messages import message
 
 PROTOCOL = 1
+LOOKER = "0"  # the version that those say who only look: older than any, so that no agent gives way to it
 
 # --- client to agent ----------------------------------------------------------------------------------------
 
@@ -416,6 +417,7 @@ class OrphanEnded:
     record: JobRecord
     ok: bool
     attempt: AttemptRecord | None = None
+    blob: str = ""  # where the pickled value lies instead
 
 
 @message

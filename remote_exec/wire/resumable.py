@@ -40,6 +40,7 @@ class ResumableStream(CallStream):
         self._former: list[socket.socket] = []  # somebody may wait on them yet
         self._answer: bytes | None = None  # the far end's position, as far as it has come; None: it is known
         self._kept = Kept()
+        self.reached = 0  # no byte of the stream from this position on has ever left this machine
         self._compression = Compression()
         self._read_lock = threading.Lock()  # held by who reads; guards what follows
         self._early: deque[Frame] = deque()  # taken in while the stream's reader was busy
@@ -78,7 +79,7 @@ class ResumableStream(CallStream):
             if not self._take(sock, answered=position is not None):
                 return False
             if answer:
-                self._push(pack_position(self.received))
+                self._push(pack_position(self.received), 0)
             if position is not None:
                 self._push_kept()
         return True
@@ -98,6 +99,11 @@ class ResumableStream(CallStream):
             self.cut_at = time.monotonic()
         _shut_down(former)
         self._on_cut()
+
+    @property
+    def sent(self) -> int:
+        """How many bytes were to be sent until now."""
+        return self._kept.sent
 
     def finish(self) -> None:
         """Let the stream end with its connection: the far end is gone. What it has sent before still comes."""
@@ -298,20 +304,25 @@ class ResumableStream(CallStream):
         self._kept.acknowledge(self._peer_has)
         self._kept.add(data)
         if self._answer is None:
-            self._push(data)
+            self._push(data, self._kept.sent)
 
     def _push_kept(self) -> None:
+        end = self._kept.sent - self._kept.size
         for piece in self._kept.pieces():
-            self._push(piece)
+            end += len(piece)
+            self._push(piece, end)
 
-    def _push(self, data: Buffer) -> None:
+    def _push(self, data: Buffer, end: int) -> None:
+        """Send bytes that end at a position of the stream; 0: they are none of it."""
         sock = self.sock
         if self.cut_at or sock is self._deaf:
             return
+        before, self.reached = self.reached, max(end, self.reached)
         try:
             sock.sendall(data)
         except OSError:
             self._deaf = sock  # what it has sent before may be its last: who reads finds the end
+            self.reached = max(end - 1, before)  # the last of it has not gone
         except BaseException:  # a Ctrl-C: how much of it went is not known
             self.cut(sock)
             raise

@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from ..model.errors import ProtocolError
 from . import frames
 from .arenas import THRESHOLD, ReceivingArenas, SendingArenas, pack_ids, unpack_ids
 from .frames import Frame, FrameReader
+from .parts import MANY, Assembly, table
 
 Buffer = Union[bytes, bytearray, memoryview]  # noqa: UP007 - evaluated when imported, on 3.10 too
 
@@ -27,7 +27,6 @@ AWAKE_SECONDS = 0.00006  # how long one stays awake for an answer that is expect
 _offer_processor = getattr(os, "sched_yield", lambda: None)
 
 ALONE = 1 << 17  # bytes: what is longer is not worth a copy to save a system call
-MANY = 0xFFFF  # what the header's `buffers` holds when there are so many or more: then the payload begins with it
 
 
 def inline(
@@ -43,31 +42,9 @@ def inline(
     """Return what to send for one message when its buffers go over the stream itself."""
     if not buffers:
         return frames.pack(kind, stream, flags=flags, function=function, call=call, ack=ack)
-    sizes = [sum(len(part) for part in stream), *[len(buffer) for buffer in buffers]]
-    if len(buffers) >= MANY:
-        sizes.insert(0, len(buffers))
-    parts = [struct.pack(f"<{len(sizes)}Q", *sizes), *stream, *buffers]
+    parts = [table(stream, buffers), *stream, *buffers]
     count = min(len(buffers), MANY)
     return frames.pack(kind, parts, flags=flags, buffers=count, function=function, call=call, ack=ack)
-
-
-def _inlined(frame: Frame) -> tuple[Buffer, list[Buffer]]:
-    """Take apart what `inline` made, in one copy: buffers may outlive the frame, and are aligned."""
-    payload = memoryview(frame.payload)
-    count, position = frame.buffers, 0
-    if count == MANY and len(payload) >= 8:
-        count, position = struct.unpack_from("<Q", payload)[0], 8
-    if position + 8 * (count + 1) > len(payload):
-        raise ProtocolError("a message's lengths do not add up")
-    sizes = struct.unpack_from(f"<{count + 1}Q", payload, position)
-    position += 8 * (count + 1)
-    if position + sum(sizes) != len(payload):
-        raise ProtocolError("a message's lengths do not add up")
-    pieces: list[memoryview] = []
-    for size in sizes:
-        pieces.append(payload[position : position + size])
-        position += size
-    return pieces[0], [bytearray(piece) for piece in pieces[1:]]
 
 
 class CallStream:
@@ -133,7 +110,9 @@ class CallStream:
         return inline(kind, stream, buffers, flags=flags, function=function, call=call, ack=ack)
 
     def parts(self, frame: Frame) -> tuple[Buffer, list[Buffer]]:
-        """Return the pickle stream and the buffers of a message; the buffers are writable.
+        """Return the pickle stream and the buffers of a message.
+
+        The buffers are writable, and outlive the frame. Those that were not where they come from may be `bytes`.
 
         Raises:
             ProtocolError: its lengths do not add up.
@@ -143,7 +122,12 @@ class CallStream:
                 raise ProtocolError("an arena message came over a stream that has no arenas")
             views = self._receiving.unpack(frame.payload)
             return views[0], list(views[1:])
-        return (frame.payload, []) if not frame.buffers else _inlined(frame)
+        if frame.parts is not None or not frame.buffers:
+            return frame.payload, frame.parts or []
+        message = Assembly(frame.buffers)
+        message.add(memoryview(frame.payload))
+        stream, buffers = message.finish()
+        return stream, buffers or []
 
     def send(self, *messages: list[Buffer]) -> None:
         """Send whole messages, as `frame` or `frames.pack` made them, and what the arenas have to tell.

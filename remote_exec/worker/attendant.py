@@ -27,7 +27,8 @@ from ..wire.control import ControlStream
 from ..wire.stream import CallStream
 from . import progress
 from .joblog import LOG_NAME, LogWriter, Stream
-from .lease import Lease, Outcome, keep_trees
+from .keeping import keep_result, keep_trees, without_room
+from .lease import Lease, Outcome
 from .output import READ_SIZE, Output
 from .progress import Bars
 
@@ -37,6 +38,7 @@ BACKLOG_LIMIT = 4 << 20  # bytes of output kept for a client that does not read
 SHOWN_SECONDS = 0.1  # how often the client is told of progress
 LOGGED_SECONDS = 1.0  # how often the log is
 SWITCH_SECONDS = 0.05
+MOST_TOLD_BYTES = 1 << 20  # of a result that nobody took; a longer one lies among the blobs
 
 _HANGUP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
@@ -120,9 +122,15 @@ class Attendant(threading.Thread):
         """Give an outcome that no client took to the agent."""
         if outcome.trees:
             keep_trees(lease, outcome.trees)
-        body = pickling.join(outcome.stream, outcome.buffers)
+        body, blob = pickling.join(outcome.stream, outcome.buffers), ""
+        if outcome.ok and len(body) > MOST_TOLD_BYTES:
+            try:
+                body, blob = b"", keep_result(lease, body)
+            except OSError as error:
+                outcome = without_room(outcome, len(body), error)
+                body = b"".join(outcome.stream)
         record, attempt = lease.to_record(outcome), lease.to_attempt(outcome)
-        self._tell(protocol.OrphanEnded(lease.id, record, outcome.ok, attempt), body)
+        self._tell(protocol.OrphanEnded(lease.id, record, outcome.ok, attempt, blob), body)
 
     def flush_soon(self) -> None:
         """Tell the agent within moments what has ended: somebody may ask for it."""

@@ -17,6 +17,7 @@ from ..model.job import Cause
 from ..serial import directories, failures, failures_json, pickling
 from ..wire import frames
 from ..wire.frames import Frame
+from ..wire.stream import inline
 from . import streams
 from .lease import Function, Lease, Outcome
 
@@ -30,7 +31,7 @@ FLUSH_SECONDS = 0.02
 LOOK_ITEMS = 64  # at most, from one look at the clock to the next
 LOOK_SECONDS = 0.0005  # items that take longer from look to look are looked at one by one
 MOST_MICROSECONDS = (1 << 32) - 1
-AWAITED = (CoroutineType, GeneratorType, AsyncGeneratorType)
+AWAITED = (CoroutineType, GeneratorType, AsyncGeneratorType, streams.Conversation)
 
 
 class Batch:
@@ -247,10 +248,9 @@ class Batch:
             pickled = pickling.dump((values, self._failures))
             if not values or pickled.size_bytes > frames.CHUNK:
                 return
-            message = frames.pack(
-                frames.BATCH_RESULT, [*pickled.stream], function=self._first, call=self.number
-            )
-            if not pickled.buffers and self._lease.stream.try_send(message):
+            raw = [buffer.raw() for buffer in pickled.buffers]
+            message = inline(frames.BATCH_RESULT, pickled.stream, raw, function=self._first, call=self.number)
+            if self._lease.stream.try_send(message):
                 self._first += len(values)
                 del self._values[: len(values)]
                 self._failures = {}

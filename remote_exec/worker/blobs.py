@@ -50,6 +50,7 @@ USE_SECONDS = 60.0
 GRACE_SECONDS = 600.0
 _VERIFIED_ENTRIES = 200_000
 _PRUNE_BATCH = 200
+_TRIES = 20  # of what others may be replacing meanwhile
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _NAME = re.compile(r"[0-9a-f]{64}(\.x)?")
 
@@ -264,25 +265,19 @@ class BlobStore:
             BlobMissing: it is not here, or was corrupt.
             FileExistsError: something is at `target`.
         """
-        source = self._path(digest)
-        self._verify(digest, source)
-        try:
-            if executable:
-                source = self._executable(source)
-            os.link(source, target, follow_symlinks=False)
-            return
-        except FileNotFoundError:
-            if os.path.isdir(os.path.dirname(target)):
-                raise BlobMissing(digest) from None
-            raise
-        except OSError as error:
-            # another file system, one without links, or as many links as an inode can have
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP):
-                raise
-        try:
-            copy(source, target, mode=0o555 if executable else 0o444, replace=False)
-        except FileNotFoundError:
-            raise BlobMissing(digest) from None
+        for _ in range(_TRIES):
+            source = self._path(digest)
+            self._verify(digest, source)
+            try:
+                if executable:
+                    source = self._executable(source)
+                self._link(source, target, mode=0o555 if executable else 0o444)
+                return
+            except FileNotFoundError:
+                if not os.path.isdir(os.path.dirname(target)):
+                    raise
+                # it is gone; or another process has put the same in its place, at this very moment
+        raise BlobMissing(digest)
 
     def ls(self) -> Iterator[BlobInfo]:
         """Yield all blobs, in no order; executable copies are counted into their blob."""
@@ -396,6 +391,16 @@ class BlobStore:
             self._remember(key, status)
         _use(path, status)
         return path
+
+    @staticmethod
+    def _link(source: str, target: StrPath, *, mode: int) -> None:
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError as error:
+            # another file system, one without links, or as many links as an inode can have
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP):
+                raise
+            copy(source, target, mode=mode, replace=False)
 
     def _verify(self, digest: str, path: str) -> None:
         """Note the use of a blob; read it if this process has not seen this very file yet."""

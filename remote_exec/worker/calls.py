@@ -24,7 +24,8 @@ from ..wire.frames import HEADER, Frame
 from . import context, streams
 from .batches import AWAITED, Batch
 from .begun import Begun
-from .lease import Function, Lease, Outcome, keep_trees
+from .keeping import keep_trees
+from .lease import Function, Lease, Outcome
 
 if TYPE_CHECKING:
     from .attendant import Attendant
@@ -54,6 +55,7 @@ class Calls:
             frames.CONTEXT: self._on_context,
             frames.ACK: lambda lease, frame: None,
             frames.CREDIT: lambda lease, frame: None,
+            frames.ANSWER: lambda lease, frame: None,
             frames.CLOSE_GENERATOR: lambda lease, frame: None,
         }
 
@@ -209,6 +211,8 @@ class Calls:
         self, lease: Lease, call: int, function: Function, error: BaseException
     ) -> tuple[BaseException, Cause]:
         """Return what to raise at home for what was raised here, and of what kind it is."""
+        from . import guards
+
         reason = lease.interrupted.pop(call, "")
         if reason:
             from .children import end_children
@@ -216,9 +220,12 @@ class Calls:
             end_children(lease.started_at)
         if isinstance(error, KeyboardInterrupt) and reason == "cancelled":
             if self._holds_devices:
-                self._end_cancelled(lease, call)
+                self._end_with(lease, call, guards.CANCELLED_EXIT)
             return error, Cause.CANCELLED
         if isinstance(error, KeyboardInterrupt) and reason == "timed_out":
+            if self._holds_devices:
+                guards.print_stack(error)  # which the error cannot bring home now
+                self._end_with(lease, call, guards.TIMED_OUT_EXIT)
             timeout = MaxRuntimeExceeded(
                 f"{function.name} ran longer than max_runtime_in_seconds "
                 f"({function.max_runtime_seconds:g} s) and was stopped",
@@ -230,21 +237,33 @@ class Calls:
             return error, Cause.SERIALIZATION
         return error, Cause.USER_ERROR
 
-    def _end_cancelled(self, lease: Lease, call: int) -> NoReturn:
+    def _end_with(self, lease: Lease, call: int, code: int) -> NoReturn:
         """End the process: what libraries hold of a GPU is free by nothing less, and so it is when its end is told."""
-        from . import guards
-
         if lease.batch is not None:
             with contextlib.suppress(OSError):
                 lease.batch.send_ready()
         self._flush_output(lease, call)
         self._attendant.end_with(lease)
-        os._exit(guards.CANCELLED_EXIT)
+        os._exit(code)
+
+    def _die_as_rank(self, lease: Lease, call: int, error: BaseException) -> None:
+        """Where a rank has died that this process had started, die as it did: to the agent, a job is one process."""
+        from .launch import RankDeathError
+
+        if isinstance(error, RankDeathError):
+            from . import guards
+
+            sys.stderr.write(f"{error}\n")
+            self._flush_output(lease, call)
+            self._attendant.end_with(lease)
+            guards.die_as(error.code)
 
     def _fail(
         self, lease: Lease, call: int, function: Function, started_at: float, error: BaseException
     ) -> None:
         error, cause = self._cause_of(lease, call, function, error)
+        if function.launch is not None:
+            self._die_as_rank(lease, call, error)
         failure = failure_of(error)
         text = failures_json.to_json(failure)
         outcome = Outcome(

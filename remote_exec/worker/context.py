@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -63,6 +64,12 @@ def _emit_progress(bar: dict[str, Any]) -> None:
 def jobs_folder() -> str:
     """Return the host's folder of jobs; empty where no lease is served."""
     return _lease.attach.jobs_folder if _lease is not None else ""
+
+
+def lease_folder() -> str:
+    """Return the folder of the lease that is served, if it has one: its log is there, and it goes with that."""
+    folder = os.path.join(jobs_folder(), _lease.id) if _lease is not None else ""
+    return folder if os.path.isdir(folder) else ""
 
 
 def current_job() -> CurrentJob | None:

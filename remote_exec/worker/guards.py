@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ..model.errors import RuntimeEnvironmentError
 from .lease import Lease
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 2.0  # from the interrupt to the end of the process
 WATCHDOG_EXIT = 1  # faulthandler's own
-TIMED_OUT_EXIT = 124  # what is told instead, as timeout(1) has it
+TIMED_OUT_EXIT = (
+    124  # what is told instead, as timeout(1) has it; of a worker that ends to free what it holds, too
+)
 CANCELLED_EXIT = 123  # of a worker that ends with its call, to free what it holds
 
 
@@ -63,6 +67,30 @@ def max_runtime(attendant: Attendant, lease: Lease, call: int, seconds: float) -
     finally:
         faulthandler.cancel_dump_traceback_later()
         attendant.clear_deadline()
+
+
+def die_as(code: int) -> NoReturn:
+    """End this process as another has ended: with its exit code, or by the signal that killed it, which is negative."""
+    import resource
+
+    if code < 0:
+        faulthandler.disable()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code if code > 0 else 0)
+
+
+def print_stack(error: BaseException) -> None:
+    """Print where the user's code was interrupted."""
+    import traceback
+
+    stack = error.__traceback__
+    while stack is not None and "/remote_exec_runtime/" in stack.tb_frame.f_code.co_filename:
+        stack = stack.tb_next
+    sys.stderr.write("stopped at:\n")
+    traceback.print_tb(stack)
 
 
 def _shell() -> str:

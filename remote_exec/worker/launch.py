@@ -1,4 +1,5 @@
-"""A call whose processes a launcher starts: torchrun or mpirun, with this worker between them and the caller.
+"""A call whose processes are started here: by torchrun or mpirun, or as children of this worker, which is between them
+and the caller.
 
 The worker lays function and arguments, as they came, into a private folder, and starts the launcher on `launched`. What
 the ranks print comes through pipes of their own, so that each line bears its rank; what becomes of each is a file that
@@ -18,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any, Union
 
 from ..model.errors import RemoteExecError, RuntimeEnvironmentError, WorkerDied
 from ..model.failure import Failure
@@ -26,6 +28,7 @@ from ..serial import directories, failures_json
 from ..serial.reducers import Joined
 from . import context, groups
 from .children import adopt_orphans, kill_children, reap_children
+from .own_ranks import OwnRanks
 
 if TYPE_CHECKING:
     from .lease import Function
@@ -45,6 +48,14 @@ SETTLE_SECONDS = 0.5  # for the others to end when one has failed; and from SIGT
 READ_BYTES = 1 << 16
 LINE_BYTES = 1 << 16  # of a line that does not end
 LAST_BYTES = 4000
+INTERRUPTED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+)  # how ranks of our own are stopped; a launcher knows only the second
+INTERRUPT_SECONDS = 0.75  # for what they do then
+
+
+Launcher = Union["subprocess.Popen[bytes]", OwnRanks]
 
 
 class RankError(Exception):
@@ -53,6 +64,18 @@ class RankError(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.told_by_rank = failure
+
+
+class RankDeathError(Exception):
+    """A rank of this worker's own has died, and so does the worker: in the same way, to be told and tried again as one.
+
+    Attributes:
+        code: its exit code, or the signal that killed it, negative.
+    """
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Launch:
@@ -68,6 +91,7 @@ class Launch:
         assert function.launch is not None  # noqa: S101
         self._group = function.group
         self._launch = function.launch
+        self._own = self._launch["launcher"] == "worker"
         self._name = function.name
         self._pickled = pickled
 
@@ -76,7 +100,8 @@ class Launch:
 
         Raises:
             RankError: a rank has failed.
-            WorkerDied: a rank has died.
+            WorkerDied: a rank has died that a launcher had started.
+            RankDeathError: a rank has died that this process had started.
             RuntimeEnvironmentError: the launcher is missing, or does not start.
         """
         group = self._group
@@ -84,7 +109,9 @@ class Launch:
         job = context.current_job()
         assert job is not None  # noqa: S101
         self._name = job.function
-        folder = tempfile.mkdtemp(prefix="remote_exec-")
+        # what a worker leaves there that is killed goes with its log; mpirun's sockets need a short path
+        where = context.lease_folder() if self._launch["launcher"] != "mpirun" else ""
+        folder = tempfile.mkdtemp(prefix="remote_exec-", dir=where or None)
         try:
             command = self._command(port, folder)
             plan = {
@@ -112,6 +139,8 @@ class Launch:
 
     def _command(self, port: int, folder: str) -> list[str]:
         count = str(self._launch["processes"])
+        if self._own:
+            return []
         if self._launch["launcher"] == "mpirun":
             found = shutil.which("mpirun")
             if found is None:
@@ -139,25 +168,34 @@ class Launch:
         return [sys.executable, "-m", "torch.distributed.run", *told, "--no-python"]
 
     def _run(self, command: list[str], folder: str, port: int) -> Any:
-        ranks = Ranks(folder, self._launch["processes"], first=self._group.rank)
+        count = self._launch["processes"]
+        ranks = Ranks(folder, count, first=self._group.rank, is_launched=not self._own)
         adopt_orphans()  # a launcher may end before what it has started
         try:
             with open(os.path.join(folder, "launcher"), "w+b") as own:
-                process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=own, stderr=own, env=_variables(port, folder)
-                )
+                process = self._start(command, ranks, own, _variables(port, folder))
                 try:
                     ranks.attend(process)
                 finally:
-                    ranks.end(process)
+                    ranks.end(process, INTERRUPTED if self._own else INTERRUPTED[1:])
                 own.seek(max(0, os.fstat(own.fileno()).st_size - LAST_BYTES))
                 output = own.read().decode(errors="replace")
         finally:
             ranks.close()
             adopt_orphans(False)
-        return self._outcome(folder, ranks, process.returncode, output)
+        return self._outcome(folder, ranks, process, output)
 
-    def _outcome(self, folder: str, ranks: Ranks, code: int, output: str) -> Any:
+    def _start(
+        self, command: list[str], ranks: Ranks, output: IO[bytes], variables: dict[str, str]
+    ) -> Launcher:
+        if not self._own:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=variables
+            )
+        count = self._launch["processes"]
+        return OwnRanks(command, self._group, count, output=output, variables=variables, started=ranks.watch)
+
+    def _outcome(self, folder: str, ranks: Ranks, process: Launcher, output: str) -> Any:
         count = self._launch["processes"]
         left = [_left_by(folder, local) for local in range(count)]
         bad = ranks.bad
@@ -175,24 +213,38 @@ class Launch:
             raise RankError(failures_json.from_json(data.decode()))
         if not ranks.began:
             raise RuntimeEnvironmentError(
-                f"{launcher} ended with exit code {code} before it had started the function", output=output
+                f"{'Python' if self._own else launcher} ended with exit code {process.returncode} before it had "
+                "started the function",
+                output=output,
             )
+        rank = f"rank {self._group.rank + bad} of {self._group.world_size}"
+        if isinstance(process, OwnRanks):
+            code = process.code(bad)
+            how = f"was killed by signal {-code}" if code < 0 else f"ended itself with exit code {code}"
+            raise RankDeathError(f"{rank} of {self._name} {how}", code)
         error: RemoteExecError = WorkerDied(
-            f"rank {self._group.rank + bad} of {self._group.world_size} died, which ran {self._name} under {launcher}",
+            f"{rank} died, which ran {self._name} under {launcher}",
             hint="what it printed last is in the call's log",
         )
         raise error
 
 
 class Ranks:
-    """The processes that a launcher has started on this host, seen from outside.
+    """The processes that were started for a call on this host, seen from outside.
+
+    Args:
+        folder: where they leave their outcomes.
+        count: how many they are.
+        first: the rank of the first.
+        is_launched: whether a launcher starts them, which ends them all when one has failed.
 
     Attributes:
         bad: the first of them, by local rank, that has failed or died.
         began: whether any has begun.
     """
 
-    def __init__(self, folder: str, count: int, *, first: int) -> None:
+    def __init__(self, folder: str, count: int, *, first: int, is_launched: bool) -> None:
+        self._is_launched = is_launched
         self.bad: int | None = None
         self.began = False
         self._began_at = time.time()
@@ -214,7 +266,7 @@ class Ranks:
                 self._prefixes[fd] = f"[{first + int(name.partition('.')[0])}] ".encode()
             self._poll.register(fd, select.POLLIN)
 
-    def attend(self, process: subprocess.Popen[bytes]) -> None:
+    def attend(self, process: Launcher) -> None:
         """Pass on what they tell until the launcher has ended, or a moment after one of them has failed."""
         ending = 0.0
         while process.poll() is None:
@@ -225,12 +277,15 @@ class Ranks:
                     return
         self._turn(0.0)
 
-    def end(self, process: subprocess.Popen[bytes]) -> None:
-        """End whatever of it lives yet, and pass on what it told last."""
-        if process.poll() is None:
-            process.terminate()
-            self._signal(signal.SIGTERM)
-            deadline = time.monotonic() + SETTLE_SECONDS
+    def end(self, process: Launcher, signals: Sequence[int]) -> None:
+        """End whatever of it lives yet, by these signals and at last by SIGKILL, and pass on what it told last."""
+        for number in signals:
+            if process.poll() is not None:
+                break
+            process.send_signal(number)
+            self._signal(number)
+            seconds = INTERRUPT_SECONDS if number == signal.SIGINT else SETTLE_SECONDS
+            deadline = time.monotonic() + seconds
             while process.poll() is None and time.monotonic() < deadline:
                 self._turn(0.02)
         clean = process.poll() == 0
@@ -266,12 +321,14 @@ class Ranks:
         for fd in ready:
             if fd in self._pipes:
                 self._read(fd)
-        for fd in ready:
-            if fd in self._pidfds:
-                self._poll.unregister(fd)
-                local = self._pidfds[fd]
-                if self.bad is None and _left_by(self._folder, local)[0] != VALUE:
-                    self.bad = local
+        ended = [fd for fd in ready if fd in self._pidfds]
+        for fd in ended:
+            self._poll.unregister(fd)
+        left = {local: _left_by(self._folder, local)[0] for local in map(self._pidfds.__getitem__, ended)}
+        bad = [local for local, kind in left.items() if kind != VALUE]
+        if bad and self.bad is None:
+            # Of several at once: launchers kill the others of one that fails; without one, others fail by a death.
+            self.bad = next((local for local in bad if (left[local] == FAILURE) is self._is_launched), bad[0])
         return bool(ready)
 
     def _read(self, fd: int) -> None:
@@ -299,14 +356,19 @@ class Ranks:
             context.emit(event)
             return
         self.began = True
+        if event["rank"] not in self._pidfds.values():
+            self.watch(event["rank"], event["pid"])
+
+    def watch(self, local: int, pid: int) -> None:
+        """Learn of the end of the process that is this rank."""
         if not hasattr(os, "pidfd_open"):
-            self._pids.add(event["pid"])
+            self._pids.add(pid)
             return
         try:
-            fd = os.pidfd_open(event["pid"])
+            fd = os.pidfd_open(pid)
         except ProcessLookupError:  # it has ended already: it is known by what it left
             return
-        self._pidfds[fd] = event["rank"]
+        self._pidfds[fd] = local
         self._poll.register(fd, select.POLLIN)
 
 

@@ -1,4 +1,4 @@
-"""One rank of a call that a launcher has started: see `launch`, which laid the folder that this process finds."""
+"""One rank of a call that a launcher, or a worker, has started: `launch` laid the folder that this process finds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .trees import WorkerSide
 PIPE_BYTES = 4096  # what goes into a pipe that others write to as well, in one piece
 # how launchers tell a process its place: rank, local rank, world size, local world size
 TOLD_BY = {
+    "worker": ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     "torchrun": ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     "mpirun": (
         "OMPI_COMM_WORLD_RANK",
@@ -102,7 +103,7 @@ def _place(variables: Mapping[str, str], plan: dict[str, Any]) -> Group:
     return Group(
         rank=rank,
         local_rank=local_rank,
-        node_rank=plan["node_rank"],
+        node_rank=plan["node_rank"] + (rank - plan["first_rank"]) // local_size,
         world_size=size,
         local_world_size=local_size,
         address=plan["address"],

@@ -30,7 +30,6 @@ SUMMED = 0  # the number in the name of a lease's array of calls that have no re
 RECORDED_ALONE_SECONDS = 0.05  # a silent success shorter than this is summed up with its like
 FAILURE_CHARS = 4 << 20  # of failures that the journal gets at once from one lease, ...
 FAILURE_CHARS_PER_SECOND = 64 << 10  # ... and in the long run
-TREES_NAME = "trees"  # in a job's folder: the digests of the folders that its result names
 TOLD_SECONDS = 0.5  # a call that took longer is recorded with the phases of its way
 
 
@@ -139,8 +138,9 @@ class Lease:
 
     @property
     def is_idle_and_cut(self) -> bool:
-        """Whether nothing runs, and the connection of a client on another machine is broken."""
-        return not (self.running or self.loading) and bool(self.stream.cut_at or self.hung_up_at)
+        """Whether nothing runs or is on its way back, and the connection of a client on another machine is broken."""
+        busy = self.running or self.loading or self._begun != self.ended or self.unacknowledged
+        return not busy and bool(self.stream.cut_at or self.hung_up_at)
 
     def give_up(self) -> None:
         """The client is gone: end the stream."""
@@ -308,16 +308,6 @@ def _here() -> str:
         return os.getcwd()
     except OSError:
         return ""
-
-
-def keep_trees(lease: Lease, digests: tuple[str, ...]) -> None:
-    """Have trees stay for as long as what is kept of a job: its result needs them."""
-    folder = os.path.join(lease.attach.jobs_folder, lease.id)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    with open(os.path.join(folder, TREES_NAME), "a", encoding="ascii") as file:
-        file.writelines(f"{digest}\n" for digest in digests)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def call_name(function: str, lease: str, call: int) -> str:

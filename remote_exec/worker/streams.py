@@ -1,8 +1,10 @@
-"""What a function returned that is not a value yet: coroutines are run, generators streamed or made lists of."""
+"""What a function returned that is not a value yet: coroutines are run, generators streamed or made lists of, and
+conversations held."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, cast
@@ -23,9 +25,11 @@ def exhaust(calls: Calls, lease: Lease, frame: Frame, value: Any) -> Any:
     """
     if isinstance(value, CoroutineType):
         return _run(cast("Coroutine[Any, Any, Any]", value))
+    if isinstance(value, Conversation):
+        return value.hold(Talk(calls, lease, frame.call))
     values: list[Any] = []
     streamed = frame.kind == frames.GENERATE
-    take = _Sender(calls, lease, frame.call) if streamed else values.append
+    take = Talk(calls, lease, frame.call).tell if streamed else values.append
     if isinstance(value, AsyncGeneratorType):
         returned = _run(_take_from(cast("AsyncGenerator[Any, Any]", value), take))
     else:
@@ -55,14 +59,30 @@ async def _take_from(source: AsyncGenerator[Any, Any], take: Callable[[Any], obj
             take(value)
 
 
-class _Sender:
-    """Sends the values of one generator; when its consumer is slow, waits for its word."""
+class Conversation:
+    """What a method of an instance returns to talk with its caller, who takes what it tells as values of a generator.
+
+    Args:
+        hold: the rest of the method; what it returns is the call's value.
+    """
+
+    def __init__(self, hold: Callable[[Talk], Any]) -> None:
+        self.hold = hold
+
+
+class Talk:
+    """Sends values to the consumer of one call; when that is slow, waits for its word."""
 
     def __init__(self, calls: Calls, lease: Lease, call: int) -> None:
         self._calls, self._lease, self._call = calls, lease, call
         self._credit = GENERATOR_WINDOW
 
-    def __call__(self, value: Any) -> None:
+    def tell(self, value: Any) -> None:
+        """Send a value, after all that was printed before.
+
+        Raises:
+            ConnectionError: the consumer is gone.
+        """
         stream, call = self._lease.stream, self._call
         pickled = pickling.dump(value)
         flags = frames.TREES if directories.noted.take() else 0
@@ -70,9 +90,26 @@ class _Sender:
         buffers = [buffer.raw() for buffer in pickled.buffers]
         stream.send(stream.frame(frames.YIELD, pickled.stream, buffers, flags=flags, call=call))
         self._credit -= 1
-        while self._credit == 0:
-            frame = stream.receive()  # nothing else can come from the consumer now
-            if frame is None:
-                raise ConnectionError("the consumer of the generator is gone")
-            if frame.kind == frames.CREDIT and frame.call == call:
-                self._credit += frame.function
+        if threading.current_thread() is threading.main_thread():  # no other reads the stream
+            while self._credit <= 0:
+                self._receive()
+
+    def ask(self, value: Any) -> Any:
+        """Send a value, and return what the consumer answers. In the main thread.
+
+        Raises:
+            ConnectionError: the consumer is gone.
+        """
+        self.tell(value)
+        while True:
+            frame = self._receive()
+            if frame.kind == frames.ANSWER and frame.call == self._call:
+                return pickling.load(*self._lease.stream.parts(frame))
+
+    def _receive(self) -> Frame:
+        frame = self._lease.stream.receive()  # nothing else can come from the consumer now
+        if frame is None:
+            raise ConnectionError("the consumer of the generator is gone")
+        if frame.kind == frames.CREDIT and frame.call == self._call:
+            self._credit += frame.function
+        return frame

@@ -1,7 +1,7 @@
 """The conformance suite: what a user relies on holds unchanged on every kind of host.
 
 The modules named below run once for each backend; all others are about this machine's agent itself. A test that asks
-something which only holds here is marked ``here`` with the reason.
+something which only holds here is marked ``here`` with the reason, and the other backends that it holds for, if any.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from hosts.docker_engine import IMAGE, DockerEngine, docker_engine  # noqa: F401
 from hosts.fixtures import ssh_client, ssh_server  # noqa: F401 - fixtures
 from hosts.letting_go import let_go
 from hosts.sshd import SshClient
+from leftovers import LINUX, Leftovers
+from own_host import own_host  # noqa: F401 - a fixture
 
+from remote_exec.backends import local
+from remote_exec.backends.host import Host
 from remote_exec.client.connections import connections
 from remote_exec.client.placement import hosts_of
 from remote_exec.config import load_config
@@ -28,6 +32,19 @@ CONFORMING = (
     "test_values",
     "test_logs",
     "test_directories",
+    "test_capture",
+    "test_preflight",
+    "test_result_cache",
+    "test_queued_jobs",
+    "test_fairness",
+    "test_portable",
+    "test_jobs",
+    "test_contract",
+    "test_environment",
+    "test_groups",
+    "test_cli",
+    "test_housekeeping",
+    "test_gpus",
 )
 INDEX_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "UV_", "PIP_")
 Table = Mapping[str, str | list[str]]
@@ -69,17 +86,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what conforms on each backend; the fixture says what is missing where one cannot be had."""
     if metafunc.module.__name__.rpartition(".")[2] in CONFORMING:
         here = metafunc.definition.get_closest_marker("here")
-        backends = [pytest.param(name, marks=MARKS.get(name, ())) for name in BACKENDS]
-        metafunc.parametrize("host", backends[:1] if here else backends, indirect=True, scope="session")
+        names = ["local", *here.args[1:]] if here else BACKENDS
+        backends = [pytest.param(name, marks=MARKS.get(name, ())) for name in names]
+        metafunc.parametrize("host", backends, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def host(request: pytest.FixtureRequest, session_home: Path) -> Iterator[None]:
+def host(request: pytest.FixtureRequest, session_home: Path) -> Iterator[Host]:
     """Have calls go to a host of this backend, by the user's configuration alone."""
     name = getattr(request, "param", "local")
     backend = BACKENDS[name]
     if backend is None:
-        yield
+        yield local.here()
         return
     patch = pytest.MonkeyPatch()
     file = session_home / "config" / "remote_exec" / "config.toml"
@@ -93,10 +111,17 @@ def host(request: pytest.FixtureRequest, session_home: Path) -> Iterator[None]:
     instance = load_config().instances["conforming"]
     (there,) = hosts_of(instance, instance.options)
     connections.session(there)
-    yield
+    yield there
     let_go("conforming")
     file.unlink()
     patch.undo()
+
+
+@pytest.fixture(scope="module", autouse=LINUX)
+def nothing_left_by_fixtures(nothing_left_by_fixtures: Leftovers, host: Host) -> Leftovers:
+    """Servers and engines that come with a host are the session's."""
+    nothing_left_by_fixtures.forgive()
+    return nothing_left_by_fixtures
 
 
 def index_variables() -> dict[str, str]:

@@ -57,6 +57,15 @@ def entered() -> dict[str, str]:
     }
 
 
+def bytecode() -> list[str]:
+    """What is installed and has been compiled when it was imported."""
+    import apple as found
+
+    return sorted(
+        path.name.partition(".")[0] for path in Path(found.__file__ or "").parent.glob("__pycache__/*")
+    )
+
+
 def pid() -> int:
     """The worker's process id."""
     return os.getpid()

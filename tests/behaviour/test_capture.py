@@ -130,6 +130,22 @@ print(area(Circle(1)))
     assert run(project, script).splitlines() == ["3.14", "-1.0"]
 
 
+def test_threads_that_bring_the_same_module_do_not_disturb_each_other(project: Path) -> None:
+    (project / "mylib" / "big.py").write_text(f"DATA = {os.urandom(3 << 20).hex()!r}\n")
+    script = """
+from concurrent.futures import ThreadPoolExecutor
+from mylib import big
+from remote_exec import remote
+
+@remote
+def size(): return len(big.DATA)
+
+with ThreadPoolExecutor(6) as threads:
+    print(*threads.map(lambda _: size(), range(6)))
+"""
+    assert run(project, script).split() == [str(6 << 20)] * 6
+
+
 FAILING = """
 import sys, traceback
 from remote_exec import RemoteExecutor, remote
@@ -328,6 +344,7 @@ with RemoteExecutor(max_parallel_jobs=COUNT) as executor:
     assert run(project, script) == "True\nTrue\n"
 
 
+@pytest.mark.here("elsewhere each keeps a connection of its own, which stays for a while")
 def test_two_sessions_of_one_user_share_a_pool(
     project: Path, session_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 import environment_work as work
@@ -52,6 +52,24 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Wheels(NamedTuple):
+    """Where they lie, and where any host finds them."""
+
+    folder: Path
+    url: str
+
+
+@pytest.fixture(scope="module")
+def wheels(index: Path) -> Iterator[Wheels]:
+    with Index(index) as server:
+        server.asked.set()
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield Wheels(index, f"{server.url}/apple/")
+        server.shutdown()
+        thread.join()
+
+
 def until(found: Callable[[], object]) -> None:
     deadline = time.monotonic() + SECONDS
     while not found():
@@ -62,19 +80,19 @@ def until(found: Callable[[], object]) -> None:
 # --- what `dependencies` may be -----------------------------------------------------------------------------------
 
 
-def as_list(folder: Path, index: Path) -> Any:
-    return ["--no-index", f"--find-links {index}", "apple==1.0"]
+def as_list(folder: Path, wheels: Wheels) -> Any:
+    return ["--no-index", f"--find-links {wheels.url}", "apple==1.0"]
 
 
-def as_requirements(folder: Path, index: Path) -> Any:
+def as_requirements(folder: Path, wheels: Wheels) -> Any:
     (folder / "base.txt").write_text("apple==2.0\n")
     path = folder / "requirements.txt"
-    path.write_text(f"--no-index\n--find-links {index}\n-r base.txt  # nested\npear\n")
+    path.write_text(f"--no-index\n--find-links {wheels.url}\n-r base.txt  # nested\npear\n")
     return path
 
 
-def as_pyproject(folder: Path, index: Path) -> Any:
-    wheel = shutil.copy(index / "apple-3.0-py3-none-any.whl", folder)
+def as_pyproject(folder: Path, wheels: Wheels) -> Any:
+    wheel = shutil.copy(wheels.folder / "apple-3.0-py3-none-any.whl", folder)
     (folder / "pyproject.toml").write_text(
         '[project]\nname = "mine"\nversion = "0"\nrequires-python = ">=3.10"\ndependencies = ["apple"]\n'
         f'[tool.uv.sources]\napple = {{ path = "{wheel}" }}\n'
@@ -82,25 +100,25 @@ def as_pyproject(folder: Path, index: Path) -> Any:
     return folder
 
 
-def as_script(folder: Path, index: Path) -> Any:
+def as_script(folder: Path, wheels: Wheels) -> Any:
     path = folder / "train.py"
-    wheel = (index / "apple-4.0-py3-none-any.whl").as_uri()
+    wheel = (wheels.folder / "apple-4.0-py3-none-any.whl").as_uri()
     path.write_text(
         f'# /// script\n# dependencies = ["apple @ {wheel}"]\n# ///\nraise SystemExit("not run")\n'
     )
     return path
 
 
-def as_wheels(folder: Path, index: Path) -> Any:
-    return [index / "apple-5.0-py3-none-any.whl", str(index / "pear-1.0-py3-none-any.whl")]
+def as_wheels(folder: Path, wheels: Wheels) -> Any:
+    return [wheels.folder / "apple-5.0-py3-none-any.whl", str(wheels.folder / "pear-1.0-py3-none-any.whl")]
 
 
 @pytest.mark.parametrize("form", [as_list, as_requirements, as_pyproject, as_script, as_wheels])
 def test_every_form_of_dependencies_is_understood(
-    form: Callable[[Path, Path], Any], index: Path, tmp_path: Path
+    form: Callable[[Path, Wheels], Any], wheels: Wheels, tmp_path: Path
 ) -> None:
     expected = f"{[as_list, as_requirements, as_pyproject, as_script, as_wheels].index(form) + 1}.0"
-    found, prefix, python = remote(dependencies=form(tmp_path, index))(work.apple)()
+    found, prefix, python = remote(dependencies=form(tmp_path, wheels))(work.apple)()
     assert (found, python) == (expected, HERE)
     assert prefix != sys.prefix
 
@@ -130,6 +148,7 @@ def test_auto_capture_pins_what_the_function_imports() -> None:
     assert remote(dependencies="auto_capture")(work.captured)() == (version("iniconfig"), ["iniconfig"])
 
 
+@pytest.mark.here("elsewhere the caller's environment is not")
 def test_unset_it_is_the_callers_own_environment_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     found = remote(work.entered)()
@@ -137,8 +156,8 @@ def test_unset_it_is_the_callers_own_environment_as_it_is(monkeypatch: pytest.Mo
     assert found["PYTHONPATH"] == "/somewhere"
 
 
-def test_a_failing_requirement_is_told_in_the_resolvers_words(index: Path) -> None:
-    bad = remote(dependencies=["--no-index", f"--find-links {index}", "apple>99"])(work.apple)
+def test_a_failing_requirement_is_told_in_the_resolvers_words(wheels: Wheels) -> None:
+    bad = remote(dependencies=["--no-index", f"--find-links {wheels.url}", "apple>99"])(work.apple)
     with pytest.raises(RuntimeEnvironmentError) as caught:
         bad()
     assert "apple>99" in caught.value.output
@@ -148,6 +167,7 @@ def test_a_failing_requirement_is_told_in_the_resolvers_words(index: Path) -> No
         bad()
 
 
+@pytest.mark.here("a host elsewhere has package indexes of its own")
 def test_the_index_is_the_callers_whoever_started_the_agent(
     index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,22 +193,22 @@ def test_a_conda_file_without_conda_says_what_is_missing(
 
 
 def test_children_find_the_environments_commands_and_bytecode_is_written(
-    index: Path, monkeypatch: pytest.MonkeyPatch
+    wheels: Wheels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("VIRTUAL_ENV", "/another")
     monkeypatch.setenv("PYTHONPATH", "/another")
-    options = {"dependencies": as_list(Path(), index), "environment_variables": {"GREETING": "hello"}}
+    options = {"dependencies": as_list(Path(), wheels), "environment_variables": {"GREETING": "hello"}}
     found = remote(**options)(work.entered)()
     assert found == {
         "child": found["prefix"], "prefix": found["prefix"], "VIRTUAL_ENV": found["prefix"], "GREETING": "hello",
     }  # fmt: skip
     assert remote(**options)(work.apple)()[1] == found["prefix"]
-    assert list(Path(found["prefix"]).glob("lib/python*/site-packages/__pycache__/apple.*.pyc"))
+    assert remote(**options)(work.bytecode)() == ["apple"]
 
 
 @pytest.mark.parametrize("wanted", [None, "1.6.0", version("cloudpickle")])
-def test_the_users_cloudpickle_is_theirs_whichever_it_is(wanted: str | None, index: Path) -> None:
+def test_the_users_cloudpickle_is_theirs_whichever_it_is(wanted: str | None) -> None:
     class Local:  # by value, and so through our own cloudpickle
         def __init__(self, value: int) -> None:
             self.value = value
@@ -214,20 +234,20 @@ def test_the_users_cloudpickle_is_theirs_whichever_it_is(wanted: str | None, ind
 
 
 def test_pre_execution_commands_run_once_for_each_attempt_in_the_environment(
-    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, wheels: Wheels
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    ran = tmp_path / "ran"
     python = 'import sys, os; print(sys.prefix, os.environ["GREETING"])'
-    commands = [f"python -c '{python}' >> ran", "echo second >> ran"]
+    commands = [f"python -c '{python}' >> {ran}", f"echo second >> {ran}"]
     options: dict[str, Any] = {
-        "dependencies": as_list(tmp_path, index),
+        "dependencies": as_list(tmp_path, wheels),
         "environment_variables": {"GREETING": "hello"},
     }
     prepared = remote(pre_execution_commands=commands, **options)
     prefix = prepared(work.apple)()[1]
-    assert (tmp_path / "ran").read_text().splitlines() == [f"{prefix} hello", "second"]
+    assert ran.read_text().splitlines() == [f"{prefix} hello", "second"]
     used = prepared(work.pid)()
-    assert len((tmp_path / "ran").read_text().splitlines()) == 4
+    assert len(ran.read_text().splitlines()) == 4
     assert remote(**options)(work.pid)() != used, "a worker where commands have run is no longer like others"
 
 
@@ -257,6 +277,7 @@ def make_venv(python: Path | str, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.here("a container has none of the environments here", "ssh")
 def test_a_conda_environment_of_another_minor_is_refused_before_anything_runs(tmp_path: Path) -> None:
     minor, python = other_python()
     other, same = make_venv(python, tmp_path / "other"), make_venv(sys.executable, tmp_path / "same")
@@ -284,6 +305,7 @@ def run_client(
     )
 
 
+@pytest.mark.here("it has an agent of its own")
 def test_a_host_builds_on_the_pythons_that_its_clients_bring(
     own_home: Path, index: Path, tmp_path: Path
 ) -> None:
@@ -299,6 +321,7 @@ def test_a_host_builds_on_the_pythons_that_its_clients_bring(
     assert theirs.stdout.split()[::2] == ["1.0", minor], theirs.stderr
 
 
+@pytest.mark.here("it has an agent of its own")
 def test_an_upgraded_package_is_seen_by_the_next_call(own_home: Path, index: Path, tmp_path: Path) -> None:
     venv = make_venv(sys.executable, tmp_path / "venv")
     environ = tool_environ(os.environ)
@@ -339,6 +362,7 @@ def generations(home: Path) -> list[Path]:
     return sorted(home.glob("cache/environments-v1/*/g-*"))
 
 
+@pytest.mark.here("it has an agent of its own")
 def test_four_processes_that_ask_at_once_build_once(own_home: Path, index: Path) -> None:
     code = (
         "from remote_exec import remote\nimport environment_work as work\n"
@@ -400,6 +424,7 @@ def slow_index(index: Path) -> Iterator[Index]:
         thread.join()
 
 
+@pytest.mark.here("it has an agent of its own")
 def test_an_agent_killed_while_it_builds_leaves_nothing_half_done(own_home: Path, slow_index: Index) -> None:
     wanted = remote(dependencies=[f"--index-url {slow_index.url}", "apple==6.0"])
     waiting = wanted(work.apple).submit()
@@ -419,11 +444,12 @@ def test_an_agent_killed_while_it_builds_leaves_nothing_half_done(own_home: Path
     assert wanted(work.apple)()[0] == "6.0"
 
 
+@pytest.mark.here("it has an agent of its own")
 def test_an_environment_is_kept_while_a_worker_lives_even_without_an_agent(
-    own_home: Path, index: Path, tmp_path: Path
+    own_home: Path, wheels: Wheels, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    held = remote(dependencies=as_list(tmp_path, index), keep_alive_period_in_seconds=0)(work.wait_for)
+    held = remote(dependencies=as_list(tmp_path, wheels), keep_alive_period_in_seconds=0)(work.wait_for)
     running = held.submit(gate)
     begun = gate.with_suffix(".begun")
     until(lambda: begun.exists() and begun.read_text())

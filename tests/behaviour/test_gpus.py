@@ -5,7 +5,6 @@ The GPUs are those of a stand-in for NVML: what is granted and shown is real, no
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -23,12 +22,13 @@ import pytest
 from remote_exec import remote
 from remote_exec.agent.devices import detect
 from remote_exec.agent.gpu_locks import lease_gpus
-from remote_exec.backends import local
+from remote_exec.backends.host import Host
 from remote_exec.client.connections import connections
-from remote_exec.errors import HostUnavailable, ResourceLimitExceeded, WorkerDied
+from remote_exec.errors import MaxRuntimeExceeded, ResourceLimitExceeded, WorkerDied
 
 GPUS = ["GPU-0000-aaaa", "GPU-1000-aaaa"]
 SECONDS = 30.0
+pytestmark = pytest.mark.here("a container engine refuses GPUs by itself", "ssh")
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +37,21 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def enter(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Call with a name to be at home there, on a machine with two GPUs; the agents of all homes end in the end."""
-    monkeypatch.setenv("REMOTE_EXEC_NVML_LIBRARY", library)
-    monkeypatch.setenv("STANDIN_GPUS", "2")
-    monkeypatch.setenv("STANDIN_USE", str(tmp_path / "use"))
-    monkeypatch.setenv("REMOTE_EXEC_AGENT_LOCK_FOLDER", str(tmp_path / "locks"))
-    hosts: set[local.LocalHost] = set()
+def enter(own_host: Callable[..., Any], library: str, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Call with a name to have an agent there, on a machine with two GPUs; the agents of all names end in the end."""
+    variables = {
+        "REMOTE_EXEC_NVML_LIBRARY": library,
+        "STANDIN_GPUS": "2",
+        "STANDIN_USE": str(tmp_path / "use"),
+        "REMOTE_EXEC_AGENT_LOCK_FOLDER": str(tmp_path / "locks"),
+    }
 
     def at_home(name: str) -> None:
-        monkeypatch.setenv("REMOTE_EXEC_HOME", str(tmp_path / name))
-        hosts.add(local.here())
+        own_host(name, **variables)
 
     at_home("home")
     yield at_home
     (tmp_path / "end").touch()
-    for host in hosts:
-        session = connections.session(host)
-        with contextlib.suppress(HostUnavailable):
-            session.ask("stop")
-        until(lambda ending=session: ending.lost)
 
 
 def until(found: Callable[[], Any]) -> None:
@@ -177,6 +172,31 @@ def test_a_gpu_is_free_when_ctrl_c_returns(enter: Callable[[str], None], tmp_pat
     lease.close()
 
 
+@pytest.mark.parametrize("way", ["call", "map", "job"])
+def test_a_gpu_is_free_when_a_call_that_ran_for_too_long_says_so(
+    enter: Callable[[str], None],
+    tmp_path: Path,
+    way: str,
+    capfd: pytest.CaptureFixture[str],  # so that what is told on the way is read
+) -> None:
+    def too_long() -> None:
+        time.sleep(60)
+
+    call = remote(gpus=2, keep_alive_period_in_seconds=600, max_runtime_in_seconds=1)(too_long)
+    ways: dict[str, Callable[[], object]] = {
+        "map": lambda: list(call.starmap([()])),
+        "call": lambda: call.submit().result(SECONDS),
+        "job": lambda: call.options(detach=True).submit().result(SECONDS),
+    }
+    with pytest.raises(MaxRuntimeExceeded, match="too_long"):
+        ways[way]()
+    lease = lease_gpus(2, tmp_path / "locks", gpus=detect())
+    assert lease is not None
+    lease.close()
+    if way == "call":
+        assert "time.sleep(60)" in capfd.readouterr().err
+
+
 def cli(*arguments: str) -> Any:
     ran = subprocess.run(
         [sys.executable, "-m", "remote_exec.cli", *arguments, "--json"],
@@ -194,6 +214,7 @@ def cli(*arguments: str) -> Any:
 
 @pytest.mark.usefixtures("enter")
 def test_top_says_who_holds_which_gpu_and_how_busy_it_is_and_so_does_the_record_of_the_call(
+    host: Host,
     tmp_path: Path,
 ) -> None:
     gates, use = [tmp_path / "gate-0", tmp_path / "gate-1"], tmp_path / "use"
@@ -202,7 +223,7 @@ def test_top_says_who_holds_which_gpu_and_how_busy_it_is_and_so_does_the_record_
     pid, _ = begun(tmp_path / "note-0")
     second = share.submit(tmp_path / "note-1", gates[1])
     other, _ = begun(tmp_path / "note-1")
-    busy, shared = cli("top")["gpus"]
+    busy, shared = cli("top", *(() if host.here else ("--on", "home")))["gpus"]
     assert (busy["uuid"], busy["memory_used_bytes"] >> 30, busy["memory_total_bytes"] >> 30) == (
         GPUS[0],
         30,
@@ -232,6 +253,15 @@ def test_top_says_who_holds_which_gpu_and_how_busy_it_is_and_so_does_the_record_
 
 
 @pytest.mark.usefixtures("enter")
+def test_each_rank_of_a_job_sees_a_gpu_of_its_own() -> None:
+    @remote(gpus=1, nproc_per_node=2, detach=True, return_all_ranks=True)
+    def seen() -> str:
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    assert sorted(seen()) == GPUS
+
+
+@pytest.mark.usefixtures("enter")
 def test_more_gpus_than_there_are_is_refused_at_once() -> None:
     with pytest.raises(ResourceLimitExceeded, match="gpus=3 was asked for; this host has 2"):
         hold.options(gpus=3, detach=False)(Path("note"), Path("gate"))
@@ -254,6 +284,7 @@ def test_two_agents_never_give_out_the_same_gpu(enter: Callable[[str], None], tm
         future.result(SECONDS)
 
 
+@pytest.mark.here("the agent of this machine is killed")
 @pytest.mark.usefixtures("enter")
 def test_an_adopted_worker_goes_on_holding_its_gpu(tmp_path: Path) -> None:
     gates = [tmp_path / f"gate-{number}" for number in range(3)]
@@ -274,6 +305,7 @@ def test_an_adopted_worker_goes_on_holding_its_gpu(tmp_path: Path) -> None:
         future.result(SECONDS)
 
 
+@pytest.mark.here("elsewhere the host's own variables hold")
 @pytest.mark.usefixtures("enter")
 def test_who_claims_no_gpu_sees_what_the_caller_sees_and_who_asks_for_none_sees_none(
     monkeypatch: pytest.MonkeyPatch,

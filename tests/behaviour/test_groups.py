@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -11,67 +10,41 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any
 
 import pytest
+from groups_work import SECONDS, all_ranks, ended, hold, note, until
 
-from remote_exec import RemoteExecutor, current_job, progress, remote
+from remote_exec import current_job, progress, remote
 from remote_exec.errors import ConfigurationError, MaxRuntimeExceeded, ResourceLimitExceeded, WorkerDied
 
-SECONDS = 60.0
-TORCH = importlib.util.find_spec("torch") is not None
-needs_torch = pytest.mark.skipif(not TORCH, reason="PyTorch is not installed")
-needs_mpi = pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is no mpirun")
-
-
-def until(path: Path, *, of: int = 1) -> list[str]:
-    """Wait for a folder to hold so many files, and return what they hold."""
-    deadline = time.monotonic() + SECONDS
-    while len(found := [one for one in sorted(path.iterdir()) if one.suffix != ".part"]) < of:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return [one.read_text() for one in found]
-
-
-def gone(pid: str) -> bool:
-    deadline = time.monotonic() + SECONDS
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not os.path.exists(f"/proc/{pid}")
-
-
-def note(folder: str) -> int:
-    """Leave this rank's process id in a folder; return the rank."""
-    job = current_job()
-    assert job is not None
-    assert job.group is not None
-    path = Path(folder, str(job.group.rank))
-    path.with_suffix(".part").write_text(str(os.getpid()))
-    path.with_suffix(".part").rename(path)
-    return job.group.rank
-
-
-def all_ranks(function: Callable[..., Any], *args: object) -> Any:
-    """Call a function that returns what all ranks do, and not what it says that it does."""
-    return function(*args)
-
-
-@remote(nproc_per_node=2)
-def hold(folder: str) -> int:
-    rank = note(folder)
-    while not Path(folder, "go").exists():
-        time.sleep(0.01)
-    return rank
+CI = os.environ.get("CI") == "true"  # must have it: apt-get install openmpi-bin
+needs_mpi = pytest.mark.skipif(shutil.which("mpirun") is None and not CI, reason="there is no mpirun")
 
 
 # --- ranks and values ---
 
 
+@pytest.mark.here("elsewhere each node has a host of its own")
+def test_several_nodes_are_told_apart() -> None:
+    check_places(2)
+
+
 def test_each_rank_knows_its_place_and_all_run_at_once() -> None:
-    @remote(instance_count=2, nproc_per_node=2, return_all_ranks=True)
+    check_places(1)
+
+    @remote
+    def alone() -> tuple[object, ...]:
+        job = current_job()
+        assert job is not None
+        return job.group, os.environ.get("RANK"), os.environ.get("MASTER_PORT")
+
+    assert alone() == (None, None, None)
+
+
+def check_places(nodes: int) -> None:
+    @remote(instance_count=nodes, nproc_per_node=2, return_all_ranks=True)
     def place(word: str) -> tuple[object, ...]:
         job = current_job()
         assert job is not None
@@ -87,22 +60,15 @@ def test_each_rank_knows_its_place_and_all_run_at_once() -> None:
         )
         return word, job.function, os.getpid(), job.group, *(os.environ[name] for name in names)
 
+    size = 2 * nodes
     found = all_ranks(place, "same")
-    assert len({pid for _, _, pid, *_ in found}) == 4
+    assert len({pid for _, _, pid, *_ in found}) == size
     port = str(found[0][3].port)
     for rank, (word, function, _, group, *variables) in enumerate(found):
         assert (word, function) == ("same", "place")
-        assert variables == [str(rank), str(rank % 2), str(rank // 2), "4", "2", "127.0.0.1", port]
+        assert variables == [str(rank), str(rank % 2), str(rank // 2), str(size), "2", "127.0.0.1", port]
         assert (group.rank, group.local_rank, group.node_rank) == (rank, rank % 2, rank // 2)
-        assert (group.world_size, group.local_world_size) == (4, 2)
-
-    @remote
-    def alone() -> tuple[object, ...]:
-        job = current_job()
-        assert job is not None
-        return job.group, os.environ.get("RANK"), os.environ.get("MASTER_PORT")
-
-    assert alone() == (None, None, None)
+        assert (group.world_size, group.local_world_size) == (size, 2)
 
 
 def test_the_value_is_that_of_rank_0_and_what_others_return_need_not_travel() -> None:
@@ -215,13 +181,13 @@ def test_one_that_does_not_heed_is_killed_before_the_exception_is_raised(tmp_pat
 
     with pytest.raises(ValueError, match="rank one"):
         fail(str(tmp_path))
-    assert gone(Path(tmp_path, "0").read_text())
+    assert ended(int(Path(tmp_path, "0").read_text()))
 
 
 def test_a_rank_that_dies_is_named(tmp_path: Path) -> None:
     future = hold.submit(str(tmp_path))
     pids = until(tmp_path, of=2)
-    os.kill(int(pids[1]), signal.SIGKILL)
+    remote(os.kill)(int(pids[1]), signal.SIGKILL)
     with pytest.raises(WorkerDied, match=r"hold\.rank1 died.*SIGKILL") as caught:
         future.result(SECONDS)
     assert caught.value.__notes__ == ["raised by rank 1 of 2"]
@@ -308,14 +274,7 @@ def test_lines_bear_their_rank_and_progress_is_rank_0s(
 # --- what is refused ---
 
 
-@pytest.mark.parametrize("keywords", [{"name": "durable-group"}, {"detach": True}, {"max_retry_attempts": 1}])
-def test_what_cannot_be_a_group_is_refused_by_the_options_name(keywords: dict[str, object]) -> None:
-    with pytest.raises(ConfigurationError, match="2 workers") as caught:
-        hold.options(**keywords).submit("")  # type: ignore[arg-type]
-    assert caught.value.option == next(iter(keywords))
-
-
-def test_generators_executors_and_instances_are_refused() -> None:
+def test_generators_and_instances_are_refused() -> None:
     @remote(nproc_per_node=2)
     def numbers() -> object:
         yield 1
@@ -326,98 +285,12 @@ def test_generators_executors_and_instances_are_refused() -> None:
     for refused in (numbers, Counter):
         with pytest.raises(ConfigurationError, match=r"nproc_per_node|instance_count"):
             refused()
-    with (
-        RemoteExecutor(nproc_per_node=2) as executor,
-        pytest.raises(ConfigurationError, match="nproc_per_node"),
-    ):
-        executor.submit(os.getpid)
 
 
-# --- PyTorch, torchrun, mpirun ---
+# --- mpirun ---
 
 
-def summed(number: float) -> float:
-    import torch
-    import torch.distributed
-
-    distributed: Any = torch.distributed
-    distributed.init_process_group("gloo")
-    value = torch.tensor([number * (distributed.get_rank() + 1)])
-    distributed.all_reduce(value)
-    return float(value.item())
-
-
-@needs_torch
-def test_a_process_group_of_pytorch_just_works_again_and_again() -> None:
-    @remote(nproc_per_node=2, return_all_ranks=True)
-    def call(number: float, *, fail: bool = False) -> float:
-        value = summed(number)
-        if fail and os.environ["RANK"] == "1":
-            raise ValueError("after all")
-        if fail:  # it waits for the other, which does not come
-            import torch.distributed
-
-            distributed: Any = torch.distributed
-            distributed.barrier()
-        return value
-
-    assert call(1.0) == [3.0, 3.0]
-    assert call(2.0) == [6.0, 6.0]
-    with pytest.raises(ValueError, match="after all"):
-        call(2.0, fail=True)
-    assert call(3.0) == [9.0, 9.0]
-
-
-@needs_torch
-def test_torchrun_on_two_nodes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    @remote(instance_count=2, use_torchrun=True, return_all_ranks=True)
-    def call(number: float) -> tuple[float, str, object]:
-        job = current_job()
-        assert job is not None
-        print("here is", os.environ["RANK"])
-        return summed(number), os.environ["TORCHELASTIC_RUN_ID"], job.group
-
-    found = all_ranks(call, 1.0)
-    assert [value for value, _, _ in found] == [3.0, 3.0]
-    assert [(group.rank, group.node_rank, group.world_size) for *_, group in found] == [(0, 0, 2), (1, 1, 2)]
-    assert sorted(line for line in capfd.readouterr().out.splitlines() if line) == [
-        "[0] here is 0",
-        "[1] here is 1",
-    ]
-
-
-@needs_torch
-def test_torchrun_brings_exceptions_home_and_leaves_nothing(tmp_path: Path) -> None:
-    class OddError(Exception):
-        def __init__(self, number: int, *, why: str) -> None:
-            super().__init__(number)
-            self.why = why
-
-    @remote(nproc_per_node=2, use_torchrun=True)
-    def fail(folder: str) -> None:
-        if note(folder) == 1:
-            until(Path(folder), of=2)
-            raise OddError(3, why="it is")
-        time.sleep(600)
-
-    with pytest.raises(OddError) as caught:
-        fail(str(tmp_path))
-    assert caught.value.why == "it is"
-    assert caught.value.__notes__ == ["raised by rank 1 of 2"]
-    assert gone(Path(tmp_path, "0").read_text())
-
-
-@needs_torch
-def test_torchrun_is_cancelled_with_all_that_it_started_and_can_be_a_job(tmp_path: Path) -> None:
-    launched = hold.options(use_torchrun=True)
-    future = launched.submit(str(tmp_path))
-    pids = until(tmp_path, of=2)
-    assert future.cancel(wait=True)
-    assert all(gone(pid) for pid in pids)
-    Path(tmp_path, "go").touch()
-    assert launched.options(name="torchrun-job", return_all_ranks=True)(str(tmp_path)) == [0, 1]
-
-
+@pytest.mark.here("the containers' image has no mpirun", "ssh")
 @needs_mpi
 def test_mpirun_starts_ranks_which_fail_and_die_as_others_do(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -439,12 +312,13 @@ def test_mpirun_starts_ranks_which_fail_and_die_as_others_do(
     assert set(capfd.readouterr().out.splitlines()) == {"[0] here is 0", "[1] here is 1"}
     with pytest.raises(ValueError, match="rank one"):
         call(str(tmp_path), "raise")
-    assert gone(Path(tmp_path, "0").read_text())
+    assert ended(int(Path(tmp_path, "0").read_text()))
     with pytest.raises(WorkerDied, match="rank 1 of 2 died"):
         call(str(tmp_path), "die")
-    assert gone(Path(tmp_path, "0").read_text())
+    assert ended(int(Path(tmp_path, "0").read_text()))
 
 
+@pytest.mark.here("the containers' image has no mpirun", "ssh")
 @needs_mpi
 def test_a_launcher_that_does_not_start_tells_why() -> None:
     from remote_exec.errors import RuntimeEnvironmentError

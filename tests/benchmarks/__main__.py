@@ -39,6 +39,7 @@ BENCHMARKS = {
     "memory": ("starts", "memory"),
     "queued": ("queues", "queued"),
     "links": ("links", "links"),
+    "bulk": ("links", "bulk"),
 }
 
 

@@ -63,7 +63,7 @@ Times = Callable[[], float]
 
 
 def links(bench: Bench) -> None:
-    """Calls, data and first calls over ssh: at 0, 5 and 50 ms of delay each way, and at 100 Mbit/s."""
+    """Calls and first calls over ssh, at 0, 5 and 50 ms of delay each way."""
     if SERVER is None:
         bench.missing.add("sshd")
         return
@@ -74,12 +74,21 @@ def links(bench: Bench) -> None:
             _warm_calls(bench, lab, name, delay)
             if delay:
                 lab.leave(name)
-        _bulk(
-            bench, lab, "near", "at full speed", megabytes=32 if bench.quick else 256, rounds=bench.rounds(3)
-        )
         _edited(bench, lab)
         _first_calls(bench, lab)
         _environment(bench, lab)
+
+
+def bulk(bench: Bench) -> None:
+    """Data over ssh, at full speed and at 100 Mbit/s."""
+    if SERVER is None:
+        bench.missing.add("sshd")
+        return
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(_Lab(bench).open())
+        _bulk(
+            bench, lab, "near", "at full speed", megabytes=32 if bench.quick else 256, rounds=bench.rounds(5)
+        )
         try:
             network = stack.enter_context(Network())
         except NetworkError as error:

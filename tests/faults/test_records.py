@@ -25,7 +25,6 @@ from remote_exec.errors import HostUnavailable, JobNotFound, WorkerDied
 from remote_exec.model.layout import Layout
 
 SECONDS = 10.0
-PRINTED = "printed before the end"
 
 
 @pytest.fixture
@@ -80,39 +79,6 @@ def parent(pid: int) -> int:
 
 
 # --- the worker died -----------------------------------------------------------------------------------------------
-
-CALLED: dict[str, Callable[[Any, str], object]] = {
-    "called": lambda function, how: function(how),
-    "submitted": lambda function, how: function.submit(how).result(),
-    "mapped": lambda function, how: list(function.map([how])),
-}
-
-
-@pytest.mark.parametrize("how", ["exit", "kill"])
-@pytest.mark.parametrize("called", CALLED)
-def test_a_call_whose_worker_died_is_listed_with_its_certificate_and_its_log(
-    home: Path, called: str, how: str
-) -> None:
-    found = new_rows(work.print_and_die)
-    with pytest.raises(WorkerDied):
-        CALLED[called](remote(work.print_and_die), how)
-    (row,) = until(lambda: ended(found()))
-    expected = ("failed", {"exit": "exited", "kill": "signal"}[how])
-    assert (row["state"], row["cause"]) == expected
-    assert row["summary"].startswith("WorkerDied: ")
-    told = told_of(row["name"])
-    (attempt,) = told["attempts"]
-    certificate = attempt["certificate"]
-    assert (attempt["state"], attempt["cause"]) == expected
-    assert certificate["exit_code" if how == "exit" else "signal"] == {"exit": 7, "kill": 9}[how]
-    assert attempt["worker_pid"] == certificate["pid"]
-    assert row["created_at"] <= attempt["ended_at"]
-    assert command("logs", row["name"]) == f"{PRINTED}\n"
-    assert PRINTED in certificate["last_lines"]
-    with pytest.raises(WorkerDied) as raised:
-        get_future(row["name"]).result(SECONDS)
-    assert raised.value.certificate is not None
-    assert raised.value.certificate.pid == certificate["pid"]
 
 
 def test_the_name_of_the_future_is_the_name_of_the_record(home: Path) -> None:
@@ -247,25 +213,6 @@ def test_a_call_without_a_client_ends_with_its_worker(home: Path, noted: Path) -
 
 
 # --- the call failed -------------------------------------------------------------------------------------------------
-
-
-def test_a_call_that_failed_can_be_debugged_and_is_known_at_once(home: Path) -> None:
-    future = remote(work.fail_with_locals).submit(21)
-    assert isinstance(future.exception(SECONDS), ValueError)
-    again = get_future(future.job)
-    assert again.status == "failed"
-    error = again.exception(SECONDS)
-    assert isinstance(error, ValueError)
-    assert str(error) == "no luck with 21"
-    told = command("debug", future.job, stdin="p half, password\n")
-    assert "(10.5, ***)" in told
-    assert (
-        "remote-exec debug"
-        in subprocess.run(
-            [sys.executable, "-m", "remote_exec.cli", "jobs", future.job], capture_output=True, text=True
-        ).stderr
-    )
-    assert told_of(future.job)["job"]["summary"] == "ValueError: no luck with 21"
 
 
 def test_items_that_failed_are_counted_and_the_first_can_be_debugged(home: Path) -> None:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 
@@ -61,12 +60,6 @@ def swallow(path: str) -> None:
             pass
 
 
-def ignore_all(path: str) -> None:
-    """Heed neither interrupt nor SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    swallow(path)
-
-
 def hold_the_gil(path: str) -> None:
     """A call into C that does not let go."""
     note(path, os.getpid())
@@ -87,32 +80,9 @@ def with_children(path: str) -> None:
     time.sleep(60)
 
 
-def die_at_first(path: str) -> int:
-    """Kill itself until it has been tried twice; return how often it was tried."""
-    note(path, os.getpid())
-    with open(path, encoding="ascii") as file:
-        tries = len(file.readlines())
-    if tries < 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return tries
-
-
 def repeated(size: int, times: int) -> bytes:
     """A big result that can be told from any other."""
     return bytes(index % 256 for index in range(size)) * times
-
-
-def count_slowly(path: str) -> Iterator[int]:
-    """A generator that tells when it is closed."""
-    item = 0
-    try:
-        while True:
-            note(path, item)
-            yield item
-            item += 1
-            time.sleep(0.02)
-    finally:
-        note(path, "closed")
 
 
 _kept: list[subprocess.Popen[bytes]] = []
@@ -123,11 +93,6 @@ def keep_a_child() -> int:
     if not _kept:
         _kept.append(subprocess.Popen(["sleep", "63"]))
     return _kept[0].pid
-
-
-def note_and_fail(path: str) -> None:
-    note(path, os.getpid())
-    raise ValueError("an error of the user")
 
 
 def print_and_die(how: str) -> None:
@@ -163,11 +128,6 @@ def die_at_five(item: int) -> int:
     if item == 5:
         os._exit(5)
     return item
-
-
-def fail_with_locals(number: int) -> None:
-    half, password = number / 2, "hunter2"
-    raise ValueError(f"no luck with {int(half * 2)}" if password else "")
 
 
 def fail_at_odd(item: int) -> int:

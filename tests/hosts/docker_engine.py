@@ -19,8 +19,11 @@ from types import TracebackType
 
 import pytest
 
-NEEDED = ("dockerd", "containerd", "runc", "iptables", "debootstrap")
-PACKAGES = ("docker.io", "containerd", "runc", "iptables", "debootstrap")
+from .certificates import make_certificates
+from .sshd import free_port
+
+NEEDED = ("dockerd", "containerd", "runc", "iptables", "debootstrap", "openssl")
+PACKAGES = ("docker.io", "containerd", "runc", "iptables", "debootstrap", "openssl")
 RELEASE = "bookworm"  # its Python is 3.11
 IMAGE = "debian-python:tests"
 # as they were before a test's own took their place
@@ -48,7 +51,7 @@ def why_not() -> str:
 
 
 class DockerEngine:
-    """A context manager: started, then stopped with everything that it started.
+    """A context manager: started, then stopped with everything that it started. It also listens with TLS.
 
     Args:
         folder: where all of it is to lie; made here, and its path be short, since sockets come below.
@@ -65,13 +68,19 @@ class DockerEngine:
         self.folder = folder
         self.socket = folder / "sock"
         self.url = f"unix://{self.socket}"
+        self.tls_url = f"tcp://127.0.0.1:{free_port('127.0.0.1')}"
+        self.certificates = folder / "certificates"
         self.log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> DockerEngine:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_certificates(self.certificates)
+        server = {"cacert": "ca.pem", "cert": "server.pem", "key": "server-key.pem"}
         command = [
             "dockerd",
+            *("-H", self.tls_url, "--tlsverify"),
+            *(f"--tls{option}={self.certificates / name}" for option, name in server.items()),
             *("--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec")),
             *("--pidfile", str(self.folder / "pid"), "-H", self.url),
             # nothing of this machine's network is touched, and containers here need none

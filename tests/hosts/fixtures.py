@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import pytest
 
@@ -28,8 +28,12 @@ from .sshd import SERVER, SshClient, SshServer
 PREFIX = "ssh-"
 
 
-class NewHost(Protocol):
-    """What `new_host` gives."""
+class NewHost:
+    """What `new_host` gives: hosts of the test's own."""
+
+    def __init__(self, ssh: SshClient) -> None:
+        self._ssh = ssh
+        self._servers: dict[str, SshServer] = {}
 
     def __call__(
         self,
@@ -41,16 +45,48 @@ class NewHost(Protocol):
         noise: str = "",
         settings: Mapping[str, str] | None = None,
     ) -> SshServer:
-        """Start a host of the test's own, and let `ssh` know it by a name. `at`: in which namespace."""
-        ...
+        """Start one, and let `ssh` know it by a name. `at`: in which namespace."""
+        server = self._servers[alias] = SshServer(
+            Path(tempfile.mkdtemp(prefix="h-", dir=self._ssh.folder.parent)),
+            self._ssh.public_key,
+            pythons=pythons,
+            shell=shell,
+            noise=noise,
+            settings=settings,
+            address=at.address if at else "127.0.0.1",
+            port=22 if at else None,
+            prefix=at.prefix if at else (),
+        )
+        server.start()
+        self._ssh.add(alias, server)
+        return server
+
+    def remove(self) -> None:
+        """Remove them, and show their logs."""
+        for alias, server in self._servers.items():
+            print(f"sshd of {alias}:\n{server.log()}")
+            self._ssh.forget(alias)
+            server.remove()
 
 
-class NewLink(Protocol):
-    """What `new_link` gives."""
+class NewLink:
+    """What `new_link` gives: links before servers."""
+
+    def __init__(self, ssh: SshClient) -> None:
+        self._ssh = ssh
+        self._links: dict[str, Link] = {}
 
     def __call__(self, alias: str, server: SshServer, *, delay_seconds: float = 0.0) -> Link:
         """Let `ssh` reach a server through a link, by a name that may be new or that of the server."""
-        ...
+        link = self._links[alias] = Link(server.address, server.port, delay_seconds=delay_seconds)
+        self._ssh.add(alias, server, via=link)
+        return link
+
+    def remove(self) -> None:
+        """Remove them."""
+        for alias, link in self._links.items():
+            self._ssh.forget(alias)
+            link.close()
 
 
 def missing(what: str) -> NoReturn:
@@ -98,53 +134,17 @@ def gpu1(ssh: SshClient, ssh_server: SshServer) -> Iterator[SshServer]:
 @pytest.fixture
 def new_host(ssh: SshClient) -> Iterator[NewHost]:
     """Start hosts of the test's own: `new_host("old", pythons={...})`. Their logs are shown when it fails."""
-    servers: dict[str, SshServer] = {}
-
-    def start(
-        alias: str,
-        *,
-        at: NetworkHost | None = None,
-        pythons: Mapping[str, Path] | None = None,
-        shell: str = "/bin/bash",
-        noise: str = "",
-        settings: Mapping[str, str] | None = None,
-    ) -> SshServer:
-        server = servers[alias] = SshServer(
-            Path(tempfile.mkdtemp(prefix="h-", dir=ssh.folder.parent)),
-            ssh.public_key,
-            pythons=pythons,
-            shell=shell,
-            noise=noise,
-            settings=settings,
-            address=at.address if at else "127.0.0.1",
-            port=22 if at else None,
-            prefix=at.prefix if at else (),
-        )
-        server.start()
-        ssh.add(alias, server)
-        return server
-
-    yield start
-    for alias, server in servers.items():
-        print(f"sshd of {alias}:\n{server.log()}")
-        ssh.forget(alias)
-        server.remove()
+    hosts = NewHost(ssh)
+    yield hosts
+    hosts.remove()
 
 
 @pytest.fixture
 def new_link(ssh: SshClient) -> Iterator[NewLink]:
     """Put links before servers: `new_link("gpu1", gpu1, delay_seconds=0.005)`; they end with the test."""
-    links: dict[str, Link] = {}
-
-    def start(alias: str, server: SshServer, *, delay_seconds: float = 0.0) -> Link:
-        link = links[alias] = Link(server.address, server.port, delay_seconds=delay_seconds)
-        ssh.add(alias, server, via=link)
-        return link
-
-    yield start
-    for alias, link in links.items():
-        ssh.forget(alias)
-        link.close()
+    links = NewLink(ssh)
+    yield links
+    links.remove()
 
 
 @pytest.fixture

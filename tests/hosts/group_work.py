@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,36 @@ def place() -> tuple[str, Any]:
     job = current_job()
     assert job is not None
     return os.environ["HOME"], job.group
+
+
+def meet(word: str) -> Any:
+    """Have rank 0 greet the others; return each rank's place, container, and what it has heard."""
+    job = current_job()
+    assert job is not None
+    group: Any = job.group
+    if group.rank:
+        with _connected(group.address, group.port) as sock, sock.makefile() as told:
+            heard = told.readline()
+    else:
+        heard = word
+        with socket.create_server(("", group.port)) as server:
+            for _ in range(1, group.world_size):
+                sock, _ = server.accept()
+                sock.sendall(word.encode())
+                sock.close()
+    return group.rank, group.node_rank, Path("/etc/hostname").read_text(), heard
+
+
+def _connected(address: str, port: int) -> socket.socket:
+    """Return a connection to rank 0, which may not listen yet."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection((address, port), 30)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def summed(number: float) -> tuple[float, str]:

@@ -60,3 +60,8 @@ def home_of(item: int, seconds: float) -> tuple[int, str]:
     """Return the item, and where it was worked on."""
     time.sleep(seconds)
     return item, os.environ["HOME"]
+
+
+def home_of_long(data: bytes) -> tuple[int, str]:
+    """Return how much came, and where."""
+    return len(data), os.environ["HOME"]

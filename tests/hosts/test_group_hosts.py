@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from remote_exec import RemoteFuture
+from remote_exec import RemoteExecutor, RemoteFuture
 from remote_exec.backends import ssh
 from remote_exec.errors import ConfigurationError, HostUnavailable, ResourceLimitExceeded
 
@@ -68,6 +68,11 @@ def test_each_host_has_a_node_and_all_meet_at_the_first(two_hosts: TwoHosts) -> 
     assert {(one.world_size, one.address, one.port) for _, one in found} == {
         (4, two_hosts.links[0].address, found[0][1].port)
     }
+    with RemoteExecutor(instance_type="nodes", instance_count=2, return_all_ranks=True) as executor:
+        several: Any = executor.submit(place).result(SECONDS)
+    assert [home for home, _ in several] == two_hosts.homes
+    job = two_hosts.on(place).options(nproc_per_node=2, detach=True, return_all_ranks=True).submit()
+    assert [group.rank for _, group in job.result(SECONDS)] == [0, 1]
 
 
 @pytest.mark.parametrize("launcher", [{}, {"use_torchrun": True}], ids=["workers", "torchrun"])
@@ -139,3 +144,5 @@ def test_what_cannot_be_had_is_refused_with_the_fix(
     assert "nproc_per_node" in str(caught.value)
     with pytest.raises(ConfigurationError, match="mpirun starts processes on one host"):
         on(place).options(instance_count=2, use_mpirun=True)()
+    with pytest.raises(ConfigurationError, match=r"'detach'.*several machines cannot be a durable job"):
+        on(place).options(instance_count=2, detach=True)()

@@ -6,15 +6,21 @@ import contextlib
 import os
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from remote_exec import remote
+
 from . import netns
 from .fixtures import NewHost
+from .host_work import double
 from .netns import Network
+from .projects import Project
 from .sshd import SshClient
 
 pytestmark = pytest.mark.usefixtures("ssh_client")  # from the first test on: it stays after the last
@@ -97,6 +103,47 @@ def test_a_rate_holds_both_ways(ssh: SshClient, new_host: NewHost, network: Netw
         subprocess.run(["scp", "-q", source, target], check=True)
         assert time.monotonic() - start > 0.4
     assert (tmp_path / "back").read_bytes() == (server.home / "bulk").read_bytes()
+
+
+WAITS = """
+from remote_exec import remote
+from remote_exec.errors import HostUnavailable
+
+@remote(instance_type="gpu", connection_timeout=3)
+def double(x):
+    return 2 * x
+
+try:
+    double(2)
+except HostUnavailable as error:
+    print(error)
+"""
+
+
+def test_a_host_that_swallows_what_it_is_sent_is_given_up_in_time_by_all_who_wait_for_it(
+    new_host: NewHost, network: Network, project: Project
+) -> None:
+    host = network.add()
+    new_host("gpu1", at=host)
+    project.add("gpu", host="gpu1")
+    function = remote(instance_type="gpu", connection_timeout=3)(double)
+    for known in (False, True):  # whether it has ever been reached
+        host.drop()
+        start = time.monotonic()
+        with (
+            subprocess.Popen(
+                [sys.executable, "-c", WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ) as other,
+            ThreadPoolExecutor(2) as threads,
+        ):
+            here = [] if known else [threads.submit(function, 2) for _ in range(2)]  # else there is a session
+            errors = [one.exception() for one in here]
+            said, told = other.communicate()
+        assert "gpu1 has not answered within 3 s (connection_timeout)" in said, told
+        assert all("has not answered within 3 s" in str(error) for error in errors)
+        assert time.monotonic() - start < 14, "before ssh itself notices"
+        host.heal()
+        assert function(2) == 4
 
 
 def test_nothing_is_left_and_what_the_killed_have_left_is_removed(network: Network) -> None:

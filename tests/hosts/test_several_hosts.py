@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,8 @@ from remote_exec.client import loads
 from remote_exec.errors import HostUnavailable
 from remote_exec.future import RemoteFuture
 
-from .fixtures import NewHost
-from .host_work import at_work, double, home_of, where
+from .fixtures import NewHost, NewLink
+from .host_work import at_work, double, home_of, home_of_long, where
 from .projects import Project
 from .sshd import SshServer
 
@@ -74,7 +75,7 @@ def test_what_waits_for_a_host_that_dies_goes_elsewhere_and_what_ran_there_fails
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     homes = {str(server.home): server for server in two}
-    function = remote(instance_type="gpu", cpus=ALL_CPUS, connection_timeout=2)(at_work)
+    function = remote(instance_type="gpu", cpus=ALL_CPUS, connection_timeout=4)(at_work)
     futures = [function.submit(str(tmp_path), "go") for _ in range(6)]  # each takes a whole host
     until(lambda: set(homes_of(tmp_path)) == set(homes))
     dead = homes_of(tmp_path)[0]
@@ -85,7 +86,7 @@ def test_what_waits_for_a_host_that_dies_goes_elsewhere_and_what_ran_there_fails
     errors = [future.exception(SECONDS) for future in futures]
     (error,) = [error for error in errors if error is not None]
     assert isinstance(error, HostUnavailable)
-    assert "out of reach for 2 s" in error.message
+    assert "out of reach for 4 s" in error.message
     assert {future.result() for future, error in zip(futures, errors, strict=True) if error is None} == {
         alive
     }
@@ -102,10 +103,49 @@ def test_what_waits_for_a_host_that_dies_goes_elsewhere_and_what_ran_there_fails
     assert {future.result(SECONDS) for future in futures} == set(homes)
 
 
+def test_a_call_of_which_a_part_has_never_left_goes_elsewhere(
+    new_host: NewHost, new_link: NewLink, project: Project
+) -> None:
+    servers = {alias: new_host(alias) for alias in ("first", "second")}
+    links = {alias: new_link(alias, server) for alias, server in servers.items()}
+    project.add("gpu", hosts=list(servers))
+    function = remote(instance_type="gpu", connection_timeout=4)(home_of_long)
+    size, home = function(b"short")
+    (here,) = [alias for alias, server in servers.items() if str(server.home) == home]
+    links[here].freeze()
+    cut = threading.Timer(1.0, links[here].refuse)
+    cut.start()
+    data = os.urandom(64 << 20)  # more than all the sockets on the way take in
+    size, home = function.submit(data).result(SECONDS)
+    assert size == len(data)
+    assert home != str(servers[here].home)
+    cut.join()
+    links[here].resume()
+
+
+def test_a_cached_result_is_found_where_it_lies(
+    two: tuple[SshServer, SshServer], project: Project, tmp_path: Path
+) -> None:
+    _, home = remote(instance_type="gpu", cache=True)(home_of)(1, 0.0)
+    (busy,) = [
+        alias for alias, server in zip(("first", "second"), two, strict=True) if str(server.home) == home
+    ]
+    project.add("busy", host=busy)
+    held = remote(instance_type="busy")(at_work).submit(str(tmp_path), "go")
+    until(lambda: homes_of(tmp_path))
+    again = remote(instance_type="gpu", cache=True)(home_of)  # for which the other host is the less busy one
+    found = again.submit(1, 0.0)
+    assert found.result(SECONDS) == (1, home)
+    assert found.cached
+    assert again(2, 0.0)[1] != home
+    (tmp_path / "go").touch()
+    assert held.result(SECONDS) == home
+
+
 def test_items_that_a_dead_host_had_not_begun_are_worked_on_elsewhere(
     two: tuple[SshServer, SshServer],
 ) -> None:
-    function = remote(instance_type="gpu", connection_timeout=1)(home_of)
+    function = remote(instance_type="gpu", connection_timeout=3)(home_of)
     values = function.starmap([(item, 0.03) for item in range(200)], return_exceptions=True)
     found = [next(values) for _ in range(80)]
     assert {home for _, home in found} == {str(server.home) for server in two}
@@ -127,7 +167,7 @@ def test_a_list_of_instance_types_is_the_first_that_can_be_had(
     project.add("gpu", host="one")
     assert remote(instance_type=["dead", "local"])(double)(2) == 4
     assert "dead cannot be had" in capsys.readouterr().err
-    function = remote(instance_type=["dead", "gpu", "local"], connection_timeout=1)(where)
+    function = remote(instance_type=["dead", "gpu", "local"], connection_timeout=4)(where)
     assert function()["HOME"] == str(server.home)
     server.stop()
     deadline = time.monotonic() + SECONDS

@@ -179,20 +179,21 @@ import os, subprocess, sys
 from remote_exec import remote
 from host_work import slowly
 
-ran, host = sys.argv[1:]
-function = remote(instance_type="gpu", connection_timeout=1)(slowly)
-print(function(ran, 3.0))
+ran, seconds = sys.argv[1:]
+function = remote(instance_type="gpu", connection_timeout=3)(slowly)
+print(function(ran, float(seconds)))
 """
 
 
+@pytest.mark.parametrize("seconds", [1.0, 4.0])  # it ends before the host gives its client up, or after
 def test_a_client_that_slept_through_its_call_gets_the_result(
-    project: Project, gpu1: SshServer, new_link: NewLink, tmp_path: Path
+    project: Project, gpu1: SshServer, new_link: NewLink, tmp_path: Path, seconds: float
 ) -> None:
     link = new_link("gpu1", gpu1)
     project.add("gpu", host="gpu1")
     ran = tmp_path / "ran"
     client = subprocess.Popen(
-        [sys.executable, "-c", ASLEEP, str(ran), "gpu1"],
+        [sys.executable, "-c", ASLEEP, str(ran), str(seconds)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

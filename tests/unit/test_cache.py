@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,17 @@ def test_links_are_read_only_share_bytes_and_fall_back_to_copies(
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir() if path.is_file()}
     assert modes == {"plain": 0o444, "script": 0o555, "copy": 0o444, "copied script": 0o555}
     assert (tmp_path / "copy").read_bytes() == b"#!/bin/sh\nexit 7\n"
+
+
+def test_links_can_be_made_while_others_store_the_same_anew(blobs: BlobStore, tmp_path: Path) -> None:
+    def work(number: int) -> int:
+        for again in range(60):
+            store = BlobStore(blobs.folder)  # as another process has it
+            store.link_to(store.put(BIG), tmp_path / f"{number}-{again}", executable=True)
+        return number
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(work, range(6))) == list(range(6))
 
 
 def test_pruning_takes_the_least_recently_used_but_no_root_and_nothing_fresh(

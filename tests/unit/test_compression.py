@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remote_exec.model.errors import ProtocolError
-from remote_exec.wire import frames
+from remote_exec.wire import compression, frames
 from remote_exec.wire.compression import Compression
 from remote_exec.wire.frames import CHUNK, COMPRESSED, HEADER, Buffer, Frame, FrameReader
 
@@ -81,9 +81,9 @@ def test_whatever_is_sent_arrives_as_it_was(messages: list[tuple[list[bytes], fl
     wire.send(frames.pack(frames.CALL, [bytes(4 * MEGABYTE)]))  # the link is known to be slow
     for number, (parts, rate) in enumerate(messages, start=1):
         wire.bytes_per_second = rate
-        wire.send(frames.pack(frames.RESULT, parts, flags=frames.FAILED, buffers=number, call=number))
+        wire.send(frames.pack(frames.RESULT, parts, flags=frames.FAILED, function=number, call=number))
     _, *got = wire.received()
-    assert [(frame.call, frame.buffers, frame.flags) for frame in got] == [
+    assert [(frame.call, frame.function, frame.flags) for frame in got] == [
         (number, number, frames.FAILED) for number in range(1, len(messages) + 1)
     ]
     assert [frame.payload for frame in got] == [b"".join(parts) for parts, _ in messages]
@@ -107,6 +107,20 @@ def test_only_slow_links_have_what_shrinks_compressed() -> None:
     for _ in range(10):
         share(data)
     assert share(data) > 1.0, "a link that has become fast is found out"
+
+
+def test_what_does_not_shrink_is_not_tried_chunk_by_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire, tried = Wire(), list[bool]()
+    shrinks = compression._shrinks
+    monkeypatch.setattr(compression, "_shrinks", lambda part: tried.append(shrinks(part)) or tried[-1])
+    wire.send(frames.pack(frames.CALL, [bytes(4 * MEGABYTE)]))  # the link is known to be slow
+    data, noise = shrinking(24 * MEGABYTE), random.Random(1).randbytes(12 * MEGABYTE)
+    tried.clear()
+    sent = wire.send(frames.pack(frames.CALL, [noise, data]))
+    assert tried.count(False) <= 5
+    assert sent < 0.8 * (len(noise) + len(data)), "what comes behind it is found to shrink before long"
+    assert wire.send(frames.pack(frames.CALL, [noise])) > len(noise)
+    assert wire.send(frames.pack(frames.CALL, [data])) < 0.5 * len(data), "another message is tried at once"
 
 
 def test_a_compressed_chunk_holds_no_more_than_a_chunk() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remote_exec.backends.docker.engine import open_engine
-from remote_exec.backends.docker.settings import ContainerSettings
+from remote_exec.backends.docker.settings import ContainerSettings, hidden
 from remote_exec.errors import ConfigurationError
 from remote_exec.instances import InstanceType, parse_instances
 from remote_exec.options import Options
@@ -68,7 +68,7 @@ def test_a_dockerfile_is_found_beside_the_file_and_a_calls_image_ranks_above_it(
     text = 'backend = "docker"\ndockerfile = "env/Dockerfile"\nbuild_args = { WHO = "me", N = 1 }'
     built = settings(text)
     assert (built.image, built.dockerfile) == ("", "/work/env/Dockerfile")
-    assert built.build_args == (("N", "1"), ("WHO", "me"))
+    assert built.build_args == hidden({"N": "1", "WHO": "me"})
     called = settings(text, Options.from_keywords(image_uri="debian:12"))
     assert (called.image, called.dockerfile, called.build_args) == ("debian:12", "", ())
 

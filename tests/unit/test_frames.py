@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import tracemalloc
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 from remote_exec.model.errors import ProtocolError
 from remote_exec.wire import frames
 from remote_exec.wire.frames import CHUNK, COMPRESSED, HEADER, HEADER_SIZE, MORE, Frame, FrameReader
+from remote_exec.wire.parts import MANY, READ_ONLY, table
+from remote_exec.wire.stream import CallStream
 
 
 class Sent(NamedTuple):
@@ -97,11 +102,132 @@ def test_one_byte_at_a_time_gives_the_same_frames(sent: list[Sent]) -> None:
 def test_long_messages_travel_in_chunks(size: int, piece: int) -> None:
     payload = bytes(range(256)) * (size // 256) + b"e" * (size % 256)
     # The parts neither begin nor end where chunks do, and some are empty.
-    sent = Sent(frames.CALL, (payload[:100], b"", payload[100:], b""), frames.FAILED, 3, 1, 2, 3)
+    sent = Sent(frames.CALL, (payload[:100], b"", payload[100:], b""), frames.FAILED, 0, 1, 2, 3)
     small = Sent(frames.ACK, (), 0, 0, 0, 0, 4)
     data = small.packed + sent.packed + small.packed
     pieces = (data[i : i + piece] for i in range(0, len(data), piece))
     assert read(pieces) == [small.frame, sent.frame, small.frame]
+
+
+class Long(NamedTuple):
+    """A message of several parts as a test describes it: how it is cut into chunks, and which are compressed."""
+
+    stream: bytes
+    buffers: list[bytes | bytearray]
+    cuts: list[int]
+    compressed: list[bool]
+
+    @property
+    def packed(self) -> bytes:
+        payload = table([self.stream], self.buffers) + b"".join([self.stream, *self.buffers])
+        ends = sorted({cut % len(payload) for cut in self.cuts} - {0})
+        chunks = [payload[begin:end] for begin, end in zip([0, *ends], [*ends, len(payload)], strict=True)]
+        count, data = min(len(self.buffers), MANY), b""
+        for number, chunk in enumerate(chunks, start=1):
+            flags = MORE if number < len(chunks) else 0
+            if self.compressed[number % len(self.compressed)]:
+                flags, chunk = flags | COMPRESSED, zlib.compress(chunk)
+            data += HEADER.pack(len(chunk), frames.CALL, flags, count, 0, 7, 0) + chunk
+        return data
+
+
+LONG = st.builds(
+    Long,
+    stream=st.binary(max_size=50),
+    buffers=st.lists(
+        st.binary(max_size=300) | st.binary(max_size=300).map(bytearray) | st.just(b"long" * 1000), max_size=5
+    ).filter(bool),
+    cuts=st.lists(st.integers(0, 5000), max_size=9),
+    compressed=st.lists(st.booleans(), min_size=1, max_size=9),
+)
+
+
+@given(st.lists(LONG, min_size=1, max_size=3), st.lists(st.integers(1, 400), max_size=60), st.booleans())
+def test_parts_are_the_same_in_any_chunks_and_any_pieces(
+    sent: list[Long], sizes: list[int], bytewise: bool
+) -> None:
+    small = Sent(frames.ACK, (b"x",), 0, 0, 0, 0, 4)
+    data = b"".join(small.packed + one.packed for one in sent) + small.packed
+    pieces = (data[i : i + 1] for i in range(len(data))) if bytewise else split(data, sizes)
+    reader = FrameReader()
+    got = read(pieces, reader)
+    assert reader.empty
+    assert got[::2] == [small.frame] * (len(sent) + 1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = CallStream(ours)
+        for one, frame in zip(sent, got[1::2], strict=True):
+            data, buffers = stream.parts(frame)
+            assert (bytes(data), frame.call) == (one.stream, 7)
+            assert buffers == one.buffers
+            for buffer, original in zip(buffers, one.buffers, strict=True):
+                assert type(buffer) is bytes if type(original) is bytes else not memoryview(buffer).readonly
+
+
+@pytest.mark.parametrize("size", [CHUNK, 3 * CHUNK + 5])
+def test_a_long_buffer_is_received_into_memory_of_its_own_once(size: int) -> None:
+    """What has come takes memory once, and a bit; what is writable is, and all of it outlives the reader."""
+    reader = FrameReader()
+    parts = [
+        table([b"pickle"], [bytes(size), bytearray(size)]),
+        b"pickle",
+        bytes(size),
+        bytearray(b"w") * size,
+    ]
+    data = Sent(frames.CALL, tuple(map(bytes, parts)), 0, 2, 0, 1, 0).packed
+    tracemalloc.start()
+    try:
+        (frame,) = read((data[i : i + 50_001] for i in range(0, len(data), 50_001)), reader)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.3 * size + 3 * CHUNK
+    del reader
+    assert frame.payload == b"pickle"
+    assert frame.parts is not None
+    fixed, writable = frame.parts
+    assert type(fixed) is bytes
+    memoryview(writable)[0] = 0
+    assert (fixed, bytes(writable)) == (bytes(size), b"\0" + b"w" * (size - 1))
+
+
+@pytest.mark.parametrize("announced", [(3, 1 << 62), (1 << 62, 3), ((1 << 63) - 1, (1 << 63) - 1)])
+def test_what_is_announced_takes_no_memory_and_must_come(announced: tuple[int, int]) -> None:
+    told = struct.pack("<2Q", *announced)
+    tracemalloc.start()
+    try:
+        reader = FrameReader()
+        assert read([chunk(told + b"x" * 100)], reader) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * CHUNK
+    with pytest.raises(ProtocolError, match="do not add up"):
+        read([chunk(b"x", last=True)], reader)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [struct.pack("<2Q", 1, 2), b"abcd"],
+        [struct.pack("<2Q", 1, 2), b"ab"],
+        [struct.pack("<2Q", 0, 0), b"a"],
+        [struct.pack("<2Q", READ_ONLY, 1), b"a"],
+        [b"x" * 8, b"x" * 7],
+    ],
+)
+def test_lengths_that_do_not_add_up_in_chunks(pieces: list[bytes]) -> None:
+    with pytest.raises(ProtocolError, match="do not add up"):
+        read([chunk(pieces[0]), chunk(pieces[1], last=True)])
+
+
+def test_a_count_of_more_buffers_than_can_come_takes_no_memory() -> None:
+    data = HEADER.pack(8, frames.CALL, MORE, MANY, 0, 1, 0) + struct.pack("<Q", (1 << 64) - 1)
+    last = HEADER.pack(8, frames.CALL, 0, MANY, 0, 1, 0) + bytes(8)
+    reader = FrameReader()
+    assert read([data], reader) == []
+    with pytest.raises(ProtocolError, match="do not add up"):
+        read([last], reader)
 
 
 def test_a_message_put_together_from_chunks_outlives_the_readers_next_call() -> None:
@@ -120,6 +246,11 @@ def test_garbage_ends_in_a_protocol_error_or_in_frames(pieces: list[bytes]) -> N
         pass
 
 
+def chunk(payload: bytes, *, last: bool = False) -> bytes:
+    """Return a chunk of a message with one buffer."""
+    return HEADER.pack(len(payload), frames.CALL, 0 if last else MORE, 1, 0, 1, 0) + payload
+
+
 def header(size: int, *, kind: int = frames.CALL, flags: int = 0, call: int = 1) -> bytes:
     return HEADER.pack(size, kind, flags, 0, 0, call, 0)
 
@@ -133,10 +264,10 @@ def test_a_frame_over_the_bound_is_refused_from_its_header() -> None:
 
 def test_a_message_over_the_bound_is_refused_at_the_chunk_that_passes_it() -> None:
     reader = FrameReader(max_message=250)
-    chunk = header(100, flags=MORE) + b"x" * 100
-    assert read([chunk, chunk], reader) == []
+    part = header(100, flags=MORE) + b"x" * 100
+    assert read([part, part], reader) == []
     with pytest.raises(ProtocolError, match="over the bound of 250 bytes"):
-        read([chunk], reader)
+        read([part], reader)
 
 
 def test_chunks_of_two_messages_may_not_be_mixed() -> None:

@@ -85,23 +85,26 @@ def test_messages_of_all_sizes_arrive_once_and_in_order_over_a_connection_that_b
     chance, pair, done = random.Random(seed), Pair(), threading.Event()
     sizes = [chance.choice((0, 1, 200, 5_000, 300_000, 3_000_000)) for _ in range(60)]
     payloads = [bytes([index]) * size for index, size in enumerate(sizes)]
-    got: dict[str, list[bytes]] = {"near": [], "far": []}
+    expected: list[list[bytes]] = []
+    for payload in payloads:
+        half = len(payload) // 2
+        expected += [[payload], [payload[:9], payload, payload[:half], payload[half:]]]
+    got: dict[str, list[list[bytes]]] = {"near": [], "far": []}
 
     def send(end: ResumableStream) -> None:
         for number, payload in enumerate(payloads, start=1):
-            end.send(
-                end.frame(
-                    frames.CALL, [payload[: len(payload) // 2], payload[len(payload) // 2 :]], call=number
-                )
-            )
+            half = len(payload) // 2
+            end.send(end.frame(frames.CALL, [payload[:half], payload[half:]], call=number))
+            buffers = [payload, bytearray(payload[:half]), payload[half:]]
+            end.send(end.frame(frames.RESULT, [payload[:9]], buffers, call=number))
 
     def receive(end: ResumableStream, name: str) -> None:
-        while len(got[name]) < len(payloads) and not done.is_set():
+        while len(got[name]) < 2 * len(payloads) and not done.is_set():
             with contextlib.suppress(BlockingIOError):
                 frame = end.receive()
                 assert frame is not None
-                assert frame.call == len(got[name]) + 1
-                got[name].append(bytes(end.parts(frame)[0]))
+                assert frame.call == len(got[name]) // 2 + 1
+                got[name].append([bytes(part) for part in (end.parts(frame)[0], *end.parts(frame)[1])])
 
     def break_off() -> None:
         while not done.wait(chance.random() * 0.005) and pair.connections < 30:
@@ -128,8 +131,8 @@ def test_messages_of_all_sizes_arrive_once_and_in_order_over_a_connection_that_b
     for thread in others:
         thread.join(SECONDS)
     try:
-        assert got["near"] == payloads
-        assert got["far"] == payloads
+        assert got["near"] == expected
+        assert got["far"] == expected
         assert pair.connections > 1
     finally:
         pair.close()

@@ -122,12 +122,16 @@ def test_the_digest_is_the_same_in_every_process_and_tells_of_every_byte(
         assert told.stdout.strip() == runtime.digest()
     assert len(runtime.digest()) == 32
     copies = [
-        (name, Path(shutil.copy(path, tmp_path / name.replace("/", "_")))) for name, path in runtime.files()
+        (name, str(shutil.copy(path, tmp_path / name.replace("/", "_")))) for name, path in runtime.files()
     ]
     whole = runtime.digest.__wrapped__
-    monkeypatch.setattr(runtime, "files", lambda: iter(copies))
-    assert whole() == runtime.digest()
-    copies[3][1].write_bytes(copies[3][1].read_bytes() + b"\n")
+    monkeypatch.setenv("REMOTE_EXEC_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(runtime, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(runtime, "_carried", lambda: iter(copies))
+    for _ in range(2):  # the second time it is known
+        assert whole() == runtime.digest()
+    with open(copies[3][1], "ab") as file:
+        file.write(b"\n")
     assert whole() != runtime.digest()
 
 

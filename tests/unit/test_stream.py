@@ -15,7 +15,8 @@ from remote_exec.model.errors import ProtocolError
 from remote_exec.wire import arenas, frames
 from remote_exec.wire.arenas import THRESHOLD
 from remote_exec.wire.frames import CHUNK, HEADER
-from remote_exec.wire.stream import MANY, CallStream
+from remote_exec.wire.parts import MANY
+from remote_exec.wire.stream import CallStream
 
 Pair = tuple[CallStream, CallStream]
 
@@ -77,7 +78,9 @@ def test_the_checks_notice_a_transport_that_loses_bytes() -> None:
 # --- messages -------------------------------------------------------------------------------------------------
 
 
-def exchange(pair: Pair, stream: list[bytes], buffers: list[bytes]) -> tuple[bytes, list[bytes]]:
+def exchange(
+    pair: Pair, stream: list[bytes], buffers: list[bytes] | list[bytes | bytearray]
+) -> tuple[bytes, list[bytes]]:
     from transport_checks import beside
 
     left, right = pair
@@ -89,8 +92,8 @@ def exchange(pair: Pair, stream: list[bytes], buffers: list[bytes]) -> tuple[byt
     assert frame is not None
     assert (frame.kind, frame.function, frame.call, frame.ack) == (frames.CALL, 1, 2, 3)
     data, found = right.parts(frame)
-    for buffer in found:
-        assert not memoryview(buffer).readonly
+    for one, buffer in zip(buffers, found, strict=True):
+        assert not memoryview(buffer).readonly or type(one) is type(buffer) is bytes
     return bytes(data), [bytes(buffer) for buffer in found]
 
 
@@ -104,7 +107,9 @@ def test_messages_come_apart_as_they_were_put_together(
     with_arenas: bool, stream: list[bytes], sizes: list[int]
 ) -> None:
     pair = make_pair(fd_sockets=with_arenas and arenas.SUPPORTED)
-    buffers = [bytes([index + 1]) * size for index, size in enumerate(sizes)]
+    buffers: list[bytes | bytearray] = [
+        (bytes, bytearray)[index % 2]([index + 1]) * size for index, size in enumerate(sizes)
+    ]
     try:
         assert exchange(pair, stream, buffers) == (b"".join(stream), buffers)
     finally:
@@ -116,6 +121,8 @@ def test_messages_come_apart_as_they_were_put_together(
 def test_big_messages(pair: Pair, size: int) -> None:
     buffer = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     assert exchange(pair, [b"pickle"], [buffer, b"", b"y"]) == (b"pickle", [buffer, b"", b"y"])
+    writable = bytearray(buffer)
+    assert exchange(pair, [b"pickle"], [writable, buffer]) == (b"pickle", [writable, buffer])
 
 
 @pytest.mark.parametrize("count", [MANY - 1, MANY, MANY + 1, 150_000])

@@ -63,6 +63,12 @@ SET state = :state, ended_at = :ended_at, cause = :cause, summary = :summary, fa
 WHERE name = :name AND ended_at IS NULL
 RETURNING id;
 
+-- name: ended_without_outcome
+-- A call that has ended, and whose caller was to have what it came to; then it turned out that nobody has.
+SELECT id FROM jobs
+WHERE name = :name AND kind = 'call' AND state = :state
+  AND NOT EXISTS (SELECT 1 FROM outcomes WHERE job_id = jobs.id);
+
 -- name: insert_outcome
 -- The outcome that belongs to `finish`.
 INSERT INTO outcomes (job_id, kind, failure) VALUES (?, ?, ?);

@@ -13,14 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...model.errors import ConfigurationError, HostUnavailable, RemoteExecError
-from .. import errand
+from ...model.errors import HostUnavailable, RemoteExecError
+from .. import bringing, errand
+from ..host import Host
+from ..pipes import Exec
+from ..ports import ForwardedPort
+from ..tunnel import Tunnel
 from . import kept
-from .container import STATE_DIRECTORY, Container
+from .container import STATE_DIRECTORY, Container, describe_end
 from .engine import Engine, open_engine
-from .host import RUN_BOOT, DockerHost, _hear, _way
+from .host import RUN_BOOT, DockerHost, _hear, _way, runtime_folder
 from .labels import PYTHON
-from .streams import start_command
+from .streams import open_stream, start_command
 
 LOOK_SECONDS = 60.0
 _SHELL = '[ -z "$1" ] || cd "$1" 2>/dev/null; shift; [ $# -eq 0 ] || exec "$@"; exec "${SHELL:-/bin/sh}" -l'
@@ -32,6 +36,17 @@ class DockerAccess:
     def __init__(self, host: DockerHost) -> None:
         self._host = host
         self._settings = host.settings
+        self._ports: dict[tuple[int, int], ForwardedPort] = {}
+
+    def former(self) -> list[Host]:
+        """Return the containers that its instance type had with other settings or another image, the last first."""
+        engine = open_engine(self._settings.engine)
+        now = _way(self._host).container
+        return [
+            DockerHost(self._settings, one.name)
+            for one in reversed(kept.list_kept(engine))
+            if one.kind == "container" and self._is_meant(one) and (now is None or one.name != now.name)
+        ]
 
     def is_there(self) -> bool:
         """Whether its container runs."""
@@ -63,6 +78,8 @@ class DockerAccess:
     def look(self) -> dict[str, Any]:
         """Return what the container tells of itself."""
         engine = open_engine(self._settings.engine)
+        if self._host.container and engine.inspect("container", self._host.container) is None:
+            return {"there": False}
         name = self._name(engine)
         found = engine.inspect("container", name)
         if found is None:
@@ -89,7 +106,7 @@ class DockerAccess:
     def remove(self) -> list[str]:
         """Remove its containers and their volumes."""
         engine = open_engine(self._settings.engine)
-        for name in {one.name for one in kept.list_kept(engine) if one.instance == self._settings.instance}:
+        for name in {one.name for one in kept.list_kept(engine) if self._is_meant(one)}:
             kept.remove(engine, name)
         return []
 
@@ -97,21 +114,41 @@ class DockerAccess:
         """Do nothing: each process ends its own connections."""
 
     def forward(self, here: int, there: int) -> None:
-        """Say that it cannot."""
-        raise ConfigurationError(
-            f"a port of the container of {self._host.name} cannot be forwarded",
-            hint="with network_mode = \"host\" its ports are the engine's machine's",
-        )
+        """Have a port of this machine lead to one in the container, whatever its network is: over an exec."""
+        found = self._ports.get((here, there))
+        if found is not None:
+            found.mend()
+        else:
+            self._ports[here, there] = ForwardedPort(here, lambda: self._open_tunnel(str(there)))
 
     def unforward(self, here: int, there: int) -> None:
-        """Do nothing."""
+        """End what `forward` began."""
+        found = self._ports.pop((here, there), None)
+        if found is not None:
+            found.close()
+
+    def _open_tunnel(self, target: str) -> Tunnel:
+        """Return a tunnel whose far end, in the container that runs, connects to a target of `agent.relay`."""
+        engine = open_engine(self._settings.engine)
+        known = _way(self._host).container  # the very one, of several that the instance type may have had
+        found = engine.inspect("container", known.id if known is not None else self._name(engine))
+        if found is None or found["State"]["Status"] != "running":
+            raise HostUnavailable(f"the container of {self._host.name} does not run: {describe_end(found)}")
+        python = found["Config"]["Labels"][PYTHON]
+        argv = [python, "-I", "-S", "-c", bringing.RELAY, runtime_folder(), target]
+        return Tunnel(Exec(open_stream(engine, found["Id"], argv)), on_end=lambda _: None)
 
     def _running(self, engine: Engine) -> list[str]:
         return [
             one.name
             for one in kept.list_kept(engine)
-            if one.kind == "container" and one.instance == self._settings.instance and one.state == "running"
+            if one.kind == "container" and self._is_meant(one) and one.state == "running"
         ]
+
+    def _is_meant(self, one: kept.Kept) -> bool:
+        """Whether it is the host's; that of settings has all that its instance type has had."""
+        former = self._host.container
+        return one.name == former if former else one.instance == self._settings.instance
 
     def _name(self, engine: Engine) -> str:
         """Return the name of the container that was made last of those that run."""

@@ -12,23 +12,29 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
 import posixpath
 import sys
 import tarfile
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ...agent import gpu_locks
+from ...agent.deaths import HOST_ENDED
 from ...model.errors import HostUnavailable
+from ...model.job import Cause, DeathCertificate
 from ...model.record import record
 from ...options.container_values import is_path, split_volume
+from ...wire.messages import to_plain
 from .direct import prepare_sockets, share_sockets, socket_folder
 from .engine import Engine, EngineError
+from .gpus import explain, request_gpus
 from .images import Told, find_image
 from .labels import CREATED, INSTANCE, KEY, OWNER, PYTHON, labels_of, owner
 from .pythons import find_python, find_user
@@ -37,12 +43,15 @@ from .settings import ContainerSettings
 FORMAT = 1  # goes up when containers are made otherwise
 STATE = "/remote_exec"  # all that is ours in a container
 HOME = f"{STATE}/home"
-LOCKS = "/remote_exec-gpus"
 STATE_DIRECTORY = f"{STATE}/state"
 SOCKETS = f"{STATE_DIRECTORY}/sockets"
 ORDINARY_UID = 1000  # for callers who are root
 START_SECONDS = 30.0
+STARTS = 3  # of one that ends again at once, as one does whose image has a Python that does not run
+LAST_LINES = 5
 NAP_SECONDS = 0.05
+
+_log = logging.getLogger(__name__)
 
 
 @record(kw_only=True)
@@ -56,6 +65,7 @@ class Container:
         user: uid and gid of its processes, as ``uid:gid``.
         is_fresh: whether it was started just now.
         sockets: the folder here in which the agent's sockets show, if they do.
+        ended: how it had ended before it was started just now, if it had.
     """
 
     id: str
@@ -64,6 +74,7 @@ class Container:
     user: str
     is_fresh: bool
     sockets: Path | None
+    ended: DeathCertificate | None = None
 
 
 def open_container(engine: Engine, settings: ContainerSettings, told: Told) -> Container:
@@ -77,17 +88,34 @@ def open_container(engine: Engine, settings: ContainerSettings, told: Told) -> C
     Raises:
         ConfigurationError: the settings are wrong.
         HostUnavailable: the engine, the image or the container is not to be had.
+        ResourceLimitExceeded: the engine has no GPUs to give.
         RuntimeEnvironmentError: the image could not be built.
     """
     image = find_image(engine, settings, told)
-    key = key_of(image["Id"], settings)
-    name = f"remote_exec-{key}"
+    name = f"remote_exec-{key_of(image['Id'], settings)}"
+    return _run(engine, name, lambda: _create(engine, settings, image, name))
+
+
+def reopen_container(engine: Engine, name: str) -> Container:
+    """Return a container that was made before, started if it has ended.
+
+    Raises:
+        HostUnavailable: it is gone, or does not start.
+    """
+
+    def make() -> None:
+        raise HostUnavailable(f"the container {name} is gone, and what it kept with it")
+
+    return _run(engine, name, make)
+
+
+def _run(engine: Engine, name: str, make: Callable[[], None]) -> Container:
     deadline = time.monotonic() + START_SECONDS
-    fresh = False
+    starts, ended = 0, None
     while True:
         found = engine.inspect("container", name)
         if found is None:
-            _create(engine, settings, image, name)
+            make()
         elif found["State"]["Status"] == "running":
             config = found["Config"]
             return Container(
@@ -95,20 +123,34 @@ def open_container(engine: Engine, settings: ContainerSettings, told: Told) -> C
                 name=name,
                 python=config["Labels"][PYTHON],
                 user=config["User"],
-                is_fresh=fresh,
+                is_fresh=starts > 0,
                 sockets=socket_folder(found, SOCKETS),
+                ended=ended,
             )
         elif found["State"]["Status"] in ("created", "configured", "exited", "stopped"):
+            if found["State"]["Status"] in ("exited", "stopped"):
+                ended = ended or certify_end(found)
+            if starts == STARTS:
+                raise _why_not_started(engine, name, found)
             _start(engine, found)
-            fresh = True
+            starts += 1
         elif found["State"]["Status"] == "paused":
             raise HostUnavailable(f"the container {name} is paused", hint=f"docker unpause {name}")
         if time.monotonic() > deadline:
-            raise HostUnavailable(
-                f"the container {name} does not start: {describe_end(found)}", hint=f"docker logs {name}"
-            )
+            raise _why_not_started(engine, name, found)
         if found is not None:
             time.sleep(NAP_SECONDS)
+
+
+def _why_not_started(engine: Engine, name: str, found: dict[str, Any] | None) -> HostUnavailable:
+    """Return what to raise for a container that ends at once, with the last that it said."""
+    lines = ""
+    with contextlib.suppress(HostUnavailable), engine.asking("cannot tell what a container said"):
+        lines = engine.api.logs(name, tail=LAST_LINES).decode(errors="replace").strip()
+    last = f"; its last lines:\n{lines}" if lines else ""
+    return HostUnavailable(
+        f"the container {name} does not start: {describe_end(found)}{last}", hint=f"docker logs {name}"
+    )
 
 
 def key_of(image_id: str, settings: ContainerSettings) -> str:
@@ -125,8 +167,9 @@ def describe_end(found: dict[str, Any] | None) -> str:
         found: what the engine knows of it.
 
     Example:
-        >>> describe_end({"State": {"Status": "exited", "ExitCode": 137, "OOMKilled": True}})
-        'it was killed for using more memory than its limit (exit 137)'
+        >>> ended = {"Status": "exited", "ExitCode": 137, "OOMKilled": True}
+        >>> describe_end({"State": ended, "HostConfig": {"Memory": 1 << 28}})
+        'it was killed for using more memory than its limit of 268 MB (exit 137)'
     """
     if found is None:
         return "it is gone"
@@ -134,10 +177,35 @@ def describe_end(found: dict[str, Any] | None) -> str:
     if state["Status"] == "running":
         return "it runs"
     code = state.get("ExitCode")
-    if state.get("OOMKilled"):
-        return f"it was killed for using more memory than its limit (exit {code})"
+    if _is_out_of_memory(state):
+        limit = found["HostConfig"].get("Memory")
+        of = f" of {limit / 1e6:,.0f} MB" if limit else ""
+        return f"it was killed for using more memory than its limit{of} (exit {code})"
     why = state.get("Error") or ""
     return f"it is {state['Status']} (exit {code}){why and f': {why}'}"
+
+
+def certify_end(found: dict[str, Any]) -> DeathCertificate:
+    """Return how a container that has ended did so, as that of all that ran in it."""
+    state, name = found["State"], found["Name"].lstrip("/")
+    out_of_memory = _is_out_of_memory(state)
+    how = describe_end(found).removeprefix("it ")
+    return DeathCertificate(
+        cause=Cause.OUT_OF_MEMORY if out_of_memory else Cause.HOST_LOST,
+        message=f"the container {name} {how.replace('is exited', 'has ended')}",
+        exit_code=state.get("ExitCode"),
+        oom_evidence="the container engine says so" if out_of_memory else "",
+    )
+
+
+def _ended_at(found: dict[str, Any]) -> float:
+    """Return when it ended, by the engine's clock; UTC, seconds since the epoch."""
+    return datetime.fromisoformat(found["State"]["FinishedAt"]).timestamp()
+
+
+def _is_out_of_memory(state: dict[str, Any]) -> bool:
+    # the engine also says so of one in which anything was killed for that, and which has lived on
+    return bool(state.get("OOMKilled")) and state.get("ExitCode") == 137
 
 
 # --- making one ---
@@ -164,8 +232,8 @@ def _create(engine: Engine, settings: ContainerSettings, image: dict[str, Any], 
         "Labels": labels,
         "HostConfig": _host_config(settings, name, labels),
     }
-    if settings.gpu_devices and engine.endpoint.is_here:
-        _share_locks(config)
+    request_gpus(config, settings, engine)
+    _check_limits(engine, settings)
     share_sockets(engine, config, name, SOCKETS)
     try:
         with engine.asking("could not create a container"):
@@ -173,6 +241,25 @@ def _create(engine: Engine, settings: ContainerSettings, image: dict[str, Any], 
     except EngineError as error:
         if error.status != 409:  # somebody else has just made it
             raise
+
+
+def _check_limits(engine: Engine, settings: ContainerSettings) -> None:
+    """Say which limits the engine passes over in silence: a rootless one may have no control groups."""
+    asked = {
+        "MemoryLimit": ("memory_limit", settings.memory_bytes),
+        "CpuCfsQuota": ("cpu_limit", settings.cpus),
+    }
+    if not any(limit for _, limit in asked.values()):
+        return
+    with engine.asking("cannot tell of itself"):
+        info = engine.api.info()
+    for fact, (option, limit) in asked.items():
+        if limit and info.get(fact) is False:
+            _log.warning(
+                "the container engine at %s does not heed %s: it has no control groups",
+                engine.endpoint.url,
+                option,
+            )
 
 
 def _create_scratch(engine: Engine, image: dict[str, Any], settings: ContainerSettings) -> str:
@@ -235,19 +322,7 @@ def _host_config(settings: ContainerSettings, name: str, labels: dict[str, str])
         config["NanoCpus"] = int(settings.cpus * 1e9)
     if settings.shm_bytes:
         config["ShmSize"] = settings.shm_bytes
-    if settings.gpu_devices:
-        every = settings.gpu_devices == ("all",)
-        request = {"Count": -1} if every else {"DeviceIDs": list(settings.gpu_devices)}
-        config["DeviceRequests"] = [{"Driver": "", "Capabilities": [["gpu"]], **request}]
     return config
-
-
-def _share_locks(config: dict[str, Any]) -> None:
-    """Give a container the folder where GPUs are locked, which all agents of this machine share."""
-    folder = gpu_locks.lock_folder(os.environ)
-    gpu_locks.make_shared_folder(folder)
-    config["HostConfig"]["Mounts"].append({"Type": "bind", "Source": str(folder), "Target": LOCKS})
-    config["Env"].append(f"{gpu_locks.LOCKS_VARIABLE}={LOCKS}")
 
 
 def _mount(volume: str) -> dict[str, Any]:
@@ -267,6 +342,11 @@ def _start(engine: Engine, found: dict[str, Any]) -> None:
             member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o700, int(time.time())
             member.uid, member.gid = int(uid), int(gid)
             archive.addfile(member)
+        if found["State"]["Status"] in ("exited", "stopped"):  # its next agent tells whose jobs were lost
+            text = json.dumps({"at": _ended_at(found), "certificate": to_plain(certify_end(found))}).encode()
+            member = tarfile.TarInfo(f"state/{HOST_ENDED}")
+            member.size, member.mode, member.uid, member.gid = len(text), 0o600, int(uid), int(gid)
+            archive.addfile(member, io.BytesIO(text))
     try:
         with engine.asking("could not start a container"):
             engine.api.put_archive(found["Id"], STATE, packed.getvalue())
@@ -275,4 +355,4 @@ def _start(engine: Engine, found: dict[str, Any]) -> None:
         if error.status not in (404, 409):  # removed meanwhile, or being removed
             with contextlib.suppress(HostUnavailable), engine.asking("could not remove a container"):
                 engine.api.remove_container(found["Id"])
-            raise
+            raise explain(error, found, engine) from error

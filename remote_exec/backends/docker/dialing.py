@@ -7,17 +7,18 @@ command's streams.)
 
 from __future__ import annotations
 
-import os
+import json
 import socket
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Mapping
-from importlib import import_module
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ...model.digests import digest_of
 from ...model.errors import ConfigurationError
 from ...model.record import record
 
@@ -126,24 +127,37 @@ def find_endpoint(engine: str, environ: Mapping[str, str]) -> Endpoint:
         return _from_url(engine, environ)
     if not engine and environ.get("DOCKER_HOST"):
         return _from_url(environ["DOCKER_HOST"], environ)
-    name = engine or environ.get("DOCKER_CONTEXT") or None
-    contexts: Any = import_module("docker.context")
+    folder = Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    name = engine or environ.get("DOCKER_CONTEXT") or ""
     try:
-        context = contexts.ContextAPI.get_context(name)
-    except Exception as error:  # whatever a broken file leads to
-        raise ConfigurationError(f"docker's contexts cannot be read: {error}") from error
-    if context is None:
-        raise ConfigurationError(f"there is no docker context {name!r}", hint="docker context ls")
-    if context.Name == "default" or not context.Host:
-        return _from_url(DEFAULT_URL, environ)
-    tls = context.TLSConfig
-    return Endpoint(
-        url=_checked(str(context.Host)),
-        tls=tls is not None,
-        ca=(tls.ca_cert or "") if tls is not None else "",
-        certificate=tls.cert if tls is not None else None,
-        verify=bool(tls.verify) if tls is not None else True,
-    )
+        name = name or _current_context(folder)
+        return _from_context(folder, name) if name != "default" else _from_url(DEFAULT_URL, environ)
+    except ConfigurationError:
+        raise
+    except FileNotFoundError:
+        raise ConfigurationError(f"there is no docker context {name!r}", hint="docker context ls") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"docker's contexts in {folder} cannot be read: {error!r}") from error
+
+
+def _current_context(folder: Path) -> str:
+    file = folder / "config.json"
+    told: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return str(told.get("currentContext") or "default")
+
+
+def _from_context(folder: Path, name: str) -> Endpoint:
+    """Return where the engine of a docker context listens, from docker's own files.
+
+    Raises:
+        FileNotFoundError: there is no such context.
+    """
+    contexts, digest = folder / "contexts", digest_of(name)
+    told = json.loads((contexts / "meta" / digest / "meta.json").read_text())["Endpoints"]["docker"]
+    url, files = _checked(str(told.get("Host") or DEFAULT_URL)), contexts / "tls" / digest / "docker"
+    if not (url.startswith("https:") or files.is_dir()):
+        return Endpoint(url=url)
+    return _with_tls(url, files, verify=not told.get("SkipTLSVerify", False))
 
 
 def _from_url(url: str, environ: Mapping[str, str]) -> Endpoint:
@@ -152,13 +166,17 @@ def _from_url(url: str, environ: Mapping[str, str]) -> Endpoint:
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     if not url.startswith(("tcp:", "https:")) or not (folder or verify or url.startswith("https:")):
         return Endpoint(url=url)
-    folder = folder or os.path.join(os.path.expanduser("~"), ".docker")
-    ca, certificate, key = (os.path.join(folder, name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    return _with_tls(url, Path(folder or Path.home() / ".docker"), verify=verify)
+
+
+def _with_tls(url: str, folder: Path, *, verify: bool) -> Endpoint:
+    """Return one that speaks TLS, with the certificates that a folder has."""
+    ca, certificate, key = (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
     return Endpoint(
         url=url,
         tls=True,
-        ca=ca if os.path.exists(ca) else "",
-        certificate=(certificate, key) if os.path.exists(certificate) else None,
+        ca=str(ca) if ca.exists() else "",
+        certificate=(str(certificate), str(key)) if certificate.exists() else None,
         verify=verify,
     )
 

@@ -47,6 +47,8 @@ def _is_this_machine(engine: Engine) -> bool:
         info = engine.api.info()
     if (info.get("Name"), info.get("KernelVersion")) != (socket.gethostname(), os.uname().release):
         return False
+    if info.get("Rootless"):  # as Podman says it
+        return False
     return not any(word in str(info.get("SecurityOptions")) for word in ("userns", "rootless", "selinux"))
 
 

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Generator, Iterator
 from importlib import import_module
@@ -92,6 +93,14 @@ class Engine:
             found: dict[str, Any] | None = json.loads(base64.b64decode(told)) if answer.ok and told else None
             return found
 
+    def close(self) -> None:
+        """Close all connections of the package's client."""
+        manager: Any = getattr(self.api.get_adapter(self.api.base_url), "poolmanager", None)
+        pools: Any = manager.pools if manager is not None else {}
+        for key in list(pools.keys()):
+            pools[key].close()  # urllib3 leaves that to when they are collected
+        self.api.close()
+
     def _raise(self, failed: str, error: BaseException) -> NoReturn:
         where = self.endpoint.url
         for cause in _causes(error):
@@ -102,6 +111,11 @@ class Engine:
                     f"the container engine {failed}: {str(said).strip()}", status=status
                 ) from error
             number = getattr(cause, "errno", None)
+            if isinstance(cause, ssl.SSLError):
+                raise HostUnavailable(
+                    f"the container engine at {where} {failed}: {cause}",
+                    hint="docker info; the certificates are those of DOCKER_CERT_PATH, or of the docker context",
+                ) from error
             if number in (errno.EACCES, errno.EPERM):
                 raise HostUnavailable(
                     f"the container engine at {where} does not let this user in",
@@ -147,7 +161,10 @@ def _client(endpoint: Endpoint) -> Any:
         tls = docker.tls.TLSConfig(
             client_cert=endpoint.certificate, ca_cert=endpoint.ca or None, verify=endpoint.verify
         )
-    return docker.APIClient(base_url=endpoint.url, version="auto", timeout=ANSWER_SECONDS, tls=tls)
+    version = docker.constants.DEFAULT_DOCKER_API_VERSION
+    client = docker.APIClient(base_url=endpoint.url, version=version, timeout=ANSWER_SECONDS, tls=tls)
+    client.trust_env = False  # REQUESTS_CA_BUNDLE would rank above the engine's own authority
+    return _introduced(client)
 
 
 def _client_over(endpoint: Endpoint, docker: Any) -> Any:
@@ -177,6 +194,11 @@ def _client_over(endpoint: Endpoint, docker: Any) -> Any:
     adapter.get_connection = get_connection
     adapter.close = pool.close
     client.mount("http+docker://", adapter)
+    return _introduced(client)
+
+
+def _introduced(client: Any) -> Any:
+    """Have a client speak the version that its engine speaks; it is closed if there is none."""
     try:
         client._version = client._retrieve_server_version()
     except BaseException:
@@ -220,6 +242,6 @@ def close_engines() -> None:
     with _lock:
         for (pid, _), engine in _engines.items():
             if pid == os.getpid():
-                engine.api.close()
+                engine.close()
         _engines.clear()
     end_ssh()

@@ -12,16 +12,19 @@ import json
 import os
 import socket
 import threading
+import time
 from typing import Any
 
-from ...model.errors import HostUnavailable
+from ...model.errors import ConfigurationError, HostUnavailable
+from ...model.job import DeathCertificate
 from ...model.record import record
 from .. import boot, bringing, runtime
 from ..host import Greet
+from ..patience import answered
 from ..pipes import Exec
 from ..progress import tell
 from ..tunnel import Tunnel
-from .container import SOCKETS, STATE_DIRECTORY, Container, describe_end, open_container
+from .container import SOCKETS, STATE_DIRECTORY, Container, describe_end, open_container, reopen_container
 from .direct import connect
 from .engine import Engine, EngineError, open_engine
 from .images import Progress
@@ -39,14 +42,24 @@ class TunnelEnded(HostUnavailable):
 
 @record
 class DockerHost:
-    """The container of some settings."""
+    """The container of some settings.
+
+    Attributes:
+        settings: what is asked of it.
+        container: the name of a former one of theirs, to be reached and never made; empty: the one that they have now.
+    """
 
     settings: ContainerSettings
+    container: str = ""
 
     @property
     def name(self) -> str:
         """What lists and messages call it."""
-        return self.settings.instance
+        if self.container:
+            return self.container
+        return (
+            f"{self.settings.instance}.{self.settings.node}" if self.settings.node else self.settings.instance
+        )
 
     @property
     def here(self) -> bool:
@@ -59,8 +72,10 @@ class DockerHost:
         Raises:
             ConfigurationError: the settings are wrong, or the ``docker`` package is missing.
             HostUnavailable: there is no engine, image, Python or agent to be had.
+            ResourceLimitExceeded: the engine has no GPUs to give.
             RuntimeEnvironmentError: the image could not be built.
         """
+        answered()  # the engine is there, and to bring an image takes what it takes
         way = _way(self)
         with way.lock:
             for attempt in range(TRIES):
@@ -79,6 +94,11 @@ class DockerHost:
             hint=f"docker logs {way.container.name if way.container else ''}".strip(),
         )
 
+    def how_lost(self, since: float) -> DeathCertificate | None:
+        """Return how its container ended, if this process has seen that and started it again."""
+        lost = _way(self).lost
+        return lost[1] if lost is not None and lost[0] >= since else None
+
     def connect(self) -> socket.socket:
         """Return one more connection to the same agent.
 
@@ -86,6 +106,33 @@ class DockerHost:
             HostUnavailable: the container or the agent in it is gone.
         """
         return _way(self).connect()
+
+
+def address_of(host: DockerHost) -> str:
+    """Return the address at which the containers of a group's other nodes reach that of a host which was reached.
+
+    Raises:
+        ConfigurationError: their network is none.
+        HostUnavailable: the container is gone.
+    """
+    network = host.settings.network
+    if network == "host":
+        return "127.0.0.1"
+    container = _way(host).container
+    found = container and open_engine(host.settings.engine).inspect("container", container.id)
+    if not found:
+        raise HostUnavailable(f"the container of {host.name} is gone")
+    networks: dict[str, dict[str, Any]] = found["NetworkSettings"]["Networks"]
+    address = next((one["IPAddress"] for one in networks.values() if one["IPAddress"]), "")
+    if not address:
+        raise ConfigurationError(
+            f"the containers of {host.settings.instance!r} have the network {network or 'of the engine'!r}, on which "
+            "they do not reach each other, and a group's nodes have to",
+            option="network_mode",
+            hint="leave network_mode out, or name a bridge network of the engine's, or set instance_count=1: "
+            "nproc_per_node is how many processes one container runs",
+        )
+    return str(address)
 
 
 def _greeted(sock: socket.socket, greet: Greet) -> bool:
@@ -105,7 +152,9 @@ class _Way:
     def __init__(self, host: DockerHost) -> None:
         self.lock = threading.RLock()
         self.container: Container | None = None
-        self._settings = host.settings
+        self.lost: tuple[float, DeathCertificate] | None = None  # when that was seen, and how
+        self.settings = host.settings
+        self._former = host.container
         self._engine: Engine | None = None
         self._tunnel: Tunnel | None = None
 
@@ -118,8 +167,13 @@ class _Way:
         if not boot_anyway:
             with contextlib.suppress(TunnelEnded):
                 return self.connect()
-        engine = self._engine = open_engine(self._settings.engine)
-        container = self.container = open_container(engine, self._settings, _tell)
+        engine = self._engine = open_engine(self.settings.engine)
+        if self._former:
+            container = self.container = reopen_container(engine, self._former)
+        else:
+            container = self.container = open_container(engine, self.settings, _tell)
+        if container.ended is not None:
+            self.lost = time.monotonic(), container.ended
         sock = None if boot_anyway or container.is_fresh else self._connect_directly()
         if sock is None and (boot_anyway or container.is_fresh or container.sockets is not None):
             _boot(engine, container)
@@ -127,8 +181,7 @@ class _Way:
         if sock is not None:
             return sock
         if self._tunnel is None or self._tunnel.ended:
-            place = f"{STATE_DIRECTORY}/cache/runtimes-v1/{runtime.digest()}"
-            argv = [container.python, "-I", "-S", "-c", bringing.RELAY, place, f"{SOCKETS}/agent"]
+            argv = [container.python, "-I", "-S", "-c", bringing.RELAY, runtime_folder(), f"{SOCKETS}/agent"]
             self._tunnel = Tunnel(Exec(open_stream(engine, container.id, argv)), on_end=_take_note)
         return self.connect()
 
@@ -140,7 +193,7 @@ class _Way:
         tunnel = self._tunnel
         if tunnel is None or tunnel.ended:
             raise TunnelEnded(
-                f"the way into the container of {self._settings.instance} is gone: {self.why_not()}",
+                f"the way into the container of {self.settings.instance} is gone: {self.why_not()}",
                 hint="call again: it will be opened anew",
             )
         try:
@@ -167,6 +220,11 @@ class _Way:
         """End the tunnel; the container stays."""
         if self._tunnel is not None:
             self._tunnel.close()
+
+
+def runtime_folder() -> str:
+    """Return where the runtime lies in a container, once `boot` has run there."""
+    return f"{STATE_DIRECTORY}/cache/runtimes-v1/{runtime.digest()}"
 
 
 def _boot(engine: Engine, container: Container) -> None:
@@ -217,7 +275,10 @@ _lock = threading.Lock()
 
 def _way(host: DockerHost) -> _Way:
     with _lock:
-        return _ways.setdefault(host, _Way(host))
+        way = _ways.setdefault(host, _Way(host))
+        if host.settings.is_whole:
+            way.settings = host.settings  # equal, but one from the inventory may lack what is secret
+        return way
 
 
 def close_ways() -> None:

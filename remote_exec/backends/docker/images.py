@@ -159,6 +159,12 @@ def _sent(context: Path, dockerfile: str) -> Iterator[str]:
 
 
 def _build(engine: Engine, settings: ContainerSettings, name: str, told: Told) -> None:
+    if not settings.is_whole:
+        raise ConfigurationError(
+            f"the image of {settings.instance!r} is gone, and its build_args are not known here any longer",
+            option="build_args",
+            hint="call from where they are configured",
+        )
     output: list[str] = []
     failed = f"could not build {settings.dockerfile}"
     try:
@@ -167,7 +173,7 @@ def _build(engine: Engine, settings: ContainerSettings, name: str, told: Told) -
                 path=str(_context(settings)),
                 dockerfile=settings.dockerfile,
                 tag=name,
-                buildargs=dict(settings.build_args),
+                buildargs={name: value.text for name, value in settings.build_args},
                 target=settings.build_target or None,
                 platform=settings.platform or None,
                 pull=settings.pull == "always",

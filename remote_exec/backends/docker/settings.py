@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 from ...instances import InstanceType
+from ...model.digests import digest_of
 from ...model.errors import ConfigurationError
 from ...model.record import record
 from ...options import Options
 
 LINGER_SECONDS = 60.0
+
+
+@record
+class Hidden:
+    """A text that is known by its digest wherever it is compared, shown or written down: it may be a secret."""
+
+    digest: str
+
+    @classmethod
+    def of(cls, text: str) -> Hidden:
+        """Return one that still has its text, as no copy that was written down and read again has."""
+        made = cls(digest_of(text))
+        made.__dict__["text"] = text  # no field: those are what is compared, shown and written down
+        return made
+
+    @property
+    def text(self) -> str | None:
+        """The text; None where only its digest is known."""
+        text: str | None = self.__dict__.get("text")
+        return text
 
 
 @record(kw_only=True)
@@ -22,7 +44,7 @@ class ContainerSettings:
         image: an image's name; empty where a Dockerfile makes it.
         dockerfile: the path of one.
         build_context: the folder that its COPY lines see; empty: the Dockerfile's own.
-        build_args: pairs of names and values.
+        build_args: pairs of names and values. These may be secrets, and settings are written down in the inventory.
         build_target: the stage to stop at; empty: the last.
         pull: ``missing``, ``always`` or ``never``.
         platform: such as ``linux/arm64``; empty: the engine's.
@@ -37,6 +59,7 @@ class ContainerSettings:
         read_only: whether all but the state volume and ``/tmp`` is read-only.
         capabilities: Linux capabilities that it keeps; all others are dropped.
         linger_seconds: how long it stays once no process of ours is in it.
+        node: which of a group's it is; each is a container of its own, and the first is that of other calls, too.
     """
 
     instance: str
@@ -44,7 +67,7 @@ class ContainerSettings:
     image: str = ""
     dockerfile: str = ""
     build_context: str = ""
-    build_args: tuple[tuple[str, str], ...] = ()
+    build_args: tuple[tuple[str, Hidden], ...] = ()
     build_target: str = ""
     pull: str = "missing"
     platform: str = ""
@@ -59,6 +82,7 @@ class ContainerSettings:
     read_only: bool = False
     capabilities: tuple[str, ...] = ()
     linger_seconds: float = LINGER_SECONDS
+    node: int = 0
 
     @classmethod
     def of(cls, instance: InstanceType, options: Options) -> ContainerSettings:
@@ -100,7 +124,7 @@ class ContainerSettings:
             image=image,
             dockerfile=dockerfile,
             build_context=told.get("build_context", "") if dockerfile else "",
-            build_args=tuple(sorted(told.get("build_args", {}).items())) if dockerfile else (),
+            build_args=hidden(told.get("build_args", {})) if dockerfile else (),
             build_target=told.get("build_target", "") if dockerfile else "",
             pull=told.get("pull", "missing"),
             platform=told.get("platform", ""),
@@ -115,3 +139,13 @@ class ContainerSettings:
             read_only=told.get("read_only", False),
             capabilities=told.get("cap_add", ()),
         )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it still has all that a build needs; settings that were read from the inventory may not."""
+        return all(value.text is not None for _, value in self.build_args)
+
+
+def hidden(variables: Mapping[str, str]) -> tuple[tuple[str, Hidden], ...]:
+    """Return variables as `ContainerSettings.build_args` has them."""
+    return tuple((name, Hidden.of(value)) for name, value in sorted(variables.items()))

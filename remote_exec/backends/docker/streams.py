@@ -74,10 +74,6 @@ class Command:
         """
         self._sock.sendall(data)
 
-    def end_input(self) -> None:
-        """Close standard input."""
-        self._sock.shutdown(socket.SHUT_WR)
-
     def exit_code(self) -> int | None:
         """Return the command's exit code; None while it runs.
 

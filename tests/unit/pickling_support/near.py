@@ -11,7 +11,7 @@ import far
 
 from remote_exec.serial import pickling
 
-PARTS = ("model", "wire", "serial", "worker", "agent")
+PARTS = ("model", "wire", "serial", "session", "worker", "agent")
 
 
 def build_runtime(folder):
