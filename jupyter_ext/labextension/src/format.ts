@@ -1,0 +1,96 @@
+/** Numbers for people, as `remote-exec jobs` says them. */
+
+import { Bar, Job, Pool } from './types';
+
+/** Return a length of time: "12 ms", "1 min 15 s", "2 h 2 min". */
+export function duration(seconds: number | null): string {
+  if (seconds === null) {
+    return '';
+  }
+  if (seconds < 0.9995) {
+    return `${(Math.max(seconds, 0) * 1000).toFixed(0)} ms`;
+  }
+  if (seconds < 59.95) {
+    return `${seconds.toFixed(1)} s`;
+  }
+  const whole = Math.round(seconds);
+  if (whole < 3600) {
+    return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  }
+  if (whole < 86_400) {
+    return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  }
+  return `${Math.floor(whole / 86_400)} d ${Math.floor((whole % 86_400) / 3600)} h`;
+}
+
+/** Return a length of time that is counted, in whole seconds. */
+export function ticking(seconds: number): string {
+  return seconds < 59.5 ? `${Math.max(0, Math.round(seconds))} s` : duration(seconds);
+}
+
+/** Return a number of bytes: "0 B", "1.5 kB", "3.2 GB". */
+export function size(bytes: number): string {
+  let value = bytes;
+  for (const unit of ['B', 'kB', 'MB', 'GB']) {
+    if (value < 999.5) {
+      return `${value.toFixed(unit === 'B' || value >= 99.95 ? 0 : 1)} ${unit}`;
+    }
+    value /= 1000;
+  }
+  return `${value.toFixed(1)} TB`;
+}
+
+/** Return date and time in this browser's time zone; only the time if it is today's. */
+export function moment(seconds: number | null, now: number): string {
+  if (seconds === null) {
+    return '';
+  }
+  const then = new Date(1000 * seconds);
+  const today = then.toDateString() === new Date(1000 * now).toDateString();
+  return today ? then.toLocaleTimeString() : then.toLocaleString();
+}
+
+/** Return how long a job has run, null if it has not begun. */
+export function elapsed(job: Job, now: number): number | null {
+  return job.started_at === null ? null : Math.max(0, (job.ended_at ?? now) - job.started_at);
+}
+
+/** Return a job's elapsed time in words. */
+export function elapsedText(job: Job, now: number): string {
+  const seconds = elapsed(job, now);
+  if (seconds === null) {
+    return '';
+  }
+  return job.ended_at === null ? ticking(seconds) : duration(seconds);
+}
+
+/** Return how far a bar is, from 0 to 1; null where it has no known end. */
+export function fraction(bar: Bar): number | null {
+  return bar.total ? Math.min(1, Math.max(0, bar.done / bar.total)) : null;
+}
+
+/** Return a bar in words: "epoch 3/10". */
+export function barText(bar: Bar): string {
+  const done = Number(bar.done.toPrecision(6));
+  return `${bar.desc} ${bar.total === null ? done : `${done}/${bar.total}`}`.trim();
+}
+
+/** Return why a job ended, where that tells more than its state. */
+export function causeText(cause: string, state: string): string {
+  return cause === 'none' || cause === state ? '' : cause.replace(/_/g, ' ');
+}
+
+/** Return what each of a pool's workers is given. */
+export function shape(pool: Pool): string {
+  const parts = [
+    pool.cpus ? `${pool.cpus} cpus` : '',
+    pool.memory_bytes ? size(pool.memory_bytes) : '',
+    pool.gpus ? `${pool.gpus} gpus ${pool.gpu_type}`.trim() : ''
+  ];
+  return parts.filter(Boolean).join(', ') || 'any shape';
+}
+
+/** Return the last part of a path. */
+export function basename(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1);
+}

@@ -1,0 +1,143 @@
+import { LogPiece, LogRecord, Problem } from '../types';
+import { parse, PLAIN, Span, Style } from './ansi';
+import { Model } from './signalling';
+
+/** How many lines are kept at most; the oldest go first. */
+export const MOST_LINES = 50_000;
+/** How long a line may be; the rest of it is in the download. */
+export const MOST_COLUMNS = 10_000;
+
+/** One line of output. Replaced as a whole when it changes. */
+export interface Line {
+  readonly stream: LogRecord['stream'];
+  readonly time: number;
+  readonly spans: readonly Span[];
+  readonly text: string;
+}
+
+interface Writer {
+  line: number; // number of the line that it writes at, counted from the log's beginning; -1: it begins one
+  returns: boolean; // a carriage return came: what is written next is in the line's place
+  style: Style;
+  rest: string; // of an escape sequence
+}
+
+/** A job's output as lines: a carriage return writes over its line, each stream goes on in its own line. */
+export class LogModel extends Model {
+  readonly lines: Line[] = [];
+
+  /** How many lines were dropped at the beginning. */
+  dropped = 0;
+
+  /** The offset to go on from. */
+  next = '';
+
+  /** Whether all of it is here. */
+  ended = false;
+
+  /** Whether any answer has come. */
+  begun = false;
+
+  problem: Problem | null = null;
+
+  /** Take in what comes next. */
+  add(piece: LogPiece): void {
+    for (const record of piece.records) {
+      this.write(record);
+    }
+    this.next = piece.next;
+    this.ended = piece.end;
+    this.begun = true;
+    this.problem = null;
+    const excess = this.lines.length - MOST_LINES;
+    if (excess > 0) {
+      this.lines.splice(0, excess);
+      this.dropped += excess;
+    }
+    this.tell();
+  }
+
+  fail(problem: Problem): void {
+    this.problem = problem;
+    this.tell();
+  }
+
+  /** Return the indices of the lines that have a text in them, whatever the case. */
+  find(wanted: string): number[] {
+    const lower = wanted.toLowerCase();
+    const found: number[] = [];
+    if (lower) {
+      this.lines.forEach((line, index) => {
+        if (line.text.toLowerCase().includes(lower)) {
+          found.push(index);
+        }
+      });
+    }
+    return found;
+  }
+
+  private write(record: LogRecord): void {
+    if (record.stream === 'gap') {
+      this.lines.push({ stream: 'gap', time: record.time, text: record.text, spans: [{ text: record.text, style: PLAIN }] });
+      return;
+    }
+    let writer = this.writers.get(record.stream);
+    if (writer === undefined) {
+      writer = { line: -1, returns: false, style: PLAIN, rest: '' };
+      this.writers.set(record.stream, writer);
+    }
+    const { parts, rest } = parse(writer.rest + record.text, writer.style);
+    writer.rest = rest;
+    for (const part of parts) {
+      if (typeof part === 'string') {
+        this.print(writer, record, part);
+      } else {
+        writer.style = part;
+      }
+    }
+    if (record.stream === 'log') {
+      writer.line = -1; // each is a line of its own
+    }
+  }
+
+  private print(writer: Writer, record: LogRecord, text: string): void {
+    for (const [token] of text.matchAll(/\r|\n|[^\r\n]+/g)) {
+      if (token === '\n') {
+        if (writer.line < 0) {
+          this.open(writer, record);
+        }
+        writer.line = -1;
+        writer.returns = false;
+      } else if (token === '\r') {
+        writer.returns = true;
+      } else {
+        this.put(writer, record, token);
+      }
+    }
+  }
+
+  private open(writer: Writer, record: LogRecord): void {
+    writer.line = this.dropped + this.lines.length;
+    this.lines.push({ stream: record.stream, time: record.time, spans: [], text: '' });
+  }
+
+  private put(writer: Writer, record: LogRecord, text: string): void {
+    if (writer.line < this.dropped) {
+      this.open(writer, record);
+    }
+    const index = writer.line - this.dropped;
+    const before = writer.returns ? undefined : this.lines[index];
+    writer.returns = false;
+    const room = MOST_COLUMNS - (before?.text.length ?? 0);
+    // eslint-disable-next-line no-control-regex
+    const printed = text.replace(/[\x00-\x08\x0b-\x1f\x7f]/g, '').slice(0, Math.max(0, room));
+    this.lines[index] = {
+      stream: record.stream,
+      time: record.time,
+      spans: [...(before?.spans ?? []), { text: printed, style: writer.style }],
+      text: (before?.text ?? '') + printed
+    };
+  }
+
+  private writers = new Map<LogRecord['stream'], Writer>();
+}

@@ -1,0 +1,37 @@
+import { ISignal, Signal } from '@lumino/signaling';
+
+import { Feed } from '../feed';
+import { Job, Problem, Status } from '../types';
+import { Model } from './signalling';
+
+/** How many jobs run, and which have ended: always watched, by the status bar and for notifications. */
+export class StatusModel extends Model {
+  constructor(feed: Feed) {
+    super();
+    feed.connectionChanged.connect(() => this.tell());
+    feed.look('status', () => ({}), {
+      snapshot: status => {
+        this.status = status;
+        this.problem = null;
+        this.tell();
+        for (const job of status.ended) {
+          this._ended.emit(job);
+        }
+      },
+      problem: problem => {
+        this.problem = problem;
+        this.tell();
+      }
+    });
+  }
+
+  status: Status | null = null;
+  problem: Problem | null = null;
+
+  /** Emitted once for each job that has ended. */
+  get ended(): ISignal<this, Job> {
+    return this._ended;
+  }
+
+  private _ended = new Signal<this, Job>(this);
+}

@@ -1,0 +1,48 @@
+"""A notebook's kernel for the tests, with a session of its own that has begun.
+
+A kernel's session with its worker begins in its fixture, so that it is there before a test and after it. A test that
+ends the worker, or interrupts what may not heed, takes `fresh_notebook`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+from kernels import Notebook, opened
+
+NEEDED = ("ipykernel", "jupyter_client", "ipywidgets", "matplotlib", "tqdm")
+_missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+collect_ignore_glob = ["test_*.py"] if _missing else []
+
+
+def pytest_report_header() -> list[str]:
+    """Say what keeps the notebooks from being tested."""
+    return [f"no notebooks are tested: {', '.join(_missing)} missing"] if _missing else []
+
+
+@pytest.fixture(scope="module")
+def clients_loop() -> Iterator[None]:
+    """The event loop that clients of kernels run in this thread."""
+    from jupyter_core.utils import ensure_event_loop
+
+    loop = ensure_event_loop()
+    yield
+    loop.close()
+    asyncio.set_event_loop(None)
+
+
+@pytest.fixture(scope="module")
+def notebook(clients_loop: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """A module's notebook, its remote session begun."""
+    with opened(tmp_path_factory.mktemp("notebook")) as made:
+        yield made
+
+
+@pytest.fixture
+def fresh_notebook(clients_loop: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
+    """A notebook of the test's own, its remote session begun."""
+    with opened(tmp_path_factory.mktemp("notebook")) as made:
+        yield made
