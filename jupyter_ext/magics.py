@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, cell_magic, magics_class, no_var_expand
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from traitlets import Integer, Unicode
 
-from remote_exec.errors import RemoteExecError
+from remote_exec.config import load_config
+from remote_exec.errors import MaxRuntimeExceeded, RemoteExecError
 from remote_exec.options import Options
 from remote_exec.options.option_set import Origin
 from remote_exec.session.far_end import Cell, Outcome
@@ -17,48 +19,85 @@ from remote_exec.session.reach import closure
 from remote_exec.session.scoping import compiled, names_of
 
 from .line import Line, LineError, parse
-from .session import MOST_BYTES, Session, Shown, raised
+from .session import MOST_BYTES, Session, raised
+from .timeouts import Limit, interrupted_after
+from .tracebacks import frames_are
+from .transform import as_comment
+
+if TYPE_CHECKING:
+    from .job import DetachedCell
+    from .parts import Parts
 
 
 @magics_class
 class RemoteMagics(Magics):
     """Cells that run somewhere bigger."""
 
-    instance_type = Unicode("", help="Where `%%remote` runs cells unless they say; a name from the configuration.").tag(
-        config=True
-    )
+    instance_type = Unicode(
+        "", help="Where `%%remote` runs cells unless they say; a name from the configuration."
+    ).tag(config=True)
     most_bytes = Integer(
         MOST_BYTES, help="Bytes beyond which a value stays there, and a name stands for it here."
     ).tag(config=True)
 
+    shell: Any
+
     def __init__(self, shell: Any, **keywords: Any) -> None:
         super().__init__(shell, **keywords)
         self._session: Session | None = None
+        self.parts: Parts | None = None
 
     @no_var_expand
     @cell_magic
     def remote(self, line: str, cell: str) -> Any:
-        """Run this cell in the notebook's worker: `%%remote [INSTANCE_TYPE] [flags]`; see `%%remote --help`."""
+        """Run this cell in the notebook's worker: `%%remote [INSTANCE_TYPE] [flags]`; see `%%remote --help`.
+
+        What the cell uses goes there by itself, what it changes comes back, and what it shows is shown here. How
+        values are shown is set here: display options of pandas, print options of numpy, figure formats, IPython's
+        precision; so are levels of logging, and log records are handled here. Environment variables, matplotlib's
+        rcParams, global random state and other state of modules are each end's own, and live on there between remote
+        cells. The working directory there is the one that was entered last, here or there.
+        """
         try:
             asked = parse(line)
         except LineError as error:
             if not str(error):
                 return None
             raise UsageError(str(error)) from None
-        source = _at_its_lines(line, cell)
-        outcome, value = self._run(source, asked)
+        limit = Limit()
+        try:
+            code = self._analysed(_at_its_lines(self.shell, line, cell), asked)
+            if asked.detach:
+                return self._detach(code, asked)
+            with interrupted_after(asked.timeout, limit):
+                outcome, value = self._run(code, asked)
+        except (RemoteExecError, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) and limit.passed:
+                raise frames_are(_too_long(asked.timeout, str(error)), None) from None
+            raise frames_are(error, None) from None
         for name, reason in outcome.cannot.items():
             if not name.startswith("_remote_exec"):
                 print(f"{name} stays there: {reason}", file=sys.stderr)
-        error = raised(outcome)
-        if error is not None:
-            self._dress(error)
-            raise error
-        if outcome.shown is not None:
-            value = Shown(outcome.shown, "it cannot travel")
+        if outcome.interrupted and limit.passed:
+            raise frames_are(_too_long(asked.timeout), None)
+        failure = raised(outcome)
+        if failure is not None:
+            raise frames_are(failure, failure.__traceback__)
         return None if _is_quiet(cell) else value
 
-    def _run(self, source: str, asked: Line) -> tuple[Outcome, Any]:
+    @no_var_expand
+    @line_magic("remote")  # type: ignore[arg-type]  # it takes a name as well
+    def remote_command(self, line: str) -> Any:
+        """Ask or command: `%remote status|use|jobs|logs|cancel|result|attach|pools|config|restart|help`."""
+        from .commands import run
+
+        try:
+            return run(self, line)
+        except RemoteExecError as error:
+            raise frames_are(error, None) from None
+
+    def _analysed(self, source: str, asked: Line) -> _Code:
+        """Find out which names a cell may use, and which it certainly does."""
         shell = self.shell
         transformed = shell.transform_cell(source)
         number = self._number()
@@ -66,48 +105,88 @@ class RemoteMagics(Magics):
         try:
             codes = compiled(transformed, filename, shell.compile.flags)
         except SyntaxError as error:
-            raise self._told_syntax_error(error) from None
+            raise frames_are(error, None) from None
         names = closure(names_of(*codes, transform=shell.transform_cell), shell.user_ns, shell.transform_cell)
-        used = names.could_read(shell.user_ns)
+        used, deleted = names.could_read(shell.user_ns), names.deletes & shell.user_ns.keys()
         if asked.sent is not None:
-            used &= frozenset(asked.sent)
+            used, deleted = used & frozenset(asked.sent), deleted & frozenset(asked.sent)
         cell = Cell(source, filename, number, (), self.most_bytes, asked.keep, asked.back)
-        return self._session_for(asked.options).run(cell, used, required=names.certain & used)
+        return _Code(cell, codes, used, names.certain & used, deleted)
+
+    def _run(self, code: _Code, asked: Line) -> tuple[Outcome, Any]:
+        session = self._session_for(asked.options)
+        return session.run(
+            code.cell, code.used, deletes=code.deletes, required=code.certain, codes=code.codes
+        )
+
+    def _detach(self, code: _Code, asked: Line) -> DetachedCell:
+        from .job import detach
+
+        options = self._on_default(asked.options)
+        return detach(
+            self.shell,
+            code.cell,
+            code.used | code.deletes,
+            required=code.certain,
+            codes=code.codes,
+            options=options,
+        )
 
     def _number(self) -> int:
         """Return the execution count of the cell that runs."""
         numbers: dict[str, int] = self.shell.compile._filename_map
-        frame = sys._getframe()
+        frame: FrameType | None = sys._getframe()
         while frame is not None:
             if frame.f_code.co_filename in numbers:
                 return numbers[frame.f_code.co_filename]
             frame = frame.f_back
         return int(self.shell.execution_count)
 
-    def _told_syntax_error(self, error: SyntaxError) -> Exception:
-        """Return what IPython shows as it shows a syntax error of a cell, and not one of ours while we ran."""
-        lines = self.shell.SyntaxTB.structured_traceback(SyntaxError, error, [])
-        told = type("SyntaxError", (Exception,), {"_render_traceback_": lambda _self: lines})(str(error))
-        return told
+    def _on_default(self, options: Options) -> Options:
+        if "instance_type" in options:
+            return options
+        default = self.instance_type or load_config().resolve(options).instance_type
+        return options.over(Options.from_keywords(Origin.CALL, instance_type=default))
 
     def _session_for(self, options: Options) -> Session:
-        if "instance_type" not in options and self.instance_type:
-            options = options.over(Options.from_keywords(Origin.CALL, instance_type=self.instance_type))
-        if self._session is None or self._session.options != options:
-            if self._session is not None:
-                self._session.close()
-            self._session = Session(self.shell, options)
-        return self._session
+        options = self._on_default(options)
+        session = self._session
+        if session is None or session.options.keywords() != options.keywords():
+            if session is not None:
+                print(f"{_told_options(session.options)}: given back, its namespace is gone", file=sys.stderr)
+                session.close()
+            session = self._session = Session(self.shell, options)
+        return session
 
-    def _dress(self, error: BaseException) -> None:
-        """Have IPython show the cell's frames alone."""
-        shell = self.shell
-        traceback = error.__traceback__
+    @property
+    def has_session(self) -> bool:
+        """Whether there is a remote namespace."""
+        return self._session is not None
 
-        def render() -> list[str]:
-            return list(shell.InteractiveTB.structured_traceback(type(error), error, traceback))
+    @property
+    def default_instance_type(self) -> str:
+        """Where cells run that do not say; of several, the first that can be had."""
+        return self.instance_type or ", ".join(load_config().resolve(Options()).instance_type)
 
-        error._render_traceback_ = render  # type: ignore[attr-defined]
+    def facts(self) -> dict[str, str]:
+        """Return what there is to tell of this notebook's worker, for people."""
+        facts = {"instance type": self.default_instance_type}
+        session = self._session
+        far = session._far if session is not None else None
+        if session is None or far is None:
+            return facts | {"namespace": "none yet: the first %%remote cell begins it"}
+        broken = far._dispatcher._broken
+        names = [name for name in session.mirror.agreed if not name.startswith("_")]
+        return facts | {
+            "options": _told_options(session.options),
+            "host": far._host.name,
+            "namespace": f"gone: {broken}" if broken is not None else "there",
+            "names known there": ", ".join(sorted(names)),
+        }
+
+    def show(self, found: Any) -> None:
+        """Display a future or detached cell; it goes on updating in a notebook."""
+        self.shell.display_formatter.ipython_display_formatter(found)
 
     def close(self) -> None:
         """Give the worker back."""
@@ -116,9 +195,33 @@ class RemoteMagics(Magics):
             self._session = None
 
 
-def _at_its_lines(line: str, cell: str) -> str:
+class _Code(NamedTuple):
+    """A cell, compiled; the names that it may use, those that it certainly does, and those that it may delete."""
+
+    cell: Cell
+    codes: list[CodeType]
+    used: frozenset[str]
+    certain: frozenset[str]
+    deletes: frozenset[str]
+
+
+def _told_options(options: Options) -> str:
+    return ", ".join(f"{name}={options.rows[name].shown(options.settings[name].value)}" for name in options)
+
+
+def _too_long(seconds: float | None, more: str = "") -> MaxRuntimeExceeded:
+    told = f"the cell was stopped after {seconds:g} s, its --timeout"
+    return MaxRuntimeExceeded(f"{told}; {more}" if more else told)
+
+
+def _at_its_lines(shell: Any, line: str, cell: str) -> str:
     """Return the cell with its magic's line as a comment: its line numbers are the editor's."""
-    return cell if cell.lstrip().startswith("%%") else f"# %%remote {line}\n{cell}"
+    if cell.lstrip().startswith("%%"):
+        return cell
+    whole = shell.history_manager.input_hist_raw[-1].rstrip() if shell.history_manager is not None else ""
+    above = whole.removesuffix(cell.rstrip())
+    others = above.splitlines()[:-1] if above != whole else []  # other magics, such as %%time
+    return "".join(f"# {text}\n" for text in others) + f"{as_comment(line)}\n{cell}"
 
 
 def _is_quiet(cell: str) -> bool:
@@ -134,6 +237,3 @@ def _is_quiet(cell: str) -> bool:
     except (tokenize.TokenError, IndentationError, SyntaxError):
         return cell.rstrip().endswith(";")
     return last == ";"
-
-
-_ = RemoteExecError

@@ -1,4 +1,4 @@
-"""The notebook's end of a session: what a cell needs goes to the one worker of this notebook, what it changed comes back.
+"""The notebook's end of a session: what a cell needs goes to this notebook's worker, what it changed comes back.
 
 Owned by the kernel's main thread. A session's worker lives for as long as the session; when it dies, its namespace is
 lost, and the next cell begins another.
@@ -6,39 +6,55 @@ lost, and the next cell begins another.
 
 from __future__ import annotations
 
-import contextlib
+import getpass
+import os
+import re
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from remote_exec.capture.function import log_levels
+from remote_exec.client.connections import connections
 from remote_exec.client.generators import RemoteIterator
-from remote_exec.errors import RemoteExecError, SerializationError
+from remote_exec.client.home_files import locate
+from remote_exec.client.interrupts import shield, unshield
+from remote_exec.errors import RemoteExecError, RuntimeEnvironmentError, SerializationError, WorkerDied
 from remote_exec.options import Options
 from remote_exec.remote_class import RemoteInstance
 from remote_exec.serial import failures, pickling
-from remote_exec.session.far_end import VALUE, Cell, FarEnd, Outcome
-from remote_exec.session.mirror import Mirror
-from remote_exec.session.shell import Ask, Clear, Display
+from remote_exec.session.comms import CommMessage
+from remote_exec.session.far_end import VALUE, Cell, FarEnd, Heeded, Outcome
+from remote_exec.session.kept import Kept
+from remote_exec.session.mirror import Mirror, Reach
+from remote_exec.session.shell import Ask, Clear, Display, Stopped, is_of_ipython
+from remote_exec.session.updates import NotLoaded, OutOfStep
+
+from .comms import Comms
+from .figures import make_ready
+from .modules import LocalModules, environment_for, needs_of
+from .settings import TellSettings
+from .status import NotebookReporter, written_in
+from .tracebacks import frames_are
 
 if TYPE_CHECKING:
     from remote_exec.future import RemoteFuture
 
 MOST_BYTES = 256 << 20
-INTERRUPTED_SECONDS = 1.5  # how long an interrupted cell may take to end before its worker is killed
+HEED_SECONDS = 1.8  # how long an interrupted cell has to heed; the agent ends its process before
+ANSWER_SECONDS = 2.0
+IDLE_SECONDS = 12 * 3600.0  # a namespace is not thrown away while one thinks
+OWN_NAMES = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython"})
 
 
-class Shown:
-    """What a remote value looks like that stayed there: it shows itself as it did there."""
-
-    def __init__(self, data: dict[str, Any], why: str) -> None:
-        self._data = data
-        self.why = why
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        return self._data
-
-    def __repr__(self) -> str:
-        return str(self._data.get("text/plain", "<remote value>"))
+class RemoteInterrupted(KeyboardInterrupt):
+    """The cell was interrupted and did not heed it: its worker is gone, and all that was there alone."""
 
 
 class Session:
@@ -52,102 +68,350 @@ class Session:
     def __init__(self, shell: Any, options: Options) -> None:
         self._shell = shell
         self.options = options
-        self.mirror = Mirror(shell.user_ns, first=0, own=self._is_own)
         self._far: RemoteInstance[FarEnd] | None = None
+        self._comms = Comms(self._hear)
+        self._cell: dict[str, Any] = {}  # the header of the message that the front end has sent to run one
+        self._modules: LocalModules | None = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.mirror = Mirror(self._shell.user_ns, first=0, own=self._is_own)
+        self._settings = TellSettings(self._shell)
+        self._kept: weakref.WeakSet[Kept] = weakref.WeakSet()
 
     def _is_own(self, name: str) -> bool:
-        if name in self._shell.user_ns_hidden or name in ("In", "Out", "exit", "quit", "open", "get_ipython"):
-            return True
-        return name.startswith("_") and (name.strip("_") == "" or name[1:].isdigit() or name.startswith(("__", "_i", "_dh", "_oh", "_ih", "_exit_code")))
+        return name in self._shell.user_ns_hidden or name in OWN_NAMES or is_of_ipython(name)
 
-    def run(self, cell: Cell, names: Iterable[str], *, required: Iterable[str] = ()) -> tuple[Outcome, Any]:
+    # --- turns --------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        cell: Cell,
+        names: Iterable[str],
+        *,
+        deletes: Iterable[str] = (),
+        required: Iterable[str] = (),
+        codes: Iterable[CodeType] = (),
+    ) -> tuple[Outcome, Any]:
         """Run a cell there; return what came of it and the last expression's value.
+
+        Args:
+            cell: what is to be run.
+            names: that it may use.
+            deletes: what it may delete, whatever that is.
+            required: of these, what it certainly uses.
+            codes: its code.
 
         Raises:
             SerializationError: something that the cell certainly uses cannot travel.
-            RemoteExecError: the worker could not be had, or has died.
+            RemoteInterrupted: it was interrupted and had to be killed.
+            WorkerDied: it is gone, and the namespace there with it.
+            RemoteExecError: the worker could not be had.
         """
-        far = self._connected()
-        reach = self.mirror.reach(names)
-        for name in required:
-            if name in reach.cannot:
-                raise self._explained(name)
-        update = self.mirror.update(reach)
-        cell = cell._replace(names=tuple(sorted(reach.looks)))
-        call = far._new_call("run", (update, cell, self._settings()), {})
-        talk: RemoteIterator[Any] = RemoteIterator(far._dispatcher, call, at_once=self._show)
-        outcome = self._converse(talk, call.future)
-        self.mirror.apply(outcome.update)
-        value = self.mirror.namespace.pop(VALUE, None) if outcome.value else None
+        self._see_whether_it_lives()
+        used = frozenset(names)
+        held = [self.mirror.namespace.get(name) for name in used]
+        opaque = any(isinstance(value, Kept) and not value.size for value in held)
+
+        withheld: dict[str, Exception] = {}
+
+        def look() -> Reach:
+            reach = self.mirror.reach(used | self.mirror.agreed if opaque else used, deletes=deletes)
+            for name in required:
+                self._refuse(name, reach)
+            needs = needs_of(reach.looks, codes)
+            modules = self._connected()
+            modules.bring(needs.all)
+            reach = modules.without_missing(reach, needs)
+            for name in required:
+                self._refuse(name, reach)
+            withheld.update(reach.cannot)
+            return reach
+
+        def what(reach: Reach) -> Cell:
+            return cell._replace(names=tuple(sorted({*reach.looks, *reach.cannot})), opaque=opaque)
+
+        try:
+            outcome, value = self._turn("run", look, what)
+            return with_reason(outcome, withheld), value
+        finally:
+            if self._modules is not None:
+                self._modules.settle()
+
+    def fetch(self, kept: Kept) -> Any:
+        """Bring an object that has stayed there.
+
+        Raises:
+            RemoteExecError: the session in which it was is lost.
+            SerializationError: it cannot travel.
+        """
+        __tracebackhide__ = True  # IPython leaves this frame out
+        self._see_whether_it_lives()
+        if self._far is None or kept.session is not self:
+            raise RemoteExecError(f"{kept!r}: it cannot be brought")
+        outcome, value = self._turn("bring", lambda: self.mirror.reach(()), lambda _: kept.number)
+        if isinstance(value, Kept):
+            raise SerializationError(f"it cannot travel: {outcome.cannot.get(VALUE, value.reason)}")
+        return value
+
+    def _hear(self, message: CommMessage) -> None:
+        """The front end says something to a widget there."""
+        error: BaseException | None = None
+        try:
+            self._see_whether_it_lives()
+            if self._far is not None:
+                if isinstance(connections.reporter, NotebookReporter):
+                    connections.reporter.belongs_to(self._header())
+                outcome, _ = self._turn(
+                    "hear", lambda: self.mirror.reach(self.mirror.agreed), lambda _: message
+                )
+                error = raised(outcome)
+        except (RemoteExecError, KeyboardInterrupt) as ended:
+            error = frames_are(ended, None)
+        if error is not None:
+            self._shell.showtraceback((type(error), error, error.__traceback__))
+
+    def _turn(
+        self, method: str, look: Callable[[], Reach], what: Callable[[Reach], object]
+    ) -> tuple[Outcome, Any]:
+        """Have something done there, and take in what has changed by it. Whatever goes wrong, both ends go on.
+
+        Args:
+            method: of the far end.
+            look: finds what there is to tell before.
+            what: is to be done, with that.
+        """
+        told = False
+        try:
+            settings = self._settings.changed()
+            while True:
+                reach = look()
+                told = True
+                said = self._said(method, self.mirror.update(reach), what(reach), settings)
+                if isinstance(said, Outcome):
+                    break
+                if isinstance(said, NotLoaded):
+                    self.mirror.take_back(said)
+                else:
+                    self.mirror.forget()
+                told = False
+            shielded = shield()  # what is half applied would be neither here nor there
+            try:
+                return self._taken(said)
+            finally:
+                if shielded:
+                    unshield()
+        except WorkerDied as error:
+            error.message = f"{error.message}\n{self._lost()}"
+            raise
+        except BaseException:
+            if told and self._far is not None:  # it is not known what the far end knows
+                self.mirror.forget()
+            self._settings = TellSettings(self._shell)
+            raise
+
+    def _said(self, method: str, *arguments: object) -> Outcome | NotLoaded | OutOfStep:
+        """Talk with the far end until it has done what is asked."""
+        far = self._far
+        if far is None:
+            raise RemoteExecError("the session has ended")
+        levels = log_levels()
+        if levels != far._sent.log_levels:
+            far._sent.log_levels = levels
+        self._cell = self._header()
+        call = far._new_call(method, arguments, {})
+        return self._converse(RemoteIterator(far._dispatcher, call, at_once=self._show), call.future)
+
+    def _taken(self, outcome: Outcome) -> tuple[Outcome, Any]:
+        """Take in what has changed; return it, and the last expression's value."""
+        while True:
+            try:
+                names = self.mirror.apply(outcome.update)
+                break
+            except (NotLoaded, OutOfStep) as error:
+                if self._far is None:
+                    raise
+                refused = error.with_traceback(None) if isinstance(error, NotLoaded) else None
+                outcome = self._far.tell_again(refused)
+        for name in names:
+            value = self.mirror.namespace.get(name)
+            if isinstance(value, Kept):
+                value.session = self
+                self._kept.add(value)
+        if not outcome.value:
+            return outcome, None
+        value = self.mirror.namespace.pop(VALUE, None)
+        if isinstance(value, Kept):
+            value.shown = outcome.shown
+        make_ready(value)
         return outcome, value
+
+    # --- the worker ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Give the worker back; the namespace there is gone."""
         if self._far is not None:
             self._far.close()
             self._far = None
-        self.mirror = Mirror(self._shell.user_ns, first=0, own=self._is_own)
+        for kept in self._kept:
+            kept.session, kept.reason = None, "it is lost: the worker in which it was is gone"
+        self._comms.close()
+        self._begin_anew()
 
-    def _connected(self) -> RemoteInstance[FarEnd]:
-        if self._far is None:
-            self._far = RemoteInstance(FarEnd, self.options, (), {})
-        return self._far
+    def _connected(self) -> LocalModules:
+        if self._far is None or self._modules is None:
+            in_kernel = getattr(self._shell, "kernel", None) is not None
+            self._far = RemoteInstance(
+                FarEnd,
+                self.options,
+                (),
+                {"in_kernel": in_kernel},
+                name=_name_of_notebook(),
+                idle_seconds=IDLE_SECONDS,
+                **environment_for(self._shell, self.options),
+            )
+            self._modules = LocalModules(self._shell, self._far)
+        return self._modules
 
-    def _explained(self, name: str) -> Exception:
-        try:
-            pickling.dump(self.mirror.namespace[name], name=name)
-        except SerializationError as error:
-            return error
-        return SerializationError(f"{name} cannot travel", path=(name,))
+    @property
+    def has_died(self) -> bool:
+        """Whether its worker has, since the last cell; the next cell will begin another."""
+        return self._far is not None and self._far._dispatcher._broken is not None
 
-    def _converse(self, talk: RemoteIterator[Any], future: RemoteFuture[Any]) -> Outcome:
+    def _see_whether_it_lives(self) -> None:
+        """Where the worker has died since the last cell, say so; another will be begun."""
+        broken = None if self._far is None else self._far._dispatcher._broken
+        if broken is not None:
+            why = broken.message if isinstance(broken, RemoteExecError) else str(broken)
+            print(f"{why}\n{self._lost()}", file=sys.stderr)
+
+    def _lost(self) -> str:
+        """Give up what is there; return what that means to the user."""
+        names = self._shell.user_ns.items()
+        gone = sorted(
+            name
+            for name, value in names
+            if isinstance(value, Kept) and value.session is self and not self._is_own(name)
+        )
+        self.close()
+        told = "The remote namespace is lost; this notebook's own names are as they were before that cell."
+        if gone:
+            told += f" What had stayed there is gone: {', '.join(gone)}."
+        return f"{told} The next %%remote cell begins another."
+
+    def _refuse(self, name: str, reach: Reach) -> None:
+        """Raise why a name that is certainly used cannot be used there."""
+        value = self.mirror.namespace.get(name)
+        if isinstance(value, Kept) and value.session is not self:
+            raise SerializationError(
+                f"{name} is lost: the worker in which it was is gone", path=(name,), hint=f"make {name} again"
+            )
+        error = reach.cannot.get(name)
+        if isinstance(error, NotLoaded):
+            hint = self._modules.what_helps_with(error) if self._modules is not None else ""
+            raise SerializationError(f"{name} cannot be loaded there: {error}", path=(name,), hint=hint)
+        if isinstance(error, RuntimeEnvironmentError):
+            raise error
+        if error is not None:
+            pickling.dump(value, name=name)  # it tells of the path to the culprit
+            raise SerializationError(f"{name} cannot travel: {error}", path=(name,))
+
+    # --- while a cell runs --------------------------------------------------------------------------------------
+
+    def _converse(
+        self, talk: RemoteIterator[Any], future: RemoteFuture[Any]
+    ) -> Outcome | NotLoaded | OutOfStep:
+        until, interrupted = 0.0, False
         while True:
             try:
+                if until and not talk.wait(until):
+                    raise RemoteInterrupted(self._lost_by_interrupt())
                 told = next(talk)
             except StopIteration as end:
-                outcome: Outcome = end.value
-                return outcome
+                said: Outcome | NotLoaded | OutOfStep = end.value
+                return said
+            except CancelledError:
+                if self._is_alive():  # it had not begun
+                    raise KeyboardInterrupt from None
+                raise RemoteInterrupted(self._lost_by_interrupt()) from None
+            except RemoteInterrupted:
+                raise
             except KeyboardInterrupt:
-                self._interrupt(future)
+                if interrupted:  # twice: whoever does so wants to go on, whatever is lost
+                    raise RemoteInterrupted(self._lost_by_interrupt()) from None
+                until, interrupted = time.monotonic() + HEED_SECONDS, True
+                future.cancel()
             else:
-                talk.answer(self._asked(told))
+                if isinstance(told, Heeded):
+                    until = 0.0
+                elif isinstance(told, Ask):
+                    talk.answer(self._asked(told))
 
-    def _interrupt(self, future: RemoteFuture[Any]) -> None:
-        """Have the cell interrupted there; where it does not heed, its worker is killed and its namespace lost."""
-        future.cancel()
+    def _lost_by_interrupt(self) -> str:
+        return f"the cell did not heed the interrupt, and its process was ended. {self._lost()}"
+
+    def _is_alive(self) -> bool:
+        if self._far is None:
+            return False
+        try:
+            return bool(self._far.is_there.submit().result(ANSWER_SECONDS))
+        except (RemoteExecError, TimeoutError, CancelledError):
+            return False
 
     def _show(self, told: object) -> bool:
+        """Show something in the cell, in whichever thread that is heard; false where it is to be answered."""
+        if threading.current_thread() is threading.main_thread():
+            return self._publish(told)
+        with written_in(self._shell, self._cell):
+            return self._publish(told)
+
+    def _header(self) -> dict[str, Any]:
+        """Return the header of the front end's message that has led to what runs now."""
+        return dict(getattr(self._shell.display_pub, "parent_header", None) or {})
+
+    def _publish(self, told: object) -> bool:
         if isinstance(told, Display):
             self._shell.display_pub.publish(
                 data=told.data, metadata=told.metadata, transient=told.transient, update=told.update
             )
-            return True
-        if isinstance(told, Clear):
+        elif isinstance(told, Clear):
             self._shell.display_pub.clear_output(wait=told.wait)
-            return True
-        return False
+        elif isinstance(told, CommMessage):
+            self._comms.take(told)
+        else:
+            return False
+        return True
 
-    def _asked(self, told: object) -> str | None:
-        if not isinstance(told, Ask):
-            return None
+    def _asked(self, question: Ask) -> str | Stopped | None:
         try:
-            if told.password:
-                import getpass
-
-                return getpass.getpass(told.prompt)
-            return input(told.prompt)
-        except Exception:
+            return getpass.getpass(question.prompt) if question.password else input(question.prompt)
+        except KeyboardInterrupt:
+            return Stopped()
+        except Exception:  # the front end has nobody to ask, and says so in words of its own
             return None
 
-    def _settings(self) -> dict[str, Any]:
-        return {"ast_node_interactivity": self._shell.ast_node_interactivity}
+
+def with_reason(outcome: Outcome, withheld: Mapping[str, Exception]) -> Outcome:
+    """Have an error say which names of the cell's could not go there, where it comes of that."""
+    failure = outcome.failure
+    if failure is None or not withheld:
+        return outcome
+    if "'Kept' object" in failure.message:  # what stands for them there
+        named = list(withheld)
+    else:
+        named = [name for name in withheld if failure.message == f"name {name!r} is not defined"]
+    notes = [f"{name} stays here: {withheld[name]}" for name in named]
+    return outcome._replace(failure=replace(failure, notes=(*failure.notes, *notes)))
 
 
 def raised(outcome: Outcome) -> BaseException | None:
     """Return what the cell raised, as it is to be raised here."""
     if outcome.failure is None:
         return None
-    return failures.rebuild(outcome.failure, loads=pickling.load)
+    return failures.rebuild(outcome.failure, loads=pickling.load, locate=locate, values=True)
 
 
-_ = (contextlib, time, Callable, RemoteExecError)
+def _name_of_notebook() -> str:
+    """Return what its worker is called in lists of jobs."""
+    name = Path(os.environ.get("JPY_SESSION_NAME", "")).stem
+    return re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")[:40] or "notebook"

@@ -31,7 +31,6 @@ from .model.record import record
 from .options import Door, Options, Origin, Source, misspelt_variables, options_from_environment
 from .options.doors import VARIABLES
 from .sagemaker_config import OVERRIDES, read_sagemaker_file, sagemaker_files
-from .toml_tables import table_of
 
 PROJECT_FILE = "pyproject.toml"
 PROJECT_KEY = "tool.remote_exec"
@@ -234,7 +233,7 @@ class _Reading:
             text = self.read(path)
             # most projects have nothing for us: they cost no TOML parser
             if text is not None and (b"remote_exec" in text or b"remote-exec" in text):
-                table = table_of(text, path, self.environ, parse=_parse_project)
+                table = _parse_project(text, path)
                 if table is not None:
                     return _file(table, path=Path(path), origin=Origin.PROJECT, key=PROJECT_KEY)
             parent = os.path.dirname(folder)
@@ -247,8 +246,7 @@ class _Reading:
         text = self.read(path)
         if text is None:
             return None
-        table = table_of(text, path, self.environ, parse=_parse_toml)
-        return _file(table or {}, path=Path(path), origin=Origin.USER, key="")
+        return _file(_parse_toml(text, path), path=Path(path), origin=Origin.USER, key="")
 
     def sagemaker_files(self) -> tuple[str, ...]:
         return sagemaker_files(self.environ, home=self.home, config_home=self.config_home)

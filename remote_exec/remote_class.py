@@ -85,23 +85,43 @@ class RemoteClass(Generic[T]):
 class RemoteInstance(Generic[T]):
     """An instance in a worker; attributes of it are methods to be called there."""
 
-    def __init__(self, cls: type[T], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        cls: type[T],
+        options: Options,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        modules: frozenset[str] = frozenset(),  # further ones that it needs
+        requires: tuple[str, ...] = (),  # installed ones that its environment has whatever the user asked for
+        name: str = "",
+        idle_seconds: float | None = None,  # how long it is kept unused, where no option was set
+    ) -> None:
+        name = name or cls.__name__
         _, needed = _pickle("__init__", args, kwargs)
         found = FunctionCapture(
-            Instance(cls), name=cls.__name__, options=options, modules=needed, watch=connections.watch
+            Instance(cls),
+            name=name,
+            options=options,
+            modules=needed.union(modules),
+            requires=requires,
+            watch=connections.watch,
         ).current()
         place = find_place(found, options, private=new_id())
         refuse_group(place.options, "an instance of a remote class")
         self._class = cls
         self._modules = found.reach.names
-        self._sent = sent_of(cls.__name__, found, place)
+        self._sent = sent_of(name, found, place)
         self._host = place.host
+        self._options = place.options
+        if modules:
+            place.request["preload"] = ()  # its one worker imports them as they are used
         self._dispatcher = connections.private(
             place.host,
             place.request,
             max_workers=1,
             single=True,
-            idle_seconds=float(place.options.keep_alive_period_in_seconds),
+            idle_seconds=_idle_seconds(place.options, idle_seconds),
         )
         try:
             self._submit("__init__", args, kwargs).result()
@@ -146,6 +166,11 @@ class RemoteInstance(Generic[T]):
             arguments, _ = _pickle(method, args, kwargs, by_value=frozenset(later))
         bring_trees(arguments, self._host, self._sent.name)
         return Call(self._sent, arguments, dispatcher=self._dispatcher)
+
+
+def _idle_seconds(options: Options, by_default: float | None) -> float:
+    is_set = options.source("keep_alive_period_in_seconds").origin is not Origin.DEFAULT
+    return float(options.keep_alive_period_in_seconds) if is_set or by_default is None else by_default
 
 
 class RemoteMethod:

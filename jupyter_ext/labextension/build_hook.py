@@ -21,10 +21,18 @@ BUILT = "jupyter_ext/labextension_built"
 INSTALLED = "share/jupyter/labextensions/remote-exec"
 STAMP = "built_from"
 OLDEST_NODE = (20, 19)  # of @jupyter/builder's bundler
-SOURCES = ("package.json", "package-lock.json", "tsconfig.json", "tsconfig.build.json", "src", "style", "schema")
+SOURCES = (
+    "package.json",
+    "package-lock.json",
+    "tsconfig.json",
+    "tsconfig.build.json",
+    "src",
+    "style",
+    "schema",
+)
 
 
-class LeftOut(Exception):
+class LeftOutError(Exception):
     """The sidebar cannot be built on this machine; the text says why."""
 
 
@@ -41,12 +49,13 @@ class BuildHook(BuildHookInterface[Any]):
         if _stamp(built) != digest:
             try:
                 _build(sources, built)
-            except LeftOut as error:
+            except LeftOutError as error:
                 self.app.display_warning(f"The JupyterLab sidebar is left out of this build: {error}")
                 return
             (built / STAMP).write_text(digest, encoding="utf-8")
         if self.target_name == "wheel":
             build_data["shared_data"][BUILT] = INSTALLED
+            build_data["shared_data"]["jupyter_ext/labextension/install.json"] = f"{INSTALLED}/install.json"
 
 
 def _digest(sources: Path) -> str:
@@ -72,13 +81,13 @@ def _stamp(built: Path) -> str:
 def _build(sources: Path, built: Path) -> None:
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
-        raise LeftOut("building it takes node and npm, which are not on the PATH")
+        raise LeftOutError("building it takes node and npm, which are not on the PATH")
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if tuple(map(int, version.removeprefix("v").split(".")[:2])) < OLDEST_NODE:
-        raise LeftOut(f"building it takes node {'.'.join(map(str, OLDEST_NODE))}, and here is {version}")
+        raise LeftOutError(f"building it takes node {'.'.join(map(str, OLDEST_NODE))}, and here is {version}")
     install = subprocess.run([npm, "ci"], cwd=sources, capture_output=True, text=True)
     if install.returncode:
-        raise LeftOut(f"`npm ci` failed: {install.stderr.strip()[-2000:]}")
+        raise LeftOutError(f"`npm ci` failed: {install.stderr.strip().splitlines()[:3]}")
     shutil.rmtree(built, ignore_errors=True)
     build = subprocess.run([npm, "run", "build"], cwd=sources, capture_output=True, text=True)
     if build.returncode:

@@ -11,7 +11,7 @@ export default tseslint.config(
       ...hooks.configs.recommended.rules,
       '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
-      '@typescript-eslint/no-extraneous-class': 'off',
+      '@typescript-eslint/unbound-method': 'off', // signals are given `this` beside the method
       'no-restricted-globals': ['error', { name: 'fetch', message: 'Use requests.ts: it sends the token.' }]
     }
   }

@@ -1,7 +1,7 @@
 """What the panel and the server tell each other: JSON, field by field as the classes here.
 
-All paths are below ``<base_url>jupyter_ext/``. Times are UTC, seconds since the epoch; lengths of time are seconds; sizes
-are bytes; null is "not known" or "not yet". Names, log texts and messages are data: never to be taken for HTML.
+All paths are below ``<base_url>jupyter_ext/``. Times are UTC, seconds since the epoch; lengths of time are seconds;
+sizes are bytes; null is "not known" or "not yet". Names, log texts and messages are data: never to be taken for HTML.
 
 ====================================  ===========================================================================
 HTTP                                  answer (an error: `Problem`, with its HTTP status)
@@ -50,9 +50,9 @@ from the server (`Sent`)                                                meaning
 ======================================================================  =========================================
 
 `sequence` counts the frames of one look, from 1; it begins anew with each look. A client that misses one looks again.
-At most five frames a second come for one look, and the server keeps no queue: a slow client gets fewer frames, each with
-all that has changed since the last; when much has, a snapshot. After a reconnection the client says again what it looks
-at (logs: from the offset that it has).
+At most five frames a second come for one look, and the server keeps no queue: a slow client gets fewer frames, each
+with all that has changed since the last; when much has, a snapshot. After a reconnection the client says again what it
+looks at (logs: from the offset that it has).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Job:
     function: str
     state: State
     cause: (
-        str  # why it ended: "none", "user_error", "cancelled", "timed_out", "out_of_memory", "worker_lost"...
+        str  # why it ended: "none", "user_error", "cancelled", "timed_out", "out_of_memory", "host_lost"...
     )
     summary: str  # one line: the exception's type and message, or empty
     created_at: float

@@ -144,12 +144,13 @@ def _jobs(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
 
 def _job(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
     record = _find(agent, arguments["name"])
-    job = agent.jobs.get(record.name)
+    job, outcome = agent.jobs.get(record.name), agent.journal.outcome(record.name)
     return {
         "job": to_plain(record),
         "attempts": [to_plain(attempt) for attempt in _attempts(agent, record.name)],
         "why": job.why if job is not None else "",
-        "kept": agent.journal.outcome(record.name) is not None,
+        "kept": outcome is not None,
+        "kept_bytes": sum(map(agent.blobs.size, outcome.parts)) if outcome is not None else 0,
         "progress": _last("progress", agent, record.name, record.attempts),
         "gpus": _last("gpus", agent, record.name, record.attempts),
         "spec": _spec(agent, record.name),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TURN_SECONDS = 0.2
 BACKLOG_SECONDS = 0.05
-PIECE_ROWS = 500
+PIECE_ROWS = 250  # at once: the loop has others to serve
 MOST_ROWS = 20_000
 LOOKS = 64  # at logs, for progress, in one turn
 READS = 8  # of them, where they have grown

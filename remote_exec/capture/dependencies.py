@@ -83,6 +83,7 @@ def resolve(
     python: str,
     base_folder: Path,
     platform: AskPlatform | None = None,
+    requires: Sequence[str] = (),
 ) -> ResolvedDependencies:
     """Turn the `dependencies` option into an environment's spec and the wheels that it needs.
 
@@ -95,6 +96,8 @@ def resolve(
         python: the client's version, as "3.11"; the environment will have the same.
         base_folder: what relative paths are relative to.
         platform: asks the host for its platform; called only if a wheel is built for some platforms.
+        requires: further imports, pinned to the versions here unless the user has said; a lock or a conda
+            environment has them, or has not.
 
     Raises:
         ConfigurationError: the value is wrong, or names what cannot travel.
@@ -111,7 +114,7 @@ def resolve(
     notes: tuple[str, ...] = ()
     if dependencies is None or dependencies == AUTO_CAPTURE:
         notes = _add_pins(gathered, third_party, python, platform)
-        if dependencies is None and not (gathered.lines or gathered.wheels):
+        if dependencies is None and not (gathered.lines or gathered.wheels or requires):
             return ResolvedDependencies(spec=EnvironmentSpec(kind=EnvironmentKind.INTERPRETER, python=python))
     elif isinstance(dependencies, (str, Path)):
         path = _existing(dependencies, base_folder)
@@ -119,6 +122,10 @@ def resolve(
             return ResolvedDependencies(spec=spec, read=tuple(gathered.read))
     else:
         _add_items(gathered, dependencies, base_folder)
+    if requires:
+        found = providers({name: {name} for name in requires})
+        unsaid = {name: {name} for name, names in found.items() if names.isdisjoint(gathered.distributions())}
+        notes += _add_pins(gathered, unsaid, python, platform)
     return _from_requirements(gathered, python, platform, notes)
 
 

@@ -61,7 +61,7 @@ def asked_environment(
         if platform is None:
             own = own_environment()
             return AskedEnvironment(spec=own, sources=_states(scripts), installed=own.installed)
-        if not captured.reach.third_party:  # as below, at a tenth of the price
+        if not (captured.reach.third_party or captured.requires):  # as below, at a tenth of the price
             python = EnvironmentSpec(kind=EnvironmentKind.INTERPRETER, python=python_version())
             return AskedEnvironment(spec=python, sources=_states(scripts))
     now = installed()
@@ -75,6 +75,7 @@ def asked_environment(
         found = resolve(
             options.dependencies,
             third_party=captured.reach.third_party,
+            requires=captured.requires,
             here=platform is None,
             python=python_version(),
             base_folder=Path.cwd(),

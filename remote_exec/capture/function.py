@@ -37,6 +37,7 @@ class Captured:
     reach: Reach
     local_code: Capture
     seconds: float = 0.0  # how long capturing it took
+    requires: tuple[str, ...] = ()  # installed modules that its environment has whatever the user asked for
 
     @property
     def preload(self) -> tuple[str, ...]:
@@ -52,6 +53,7 @@ class FunctionCapture:
         name: what its calls are called.
         options: `include_local_workdir`, `custom_file_filter` and `bundle_size_limit` are read.
         modules: dotted names of further modules that are needed, such as those of the arguments' classes.
+        requires: installed modules that the environment is to have whatever `dependencies` says.
         watch: enters a phase of a function, by both names: capturing may take long.
     """
 
@@ -62,9 +64,11 @@ class FunctionCapture:
         name: str,
         options: Options,
         modules: Iterable[str] = (),
+        requires: Iterable[str] = (),
         watch: Watch | None = None,
     ) -> None:
         self._watch = watch
+        self._requires = tuple(requires)
         self._function = function
         self._modules = frozenset(modules)
         self._wants_more = False
@@ -118,13 +122,16 @@ class FunctionCapture:
             if digest == last.digest:
                 return last
             took = time.monotonic() - started
-            self._last = Captured(self._name, pickled, digest, last.reach, last.local_code, took)
+            self._last = Captured(
+                self._name, pickled, digest, last.reach, last.local_code, took, self._requires
+            )
             return self._last
         found = reach(self._function, modules=self._modules | needed_modules(named))
         code = self._bundle(found)
         if last is not None and digest == last.digest and code.bundle.digest == last.local_code.bundle.digest:
             pickled = last.pickled
-        self._last = Captured(self._name, pickled, digest, found, code, time.monotonic() - started)
+        took = time.monotonic() - started
+        self._last = Captured(self._name, pickled, digest, found, code, took, self._requires)
         return self._last
 
     def _bundle(self, found: Reach) -> Capture:

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from ..errors import ConfigurationError
 from ..model.environment import mask_credentials
@@ -56,6 +57,11 @@ class Requirements:
     constraints: list[str] = field(default_factory=list[str])
     wheels: dict[str, Path] = field(default_factory=dict[str, Path])
     read: list[Path] = field(default_factory=list[Path])
+
+    def distributions(self) -> set[str]:
+        """Return the names of all distributions that are asked for; of a bare URL, none is known."""
+        asked: set[str] = {canonicalize_name(requirement.name) for requirement in named(self.lines)[0]}
+        return asked.union(parse_wheel_filename(name)[0] for name in self.wheels)
 
     def add_file(self, path: Path, *, constraints: bool = False, seen: frozenset[Path] = frozenset()) -> None:
         """Add all lines of a requirements file, those of the files that it names too."""

@@ -47,7 +47,7 @@ def command(
         told = ask("job", name=name)
         print_json(told) if as_json else _tell(told)
         return
-    rows, more = _pages(states=states, prefix=prefix, limit=None if everything else limit)
+    rows, more = newest_jobs(states=states, prefix=prefix, limit=None if everything else limit)
     if as_json:
         print_json(rows)
         return
@@ -55,12 +55,14 @@ def command(
     if all(row["host"] == "local" for row in rows):
         print_table(COLUMNS, [row_of(row, now) for row in rows], none="no jobs")
     else:
-        print_table((*COLUMNS[:1], HOST, *COLUMNS[1:]), [_row_with_host(row, now) for row in rows], none="")
+        print_table((*COLUMNS[:1], HOST, *COLUMNS[1:]), [row_with_host(row, now) for row in rows], none="")
     if more:
         note(f"the newest {len(rows)} are shown; --all shows them all")
 
 
-def _pages(*, states: tuple[str, ...], prefix: str, limit: int | None) -> tuple[list[dict[str, Any]], bool]:
+def newest_jobs(
+    *, states: tuple[str, ...], prefix: str, limit: int | None
+) -> tuple[list[dict[str, Any]], bool]:
     """Return the jobs of all hosts that are asked, newest first, and whether there are more."""
     found: list[dict[str, Any]] = []
     for name, asked in connected():
@@ -83,7 +85,8 @@ def _rows(ask: Callable[..., Any], question: dict[str, Any], limit: int | None) 
             return found
 
 
-def _row_with_host(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
+def row_with_host(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    """Return one job's cells where the host stands beside its name, under `COLUMNS` with `HOST`."""
     name, *others = row_of(job, now)
     return (name, job["host"], *others)
 
@@ -95,7 +98,7 @@ def row_of(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
         job["state"],
         f"{job['function']} x {job['count']}" if job["count"] > 1 else job["function"],
         moment(job["started_at"] or job["created_at"]),
-        duration(_elapsed(job, now)),
+        duration(elapsed(job, now)),
         _summary(job),
     )
 
@@ -109,7 +112,8 @@ def _summary(job: Mapping[str, Any]) -> str:
     return summary or ("" if job["cause"] == "none" else job["cause"].replace("_", " "))
 
 
-def _elapsed(job: Mapping[str, Any], now: float) -> float | None:
+def elapsed(job: Mapping[str, Any], now: float) -> float | None:
+    """Return for how many seconds a job has run, or ran."""
     begun = job["started_at"]
     if begun is None:
         return None
@@ -122,33 +126,37 @@ def _gpu(gpu: Mapping[str, Any]) -> str:
     return f"{gpu['uuid']}: {used} in use, at most {peak}, {gpu['percent']} % busy"
 
 
+def facts_of(told: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is told of one job; empty texts are of no interest."""
+    job = told["job"]
+    return {
+        "name": job["name"],
+        "kind": job["kind"],
+        "function": job["function"],
+        "state": job["state"],
+        "waits for": told["why"] if job["state"] == "queued" else "",
+        "cause": "" if job["cause"] in ("none", job["state"]) else job["cause"].replace("_", " "),
+        "summary": job["summary"].removesuffix(": "),
+        "created": full_moment(job["created_at"]),
+        "started": full_moment(job["started_at"]),
+        "ended": full_moment(job["ended_at"]),
+        "elapsed": duration(elapsed(job, time.time())),
+        "progress": progress_line(told["progress"]),
+        "GPUs": "\n".join(_gpu(gpu) for gpu in told["gpus"]),
+        "instance type": job["instance_type"],
+        "calls": f"{job['count']}, {job['failed']} failed" if job["count"] > 1 else "",
+        "tags": ", ".join(f"{key}={value}" for key, value in job["tags"]),
+        "environment": _environment(told["spec"]),
+    }
+
+
 def _tell(told: Mapping[str, Any]) -> None:
     job = told["job"]
-    print_facts(
-        {
-            "name": job["name"],
-            "kind": job["kind"],
-            "function": job["function"],
-            "state": job["state"],
-            "waits for": told["why"] if job["state"] == "queued" else "",
-            "cause": "" if job["cause"] in ("none", job["state"]) else job["cause"].replace("_", " "),
-            "summary": job["summary"].removesuffix(": "),
-            "created": full_moment(job["created_at"]),
-            "started": full_moment(job["started_at"]),
-            "ended": full_moment(job["ended_at"]),
-            "elapsed": duration(_elapsed(job, time.time())),
-            "progress": progress_line(told["progress"]),
-            "GPUs": "\n".join(_gpu(gpu) for gpu in told["gpus"]),
-            "instance type": job["instance_type"],
-            "calls": f"{job['count']}, {job['failed']} failed" if job["count"] > 1 else "",
-            "tags": ", ".join(f"{key}={value}" for key, value in job["tags"]),
-            "environment": _environment(told["spec"]),
-        }
-    )
+    print_facts(facts_of(told))
     for attempt in told["attempts"]:
         click.echo()
-        print_facts(_attempt(attempt))
-        for line in _timeline(attempt):
+        print_facts(attempt_facts(attempt))
+        for line in timeline(attempt):
             click.echo(f"  {line}")
     if job["state"] == "failed" and told["kept"]:
         note(f"\nhint: remote-exec result {job['name']}, or: remote-exec debug {job['name']}")
@@ -162,7 +170,8 @@ def _environment(spec: Mapping[str, Any]) -> str:
     )
 
 
-def _attempt(attempt: Mapping[str, Any]) -> dict[str, str]:
+def attempt_facts(attempt: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is told of one attempt; empty texts are of no interest."""
     cause = (
         "" if attempt["cause"] in ("none", attempt["state"]) else f", {attempt['cause'].replace('_', ' ')}"
     )
@@ -187,8 +196,8 @@ def _attempt(attempt: Mapping[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _timeline(attempt: Mapping[str, Any]) -> Iterator[str]:
-    """The attempt's phases one after the other, each with its bar: no phase is silent."""
+def timeline(attempt: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the attempt's phases one after the other, each with its bar: no phase is silent."""
     phases = [(phase["name"], phase["seconds"], phase["detail"]) for phase in attempt["phases"]]
     if attempt["started_at"] is not None:
         phases.append(("run", (attempt["ended_at"] or time.time()) - attempt["started_at"], ""))

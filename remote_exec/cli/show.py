@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -55,11 +55,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, none: 
 
         Console(highlight=False).print(rich_table(columns, rows))
     else:
-        every = [columns, *rows]
-        widths = [max(len(row[number]) for row in every) for number in range(len(columns))]
-        for row in every:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            click.echo("  ".join(cells).rstrip())
+        click.echo(plain_table(columns, rows))
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows under their headings as text, in columns."""
+    every = [columns, *rows]
+    widths = [max(len(row[number]) for row in every) for number in range(len(columns))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in every)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, one_line: bool = False) -> Table:
@@ -87,14 +91,16 @@ def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, one_lin
 
 def print_facts(facts: Mapping[str, str]) -> None:
     """Print one thing's facts, a line each; empty ones are left out."""
-    width = max(map(len, facts), default=0)
+    for heading, line in fact_lines(facts):
+        click.echo((click.style(heading, bold=True) if coloured() else heading) + line)
+
+
+def fact_lines(facts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield one thing's facts as lines: heading, and what stands behind it; empty facts are left out."""
+    width = max(map(len, facts), default=0) + 2
     for name, value in facts.items():
-        if value:
-            first, *more = value.splitlines()
-            heading = f"{name}:".ljust(width + 2)
-            click.echo((click.style(heading, bold=True) if coloured() else heading) + first)
-            for line in more:
-                click.echo(" " * (width + 2) + line)
+        for number, line in enumerate(value.splitlines()):
+            yield (f"{name}:" if not number else "").ljust(width), line
 
 
 def coloured() -> bool:

@@ -57,6 +57,10 @@ class Answers:
         self._session = session
         self._fetching = 0  # outcomes whose folders are on their way, each in a thread of its own
 
+    def report_to(self, reporter: Reporter) -> None:
+        """Have another reporter hear of what comes."""
+        self._reporter = reporter
+
     def add(self, complete: Callable[..., object], *arguments: Any) -> None:
         """Have something called when no lock is held."""
         self.ready.append((complete, arguments))

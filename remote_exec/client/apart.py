@@ -22,7 +22,7 @@ from ..serial.pickling import Pickled
 from .calls import Captured
 from .group import Group
 from .groups import check_group, place_group, room_for
-from .jobs import job_name, submit_job
+from .jobs import job_name, source_of, submit_job
 
 if TYPE_CHECKING:
     from .target import Target
@@ -50,12 +50,15 @@ class Apart:
         self._pid = os.getpid()
         _all.add(self)
 
-    def submit(self, target: Target, sent: Captured, arguments: Pickled) -> RemoteFuture[Any]:
-        """Start a call, or have it wait for others to end."""
+    def submit(
+        self, target: Target, sent: Captured, arguments: Pickled, *, function: object
+    ) -> RemoteFuture[Any]:
+        """Start a call, or have it wait for others to end; `function` is what is called."""
         options = target.place.options
         if self._durable or self._plan is None:
             place = target.place_for(arguments, sent.name)
-            job = submit_job(place, sent, arguments, name=job_name(options, sent.name))
+            name = job_name(options, sent.name)
+            job = submit_job(place, sent, arguments, name=name, code=source_of(function))
             if not (options.name or options.detach):  # the others are waited for as any call is
                 with self._lock:
                     self._running.add(job)

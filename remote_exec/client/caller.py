@@ -237,4 +237,5 @@ def sent_of(name: str, found: Found, place: Place) -> Captured:
         told=told_of(name, place.options),
         log_levels=log_levels(),
         phases=place.phases,
+        instance_type=place.instance.name,
     )

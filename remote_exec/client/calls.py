@@ -41,6 +41,7 @@ class Captured:
         seconds: how long its calls take, from sending to the answer, by an exponential mean; 0 is unknown.
         item_seconds: how long items of batches take, without the batch's own way.
         phases: what it took to get it here; told with the first call.
+        instance_type: that its calls go to, as the configuration names it.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Captured:
     seconds: float = 0.0
     item_seconds: float = 0.0
     phases: tuple[Phase, ...] = ()
+    instance_type: str = ""
     token: int = field(default_factory=_tokens.__next__)
 
     def took(self, seconds: float) -> None:

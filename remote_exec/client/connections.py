@@ -43,6 +43,14 @@ class Connections:
         self._connecting: dict[Host, Patience | None] = {}  # of whoever has that lock
         self._dispatchers: dict[tuple[Host, str], Dispatcher] = {}
 
+    def report_to(self, reporter: Reporter) -> None:
+        """Have another reporter hear of all calls, from now on."""
+        with self._lock:
+            former, self.reporter = self.reporter, reporter
+            self._phases.report_to(reporter)
+            for dispatcher in self._dispatchers.values():
+                dispatcher.report_to(reporter, instead_of=former)
+
     def prepare(self, host: Host) -> None:
         """Begin to reach the agent, in a thread, if there is no session yet: starting one takes a while."""
         if host not in self._sessions:

@@ -92,6 +92,12 @@ class Dispatcher:
         self._forked = False
         self._thread: threading.Thread | None = None
 
+    def report_to(self, reporter: Reporter, *, instead_of: Reporter) -> None:
+        """Have another reporter hear of its calls, if it is that one which does now."""
+        if self._reporter is instead_of:
+            self._reporter = reporter
+            self._answers.report_to(reporter)
+
     # --- calls ------------------------------------------------------------------------------------------------
 
     def submit(self, call: Call) -> None:

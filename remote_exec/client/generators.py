@@ -67,6 +67,12 @@ class RemoteIterator(Iterator[T], Generic[T]):
             value = values.popleft()
         return cast("T", value)
 
+    def wait(self, deadline: float) -> bool:
+        """Wait until there is something to take, or the time (`time.monotonic`) has come; whether there is."""
+        values, future = self._values, self._future
+        self._dispatcher.wait(future, deadline, until=lambda: bool(values) or future.done())
+        return bool(values) or future.done()
+
     def answer(self, value: Any) -> None:
         """Send what the far end has asked for, by the value that was taken last."""
         self._dispatcher.answer(self._call, pickling.dump(value))

@@ -53,9 +53,14 @@ class JobFuture(RemoteFuture[Any]):
         state: str = self._ask("job")["job"]["state"]
         return state
 
+    def told(self) -> dict[str, Any]:
+        """Return all that the agent tells of it: the record, its attempts, what it waits for, its progress."""
+        told: dict[str, Any] = self._ask("job")
+        return told
+
     def why(self) -> str:
         """Say in words what the job waits for."""
-        told = self._ask("job")
+        told = self.told()
         why: str = told["why"] or f"it is {told['job']['state']}"
         return why
 
@@ -130,7 +135,10 @@ class JobFuture(RemoteFuture[Any]):
         try:
             found = load_outcome(self._name, value, body)
         except BaseException as failure:  # the function's own
-            self.set_exception(failure)
+            trace = failure.__traceback__
+            while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+                trace = trace.tb_next  # the remote frames alone
+            self.set_exception(failure.with_traceback(trace))
             return
         trees = directories.noted.take()
         if trees:  # not in this thread: it is the one that answers come by
@@ -257,13 +265,14 @@ def run_job(future: JobFuture) -> Any:
     """Show a job's output as it comes, and return its value. Ctrl-C cancels it."""
     session = connections.session(future._host)
     try:
-        for piece in session.follow("logs", {"name": future.job, "follow": True}):
-            for _, stream, text, event in piece["records"]:
-                if event is not None:
-                    connections.reporter.event(None, event if stream == "event" else {"log": event})
-                else:
-                    connections.reporter.output(None, 0 if stream == "out" else 1, text.encode())
-        return future.result()
+        with connections.reporter.waiting(future):
+            for piece in session.follow("logs", {"name": future.job, "follow": True}):
+                for _, stream, text, event in piece["records"]:
+                    if event is not None:
+                        connections.reporter.event(None, event if stream == "event" else {"log": event})
+                    else:
+                        connections.reporter.output(None, 0 if stream == "out" else 1, text.encode())
+            return future.result()
     except KeyboardInterrupt:
         future.cancel(wait=True)
         raise

@@ -70,6 +70,10 @@ class Phases:
         self._some = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def report_to(self, reporter: Reporter) -> None:
+        """Have another reporter hear of them."""
+        self._reporter = reporter
+
     def watch(self, name: str, of: str) -> Span:
         """Return a phase, to be entered by ``with``."""
         return Span(self, name, of)

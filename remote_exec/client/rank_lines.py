@@ -6,7 +6,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from .calls import Call, Printed
+    from .jobs import JobFuture
     from .phases import Span
     from .reporter import Reporter
 
@@ -110,6 +113,10 @@ class RankReporter:
     def left(self) -> None:
         """Hand it on."""
         self._lines.reporter.left()
+
+    def waiting(self, job: JobFuture) -> AbstractContextManager[None]:
+        """Hand it on."""
+        return self._lines.reporter.waiting(job)
 
     def ended(self, call: Call) -> None:
         """Its call has ended."""

@@ -7,6 +7,7 @@ plain lines elsewhere, nothing at all for calls that are quick and silent. Of it
 from __future__ import annotations
 
 import codecs
+import contextlib
 import logging
 import os
 import sys
@@ -15,7 +16,10 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from .calls import Call
+    from .jobs import JobFuture
     from .phases import Span
 
 SHOWN_AFTER_SECONDS = 0.5
@@ -45,6 +49,10 @@ class Reporter(Protocol):
 
     def left(self) -> None:
         """Nobody waits any longer, for now."""
+
+    def waiting(self, job: JobFuture) -> AbstractContextManager[None]:
+        """Some thread waits for a durable job, until it leaves the context."""
+        ...
 
     def ended(self, call: Call) -> None:
         """The call's outcome is there."""
@@ -146,6 +154,10 @@ class Console:
         if self._line:
             with self._lock:
                 self._clear()
+
+    def waiting(self, job: JobFuture) -> AbstractContextManager[None]:
+        """Say nothing: what the job prints is shown."""
+        return contextlib.nullcontext()
 
     def phase(self, phase: Span | None) -> None:
         """Say what this process is busy with, once that has taken a while."""

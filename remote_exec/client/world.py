@@ -121,7 +121,7 @@ class World:
                     dispatcher.submit(call)
                     return future
             assert self._apart is not None  # noqa: S101
-            return self._apart.submit(known.target, sent, arguments)
+            return self._apart.submit(known.target, sent, arguments, function=fn)
         except Exception as error:
             self._check()
             if isinstance(error, (ConfigurationError, BrokenExecutor)):

@@ -260,13 +260,20 @@ def _remote_traceback(failure: Failure) -> RemoteTraceback:
     return RemoteTraceback(failure, loads=pickle.loads)
 
 
-def rebuild(failure: Failure, *, loads: Loads, locate: Callable[[str], str] | None = None) -> BaseException:
+def rebuild(
+    failure: Failure,
+    *,
+    loads: Loads,
+    locate: Callable[[str], str] | None = None,
+    values: bool = False,
+) -> BaseException:
     """Return the exception that a failure tells of, to be raised here.
 
     Args:
         failure: what `capture` returned on the other side.
         loads: unpickles bytes of a peer that has been authenticated.
         locate: gives the name that a remote file has on this machine, where it knows one.
+        values: give the frames the locals' own values, where they were kept.
 
     Returns:
         An exception of the original class, or a `RemoteError`. Its traceback is the remote one, to which
@@ -275,7 +282,7 @@ def rebuild(failure: Failure, *, loads: Loads, locate: Callable[[str], str] | No
     """
     dress = _Dress(
         filenames=tracebacks.show_sources(failure, locate=locate),
-        values=postmortem.placeholders,
+        values=functools.partial(postmortem.values, loads=loads) if values else postmortem.placeholders,
         remote=functools.partial(RemoteTraceback, loads=loads),
         make=functools.partial(_make, loads=loads),
     )

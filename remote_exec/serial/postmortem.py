@@ -11,6 +11,7 @@ This is a net, not a wall: a secret in an innocent name is not found.
 from __future__ import annotations
 
 import contextlib
+import functools
 import pickle
 import re
 import reprlib
@@ -243,6 +244,15 @@ def placeholders(frame: Frame) -> dict[str, object]:
     return {name: RemoteValue(text) for name, text in (frame.locals or {}).items()}
 
 
+def values(frame: Frame, *, loads: Callable[[bytes], object]) -> dict[str, object]:
+    """Return a frame's locals: the values that were kept, others as objects that show the remote reprs."""
+    found = placeholders(frame)
+    for name, data in (frame.values or {}).items():
+        with contextlib.suppress(Exception):  # its class may be missing here: the repr stays
+            found[name] = loads(data)
+    return found
+
+
 def post_mortem(
     failure: Failure,
     *,
@@ -274,14 +284,7 @@ def post_mortem(
     if not failure.frames:
         raise ValueError(f"failure: no frames were kept of this {failure.qualname}; there is nothing to walk")
 
-    def values(frame: Frame) -> dict[str, object]:
-        found = placeholders(frame)
-        for name, data in (frame.values or {}).items():
-            with contextlib.suppress(Exception):  # its class may be missing here: the repr stays
-                found[name] = loads(data)
-        return found
-
-    exc = stand_in(failure, values=values)
+    exc = stand_in(failure, values=functools.partial(values, loads=loads))
     # readrc: a user's .pdbrc belongs to a terminal, not to a stream that drives us
     debugger = pdb.Pdb(stdin=stdin, stdout=stdout, nosigint=True, readrc=stdin is None)
     debugger.use_rawinput = stdin is None and stdout is None

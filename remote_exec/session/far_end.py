@@ -1,4 +1,4 @@
-"""The far end of a notebook's session: one namespace, which is `__main__` of its worker, and an IPython that runs cells.
+"""The far end of a notebook's session: one namespace, which is `__main__` of its worker, and an IPython.
 
 A worker has one session in its life. What runs is always a cell of the session's notebook, one at a time, in the main
 thread; the session's state is touched by that thread alone.
@@ -6,19 +6,26 @@ thread; the session's state is touched by that thread alone.
 
 from __future__ import annotations
 
+import os
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..model.failure import Failure
 from ..serial import failures, pickling
 from ..worker.streams import Conversation, Talk
-from .kept import Kept
-from .mirror import Mirror, Update
+from . import comms
+from .comms import CommMessage
+from .interrupts import Interrupts
+from .mirror import Mirror
+from .modules import Entered, Given, Modules
+from .settings import Settings
 from .shell import Ran, Shell
+from .updates import NotLoaded, OutOfStep, Update
 
 MACHINERY = ("IPython", "remote_exec_runtime", "ast.py", "contextlib.py")
+OURS = f"{os.sep}remote_exec_runtime{os.sep}"
 
 
 class Cell(NamedTuple):
@@ -30,8 +37,10 @@ class Cell(NamedTuple):
         number: the notebook's execution count.
         names: that it uses, and those that these lead to.
         most_bytes: of one name's value that may travel.
-        keep: let all values that it makes stay there.
+        keep: let the values that it makes stay there, but for numbers, texts and code.
         only: names that may come back; None: all.
+        opaque: it uses what cannot be looked into, so that any name may have changed by it.
+        brings: the number of what has stayed here and is its value; 0: nothing.
     """
 
     source: str
@@ -41,6 +50,12 @@ class Cell(NamedTuple):
     most_bytes: int
     keep: bool = False
     only: tuple[str, ...] | None = None
+    opaque: bool = False
+    brings: int = 0
+
+
+class Heeded(NamedTuple):
+    """Told when a cell has heeded its interrupt: what it has changed is on its way."""
 
 
 class Outcome(NamedTuple):
@@ -48,7 +63,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         update: what has changed in the namespace.
-        value: the cell's last expression, pickled as an update of the name `VALUE`, is in `update`; whether there is one.
+        value: whether the cell had a last expression: its value is in `update`, under the name `VALUE`.
         failure: what it ended in.
         interrupted: whether that is an interrupt.
         cannot: names of what it has left that cannot travel, with the reasons.
@@ -64,76 +79,148 @@ class Outcome(NamedTuple):
 
 
 VALUE = "_remote_exec_value"
+ANY_SIZE = 1 << 62
+_COMES_HOME = (int, float, complex, str, bytes, type(None), type, types.FunctionType, types.ModuleType)
 
 
 class FarEnd:
-    """See the module's docstring; made once for a notebook."""
+    """See the module's docstring; made once for a notebook.
 
-    def __init__(self) -> None:
+    Args:
+        in_kernel: whether the notebook is one, and no terminal.
+    """
+
+    def __init__(self, *, in_kernel: bool = True) -> None:
         main = types.ModuleType("__main__")
         main.__dict__["__builtins__"] = __builtins__
         sys.modules["__main__"] = main
-        self.shell = Shell(main)
+        self.interrupts = Interrupts.installed()
+        self.shell = Shell(main, in_kernel=in_kernel, interrupts=self.interrupts)
         self.mirror = Mirror(vars(main), first=1, own=self.shell.is_own)
-        self._next_kept = 1
+        self.modules = Modules()
+        self._last = (Cell("", "", 0, (), ANY_SIZE), Ran())
 
-    def run(self, update: Update, cell: Cell, settings: Mapping[str, Any]) -> Conversation:
-        """Run a cell, and talk with the notebook meanwhile; the call's value is an `Outcome`."""
-        return Conversation(lambda talk: self._run(talk, update, cell, settings))
+    def run(self, update: Update, cell: Cell, settings: Settings) -> Conversation:
+        """Run a cell, and talk with the notebook meanwhile; the call's value is an `Outcome`.
+
+        It is `NotLoaded` or `OutOfStep` where nothing has been run, since what has changed could not be taken in.
+
+        Args:
+            update: what has changed in the notebook.
+            cell: what is to be run.
+            settings: of the notebook, those that have changed.
+        """
+        return self._conversation(
+            update, settings, cell, lambda: self.shell.run(cell.source, cell.filename, cell.number)
+        )
+
+    def hear(self, update: Update, message: CommMessage, settings: Settings) -> Conversation:
+        """Give a widget what the front end says to it; the call's value is as that of `run`."""
+
+        def heard() -> Ran:
+            try:
+                with self.interrupts.let():
+                    comms.hear(message)
+            except BaseException as error:
+                return Ran(error=error)
+            return Ran()
+
+        return self._conversation(update, settings, Cell("", "", 0, (), ANY_SIZE, opaque=True), heard)
+
+    def bring(self, update: Update, number: int, settings: Settings) -> Conversation:
+        """Return an object that has stayed here, as if a cell had ended in it."""
+        cell = Cell("", "", 0, (), ANY_SIZE, only=(), brings=number)
+        return self._conversation(update, settings, cell, lambda: Ran(True, self.mirror.kept[number]))
+
+    def tell_again(self, refused: NotLoaded | None) -> Outcome:
+        """Say again what has changed by the last cell: home could not take it in.
+
+        Args:
+            refused: what it could not load; None: it did not know what was spoken of.
+        """
+        if refused is None:
+            self.mirror.forget()
+        else:
+            self.mirror.take_back(refused)
+        return self._outcome(*self._last)
+
+    def python(self) -> str:
+        """Return where the Python lies that runs cells."""
+        return sys.prefix
+
+    def enter(self, given: Given) -> Entered:
+        """Have cells import the notebook's local modules."""
+        return self.modules.enter(given)
+
+    def is_there(self) -> bool:
+        """Answer."""
+        return True
 
     def take(self, update: Update) -> None:
-        """Take in what has changed in the notebook."""
-        self.mirror.apply(update)
+        """Take in what has changed in the notebook, which starts anew where that is interrupted.
 
-    def fetch(self, number: int) -> Any:
-        """Return an object that stays here."""
-        return self.mirror.kept[number]
+        Raises:
+            NotLoaded: some of it cannot be loaded here.
+            OutOfStep: it speaks of what is not known here.
+        """
+        self.interrupts.begin()
+        with self.interrupts.let():
+            self.mirror.apply(update)
 
-    def _run(self, talk: Talk, update: Update, cell: Cell, settings: Mapping[str, Any]) -> Outcome:
-        self.mirror.apply(update)
-        ran = self.shell.run(cell.source, cell.filename, cell.number, settings, talk)
-        return self._outcome(cell, ran)
+    def _conversation(
+        self, update: Update, settings: Settings, cell: Cell, run: Callable[[], Ran]
+    ) -> Conversation:
+        def hold(talk: Talk) -> Outcome | NotLoaded | OutOfStep:
+            try:
+                self.take(update)
+            except (NotLoaded, OutOfStep) as refused:
+                return refused.with_traceback(None)
+            with self.shell.heard_by(talk, settings):
+                ran = run()
+                if isinstance(ran.error, KeyboardInterrupt):
+                    talk.heeded()
+                    talk.tell(Heeded())
+            self._last = cell, ran
+            return self._outcome(cell, ran)
+
+        return Conversation(hold)
 
     def _outcome(self, cell: Cell, ran: Ran) -> Outcome:
         namespace = self.mirror.namespace
         if ran.has_value:
             namespace[VALUE] = ran.value
         try:
-            reach = self.mirror.reach(self._told(cell, ran))
-            instead: dict[str, Kept] = {}
-            cannot: dict[str, str] = {}
-            for name, error in reach.cannot.items():
-                cannot[name] = pickling_reason(namespace[name], error)
-                if name != VALUE:
-                    instead[name] = self._keep(namespace[name], 0, cannot[name])
-            for name in reach.changed:
-                size = reach.looks[name].size
-                if size > cell.most_bytes or (cell.keep and size > 0):
-                    instead[name] = self._keep(namespace[name], size, "it stays there")
-            shown = self.shell.shown(ran.value) if VALUE in cannot else None
-            told = self.mirror.update(reach._replace(changed=[*reach.changed, *(instead.keys() - set(reach.changed))]), instead=instead)
+            with self.mirror.letting_go(cell.brings):
+                made = self.mirror.rebound() if cell.keep else []
+                reach = self.mirror.reach(self._told(cell), most_bytes=cell.most_bytes)
+                stay = [
+                    name
+                    for name in made
+                    if name in reach.looks and not isinstance(namespace[name], _COMES_HOME)
+                ]
+                instead = {
+                    name: self.mirror.keep(namespace[name], reach.looks[name].size, "it stays there")
+                    for name in stay
+                }
+                told = self.mirror.update(reach, instead=instead)
+                stays = ran.has_value and self.mirror.stays(ran.value)
+            shown = self.shell.shown(ran.value) if stays else None
+            cannot = {name: pickling_reason(namespace[name], error) for name, error in reach.cannot.items()}
         finally:
             namespace.pop(VALUE, None)
-        failure = None if ran.error is None else failures.capture(ran.error, dumps=pickling.dump_bytes, skip=is_machinery)
-        return Outcome(
-            told,
-            ran.has_value,
-            failure,
-            isinstance(ran.error, KeyboardInterrupt),
-            cannot,
-            shown,
-        )
+        failure = None
+        if ran.error is not None:
+            without_ours(ran.error)
+            self.modules.explain(ran.error)
+            failure = failures.capture(ran.error, dumps=pickling.dump_bytes, skip=is_machinery)
+        interrupted = isinstance(ran.error, KeyboardInterrupt)
+        return Outcome(told, ran.has_value, failure, interrupted, cannot, shown)
 
-    def _told(self, cell: Cell, ran: Ran) -> list[str]:
-        names = [*cell.names, *self.mirror.rebound()]
+    def _told(self, cell: Cell) -> list[str]:
+        names = [*cell.names, *self.mirror.rebound(), *(self.mirror.agreed if cell.opaque else ())]
         if cell.only is not None:
             names = [name for name in names if name in cell.only or name == VALUE]
         return names
-
-    def _keep(self, obj: Any, size: int, reason: str) -> Kept:
-        number, self._next_kept = self._next_kept, self._next_kept + 1
-        self.mirror.kept[number] = obj
-        return Kept(number, type(obj).__qualname__, size, reason, short_text(obj))
 
 
 def is_machinery(filename: str) -> bool:
@@ -141,17 +228,25 @@ def is_machinery(filename: str) -> bool:
     return any(part in filename for part in MACHINERY)
 
 
+def without_ours(error: BaseException) -> None:
+    """Cut what is of this package off the inner ends of an exception's tracebacks: it waited there."""
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        last, entry = None, one.__traceback__
+        while entry is not None:
+            if OURS not in entry.tb_frame.f_code.co_filename:
+                last = entry
+            entry = entry.tb_next
+        if last is not None:
+            last.tb_next = None
+        todo += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+
+
 def pickling_reason(obj: Any, error: Exception) -> str:
     """Return in one line why an object cannot travel."""
     return f"{type(obj).__qualname__}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-
-
-def short_text(obj: Any) -> str:
-    """Return an object's text, shortened; never fails."""
-    try:
-        return repr(obj)[:200]
-    except Exception as error:
-        return f"<its repr raised {type(error).__name__}>"
-
-
-Telling = Callable[[Any], None]

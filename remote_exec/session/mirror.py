@@ -7,57 +7,29 @@ The ends take turns: while one changes its namespace, the other waits.
 
 from __future__ import annotations
 
-import io
-import pickle
+import contextlib
+import functools
+import sys
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from ..serial import pickling
-from .content import Loading, Look, ValuePickler, look, pickler_of
-from .kept import Kept
-from .kinds import ARRAY, kind_of
+from .collecting import quietly
+from .content import Loading, Look, TooBig, look
+from .contents import Contents
+from .kept import NOT_SENT, Kept, KeptHere
+from .kinds_of_code import give_attributes
+from .pickles import ATOMS, NEVER_KNOWN, PLAIN, Pickles
 from .scoping import names_of_function
+from .shared import CHANGED, STAYS, Shared
+from .updates import NotLoaded, OutOfStep, Parts, Update, load
 
-MOST_OBJECTS = 200_000  # in what is told at once; beyond that only what has a name is known one by one
-_ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), type(Ellipsis), range})
-_NEVER_KNOWN = _ATOMS | {tuple, frozenset}
+__all__ = ["Mirror", "Reach", "Update"]
 
-
-class Update(NamedTuple):
-    """What one end tells the other.
-
-    Attributes:
-        stream: pickles: the names and what they stand for, contents of known objects, None.
-        buffers: memory that they refer to.
-        deleted: names that are no more.
-        modules: that are needed to load it, or that code which it brings looks into.
-        first: the number of the first object that is known from now on.
-        fresh: where in the pickles' memo those objects are, as packed unsigned integers.
-        gone: numbers of objects that are not known any longer, packed.
-    """
-
-    stream: bytes
-    buffers: list[Any]
-    deleted: tuple[str, ...]
-    modules: frozenset[str]
-    first: int
-    fresh: bytes
-    gone: bytes
-
-    @property
-    def size(self) -> int:
-        """Its bytes."""
-        return len(self.stream) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
-
-
-class _Known(NamedTuple):
-    """What is known of a name's value: the same at both ends."""
-
-    value: Any
-    digest: bytes
-    numbers: frozenset[int]
+CODE = (ModuleType, FunctionType, type)
+SMALL_BYTES = 16 << 20  # of what the other end may hold on to while a cell runs
+_NOT_SENT = Kept(NOT_SENT, "value", 0, "it was not sent, since nothing reads it", "")
 
 
 class Reach(NamedTuple):
@@ -67,27 +39,30 @@ class Reach(NamedTuple):
         looks: at what each name stands for; those without one have not changed.
         changed: the names that mean something new to the other end.
         cannot: names of what cannot travel, with what its pickling raised.
+        large: names of what is new to the other end, and more than the limit.
+        deletes: names that are to be there, so that they can be deleted, whatever they stand for.
+        aliased: names of objects that others beside the name may hold.
+        former: what has changed and lost its name then, while others may hold it at the other end.
     """
 
     looks: dict[str, Look]
     changed: list[str]
     cannot: dict[str, Exception]
+    large: frozenset[str] = frozenset()
+    deletes: frozenset[str] = frozenset()
+    former: tuple[tuple[Any, Look], ...] = ()
+    aliased: frozenset[str] = frozenset()
 
 
-class _SharedPickler(ValuePickler):
-    """Names what both ends know by its number."""
+class _Told(NamedTuple):
+    """What the last update told, as far as it must be known to take it back: no object is held for that."""
 
-    number_of: Callable[[Any], int | None]
-
-    def persistent_id(self, obj: Any) -> int | None:
-        return self.number_of(obj)
-
-
-class _SharedUnpickler(pickle.Unpickler):
-    objects: Mapping[int, Any]
-
-    def persistent_load(self, pid: Any) -> Any:
-        return self.objects[pid]
+    names: dict[str, frozenset[int]]
+    there: frozenset[str]
+    fresh: range
+    gone: list[int]
+    released: list[int]
+    turn: int
 
 
 class Mirror:
@@ -101,228 +76,407 @@ class Mirror:
 
     def __init__(self, namespace: dict[str, Any], *, first: int, own: Callable[[str], bool]) -> None:
         self.namespace = namespace
-        self.kept: dict[int, Any] = {}
         self._own = own
-        self._next = first
-        self._numbers: dict[int, int] = {}
-        self._objects: dict[int, Any] = {}
-        self._forms: dict[int, Any] = {}
-        self._memory: dict[int, bytes] = {}
-        self._known: dict[str, _Known] = {}
-        self._uses: Counter[int] = Counter()
-        self._gone: list[int] = []
+        self._shared = Shared(first)
+        self._keeping = KeptHere(first)
+        self._pickles = Pickles(namespace, self._shared, self._keeping)
+        self._there: set[str] = set()
+        self._refused: dict[str, tuple[bytes, NotLoaded]] = {}
+        self._leads = not first  # what is deleted or bound there is deleted or bound here
+        self._held: dict[str, Any] = {}
+        self._untold = set[str]()
+        self._turn = 0
+        self._last: _Told | None = None
+
+    @property
+    def kept(self) -> dict[int, Any]:
+        """What stays at this end, by the numbers that the other end has for it."""
+        return self._keeping.objects
+
+    @property
+    def agreed(self) -> frozenset[str]:
+        """The names that there are at the other end, as far as this one has heard."""
+        return frozenset(self._there)
+
+    @property
+    def size(self) -> int:
+        """How many objects both ends know."""
+        return len(self._shared)
 
     # --- what there is to tell ----------------------------------------------------------------------------------
 
-    def reach(self, names: Iterable[str]) -> Reach:
-        """Follow names, and those that functions among what they stand for use."""
-        looks: dict[str, Look] = {}
-        changed: list[str] = []
-        cannot: dict[str, Exception] = {}
+    @quietly
+    def reach(
+        self, names: Iterable[str], *, deletes: Iterable[str] = (), most_bytes: int | None = None
+    ) -> Reach:
+        """Follow names, and those that functions among what they stand for use.
+
+        Args:
+            names: what is used, or may have changed.
+            deletes: what may be deleted.
+            most_bytes: of a value that the other end does not know yet; what is larger is not looked at to its end.
+        """
+        found = Reach({}, [], {})
+        large, deleted, aliased = set[str](), set(deletes), set[str]()
         pending, seen = list(names), set[str]()
         while pending:
             name = pending.pop()
             if name in seen or name not in self.namespace or self._own(name):
                 continue
             seen.add(name)
-            value, known = self.namespace[name], self._known.get(name)
-            same = known is not None and known.value is value
-            if known is not None and same and (type(value) in _ATOMS or not known.digest):
-                continue  # nor does what stays at one end change for the other
+            held = sys.getrefcount(self.namespace[name]) > 2  # by more than the name and this call
             try:
-                found = looks[name] = look(value, self.namespace)
-            except Exception as error:
-                cannot[name] = error
+                looked = self._look_again(name, found, most_bytes)
+            except TooBig:
+                large.add(name)
                 continue
-            if not same or known is None or known.digest != found.digest:
-                changed.append(name)
-            for function in found.functions:
+            except Exception as error:
+                found.cannot[name] = error
+                continue
+            if looked is not None and self._leads and (held or looked.size <= SMALL_BYTES):
+                aliased.add(name)
+            if looked is None:
+                continue
+            pending += _own_names(looked, self.namespace)
+            for function in looked.functions:
                 if function.__globals__ is self.namespace:
-                    pending += names_of_function(function).could_read(self.namespace)
-        return Reach(looks, changed, cannot)
+                    names_in = names_of_function(function)
+                    pending += names_in.could_read(self.namespace)
+                    deleted |= names_in.deletes
+        deleted &= self.namespace.keys()
+        return found._replace(
+            large=frozenset(large),
+            deletes=frozenset(deleted),
+            former=tuple(self._changed_former()),
+            aliased=frozenset(aliased),
+        )
+
+    def _changed_former(self) -> Iterator[tuple[Any, Look]]:
+        for name, value in self._held.items():
+            known = self._shared.names.get(name)
+            if known is not None and known.is_of(value) and self.namespace.get(name) is not value:
+                with contextlib.suppress(Exception):
+                    found = self._pickles.look(value)
+                    if known.digest != self._shared.digest(found):
+                        yield value, found
+
+    def _look_again(self, name: str, found: Reach, most_bytes: int | None) -> Look | None:
+        value, known = self.namespace[name], self._shared.names.get(name)
+        same = known is not None and known.is_of(value)
+        if name in self._untold and name in self._refused and id(value) in self._keeping.stands_for:
+            raise self._refused[name][1]
+        if known is not None and same:
+            if known.digest == STAYS and self._leads and id(value) in self._keeping.stands_for:
+                return self._look_whether_it_can(name, value, found)
+            if known.digest == STAYS or (type(value) in ATOMS and known.digest != CHANGED):
+                return None
+            most_bytes = None
+        looked = found.looks[name] = self._pickles.look(value, most_bytes)
+        if known is None or not same or known.digest != self._shared.digest(looked):
+            found.changed.append(name)
+        return looked
+
+    def _look_whether_it_can(self, name: str, value: Any, found: Reach) -> Look:
+        """Look at what could not travel before, or not be loaded: something else may be in it now."""
+        stands_for = {key: kept for key, kept in self._keeping.stands_for.items() if key != id(value)}
+        looked = look(value, self.namespace, stands_for)
+        if name in self._refused:
+            digest, error = self._refused[name]
+            if digest == looked.digest:
+                raise error
+            del self._refused[name]
+        self._keeping.release(self._keeping.stands_for[id(value)].number)
+        found.looks[name] = looked
+        found.changed.append(name)
+        return looked
 
     def rebound(self) -> list[str]:
         """Return the names that have come to stand for something else since both ends agreed on them."""
+        known = self._shared.names
         return [
             name
             for name, value in self.namespace.items()
-            if not self._own(name) and (name not in self._known or self._known[name].value is not value)
+            if not (name in known and known[name].is_of(value) and name not in self._untold)
+            and not self._own(name)
         ]
 
     def deleted(self) -> list[str]:
-        """Return the names that are no more."""
-        return [name for name in self._known if name not in self.namespace]
+        """Return the names that are no more, and are still there at the other end."""
+        return [name for name in self._there if name not in self.namespace]
 
+    def prune(self) -> None:
+        """Hold on to nothing that its name does not stand for any longer; to be called after each change here."""
+        for name, known in list(self._shared.names.items()):
+            if name not in self.namespace or not known.is_of(self.namespace[name]):
+                self._shared.leave(name)
+
+    def keep(self, obj: Any, size: int, reason: str) -> Kept:
+        """Let an object stay here; return what stands for it at the other end."""
+        return self._keeping.keep(obj, size, reason)
+
+    @contextlib.contextmanager
+    def bringing(self, number: int) -> Generator[Any, None, None]:
+        """Let what stays here travel as itself meanwhile; it stays all the same. Return it."""
+        stands_for, obj = self._keeping.stands_for, self._keeping.objects[number]
+        kept = stands_for.pop(id(obj), None)
+        try:
+            yield obj
+        finally:
+            if kept is not None:
+                stands_for[id(obj)] = kept
+
+    def stays(self, obj: Any) -> bool:
+        """Whether an object stays here."""
+        return id(obj) in self._keeping.stands_for
+
+    @contextlib.contextmanager
+    def letting_go(self, number: int) -> Generator[None, None, None]:
+        """Tell of an object that stays here, by its number, as of any other meanwhile; 0: of none."""
+        obj = self._keeping.objects.get(number)
+        kept = self._keeping.stands_for.pop(id(obj), None) if number else None
+        try:
+            yield
+        finally:
+            if kept is not None:
+                self._keeping.stands_for[id(obj)] = kept
+
+    @quietly
     def update(self, reach: Reach, *, instead: Mapping[str, Kept] | None = None) -> Update:
         """Return what to tell of what has changed, and take it for told.
+
+        What cannot travel is told of as `Kept`.
 
         Args:
             reach: what was found, just now.
             instead: what to tell of instead of some names' own values.
         """
-        instead = instead or {}
-        parts = pickling._Chunks()
-        pickler = pickler_of(_SharedPickler, parts, parts, self.namespace)
-        met: dict[int, None] = {}
-        pickler.number_of = self._namer(met)
-        pickler.dump({name: instead.get(name, self.namespace[name]) for name in reach.changed})
-        looks = [reach.looks[name] for name in reach.changed if name not in instead]
-        memory = {place: digest for found in looks for place, digest in found.memory.items()}
-        told = 0
-        while told < len(met):
-            number = list(met)[told]
-            told += 1
-            held = self._objects[number]
-            kind = kind_of(held)
-            if kind is None or (kind is ARRAY and self._is_told(number, held, memory)):
-                continue
-            pickler.dump((number, kind.take(held)))
-        pickler.dump(None)
-        first = self._next
-        fresh = self._learn_sent(pickler, looks)
+        if self._turn < 0:
+            self.forget()
+        stays = {
+            name: self._keep_named(name, str(error))
+            for name, error in reach.cannot.items()
+            if not self._stays(name)
+        }
+        stays |= {name: self._keep_named(name, "it is large") for name in reach.large} | dict(instead or {})
+        only_there = self._only_there(reach) - {*reach.changed, *stays} if self._leads else set[str]()
+        stays |= dict.fromkeys(only_there, _NOT_SENT)
+        names = list(dict.fromkeys([*reach.changed, *stays]))
+        names.sort(
+            key=lambda name: not isinstance(self.namespace[name], CODE)
+        )  # what loading the others needs
+        looks = {name: reach.looks[name] for name in names if name not in stays}
+        hold = tuple(sorted(reach.aliased))
+        parts = Parts()
+        all_looks = [*looks.values(), *(found for _, found in reach.former)]
+        pickler = self._pickles.pickler(parts, all_looks)
+        contents = self._pickles.dump_contents(pickler, parts, all_looks)
+        for name in names:
+            value = self.namespace[name]
+            pickler.dump(stays.get(name) or self._keeping.stands_for.get(id(value), value))
+            parts.mark()
+        for value, _ in reach.former:
+            pickler.dump(value)
+            parts.mark()
+        same = [name for name in looks if self._is_same(name)]
+        told = {name: self._numbers_of(name) for name in names}
         deleted = self.deleted()
-        self._agree({name: None if name in instead else reach.looks[name] for name in reach.changed}, deleted)
-        gone, self._gone = self._gone, []
-        modules = frozenset(pickler.named.modules).union(*(found.modules for found in looks))
-        stream = b"".join(part for part in parts if type(part) is not pickle.PickleBuffer)
-        buffers = [part for part in parts if type(part) is pickle.PickleBuffer]
-        packed = array("Q", gone).tobytes()
-        return Update(stream, buffers, tuple(deleted), modules, first, fresh, packed)
+        first = self._shared.next
+        fresh = self._pickles.learn_sent(pickler, all_looks)
+        self._shared.agree({name: (self.namespace[name], looks.get(name)) for name in names})
+        for name in only_there:
+            self._shared.disagree(name, self.namespace[name], ())
+        for name in deleted:
+            self._shared.leave(name)
+        self.prune()
+        self._shared.drop_unused(range(first, self._shared.next, 2))
+        self._held = {}
+        gone, self._shared.gone = self._shared.gone, []
+        released = self._keeping.take_released()
+        self._last = _Told(
+            told, frozenset(self._there), range(first, self._shared.next, 2), gone, released, self._turn
+        )
+        self._there = (self._there | set(names)) - set(deleted)
+        self._untold.clear()
+        self._turn += 1
+        return Update(
+            self._turn - 1,
+            b"".join(parts.stream),
+            parts.buffers,
+            (*names, *("" for _ in reach.former)),
+            parts.marks.tobytes(),
+            contents.tobytes(),
+            tuple(same),
+            tuple(deleted),
+            hold,
+            frozenset(pickler.named.modules).union(*(found.modules for found in all_looks)),
+            first,
+            fresh,
+            array("Q", gone).tobytes(),
+            array("Q", released).tobytes(),
+        )
 
-    def _namer(self, met: dict[int, None]) -> Callable[[Any], int | None]:
-        numbers, objects, forms = self._numbers, self._objects, self._forms
+    def _only_there(self, reach: Reach) -> set[str]:
+        """Names that must be there at the other end while their values need not be.
 
-        def number_of(obj: Any) -> int | None:
-            number = numbers.get(id(obj))
-            if number is None:
-                return None
-            if number not in met:
-                kind = kind_of(objects[number])
-                if kind is None or kind.form(obj) != forms[number]:  # it cannot become that in place
-                    self._gone.append(number)
-                    self._drop(number)
-                    return None
-                met[number] = None
-            return number
+        Those that may be deleted there; and those that have come to stand for something else here, for what they
+        stood for must not pass there for what they stand for now.
+        """
+        stale = self._there.intersection(self.rebound()) if self._there else set[str]()
+        return {name for name in reach.deletes - self._there if not self._own(name)} | stale
 
-        return number_of
+    def _stays(self, name: str) -> bool:
+        known = self._shared.names.get(name)
+        return (
+            name not in self._untold
+            and known is not None
+            and known.digest == STAYS
+            and known.is_of(self.namespace[name])
+        )
 
-    def _is_told(self, number: int, held: Any, memory: dict[tuple[int, int], bytes]) -> bool:
-        place = (held.__array_interface__["data"][0], held.nbytes)
-        return place in memory and self._memory.get(number) == memory[place]
+    def _keep_named(self, name: str, reason: str) -> Kept:
+        return self.keep(self.namespace[name], 0, reason)
+
+    def _is_same(self, name: str) -> bool:
+        known = self._shared.names.get(name)
+        value = self.namespace[name]
+        return known is not None and known.is_of(value) and type(value) not in NEVER_KNOWN | PLAIN
+
+    def _numbers_of(self, name: str) -> frozenset[int]:
+        known = self._shared.names.get(name)
+        return known.numbers if known is not None else frozenset()
+
+    # --- when the other end could not take it ------------------------------------------------------------------
+
+    def take_back(self, refused: NotLoaded | None = None) -> None:
+        """Take the last update for untold: the other end could not load it, and nothing has changed there.
+
+        Args:
+            refused: what the other end said: these names' values stay here from now on.
+        """
+        last, self._last = self._last, None
+        if last is None:
+            self.forget()
+            return
+        for name, error in (refused.by_name(self._names_with) if refused is not None else {}).items():
+            if name in self.namespace:
+                self._refused[name] = self._pickles.look(self.namespace[name]).digest, error
+                self.keep(self.namespace[name], 0, str(error))
+        for number in last.fresh:
+            self._shared.drop(number, tell=False)
+        for name, numbers in last.names.items():
+            known = self._shared.names.get(name)
+            if known is not None:
+                self._shared.disagree(name, known.value(), numbers)
+                if name in self._refused and known.is_of(self.namespace.get(name)):
+                    self._shared.agree({name: (self.namespace[name], None)})
+        self._untold = set(last.names)
+        self._shared.gone[:0] = last.gone
+        self._keeping.released[:0] = last.released
+        self._there = set(last.there)
+        self._turn = last.turn
+
+    def _names_with(self, number: int) -> Iterator[str]:
+        return (name for name, known in self._shared.names.items() if number in known.numbers)
+
+    def forget(self) -> None:
+        """Start anew: what is used is told by value again, and the other end starts anew when it hears of it."""
+        self._shared.forget()
+        self._last = None
+        self._untold.clear()
+        self._turn = 0
 
     # --- what the other end tells -------------------------------------------------------------------------------
 
+    @quietly
     def apply(self, update: Update) -> list[str]:
         """Take in what the other end tells; return the names that it told of.
 
         Raises:
-            Exception: it cannot be loaded here; then nothing has changed.
+            NotLoaded: something cannot be loaded here, which is named; then nothing has changed.
+            OutOfStep: the other end speaks of what is not known here; nothing has changed. It is to `forget`.
         """
-        unpickler = _SharedUnpickler(io.BytesIO(update.stream), buffers=update.buffers)
-        unpickler.objects = self._objects
-        contents: list[tuple[int, Any]] = []
-        with Loading(self.namespace, self.kept):
-            bound = unpickler.load()
-            while (told := unpickler.load()) is not None:
-                contents.append(told)
-        for number, content in contents:
-            held = self._objects[number]
-            kind = kind_of(held)
-            if kind is not None:
-                kind.put(held, content)
+        if update.turn not in (0, self._turn):
+            raise OutOfStep
+        lent: list[str] = []
+        try:
+            with Loading(self.namespace, self._keeping) as loading:
+                contents = Contents(self._shared)
+                loaded = load(
+                    update, self._shared, contents.put, contents.undo, functools.partial(self._lend, lent)
+                )
+        except BaseException:
+            for name in lent:
+                self.namespace.pop(name, None)
+            raise
+        self._turn = -1  # until all is done: who is interrupted in between starts anew
+        if not update.turn:
+            self._shared.forget()
+        contents.put_large()
+        for cls, attributes in loading.classes.items():
+            give_attributes(cls, attributes)
+        self._bind(
+            {name: value for name, value in zip(update.names, loaded.values, strict=True) if name}, update
+        )
+        for number, index in enumerate(array("I", update.fresh)):
+            self._shared.add(update.first + 2 * number, loaded.memo[index])
+        self._pickles.look_alone(range(update.first, update.first + len(update.fresh) // 2, 2))
+        self._agree_on(update)
+        for number in array("Q", update.gone):
+            self._shared.drop(number, tell=False)
+        for number in array("Q", update.released):
+            self._keeping.release(number)
+        self._last = None
+        self._held = {name: self.namespace[name] for name in update.hold if name in self.namespace}
+        self._turn = update.turn + 1
+        return [name for name in update.names if name]
+
+    def _lend(self, lent: list[str], name: str, value: Any) -> None:
+        """Let methods that take part in loading what follows find modules, functions and classes."""
+        if name and name not in self.namespace and isinstance(value, CODE):
+            self.namespace[name] = value
+            lent.append(name)
+
+    def _bind(self, bound: dict[str, Any], update: Update) -> None:
+        """Bind names; those that stood for an object that another one takes the place of follow it."""
+        replaced = {
+            id(before): bound[name]
+            for name in update.same
+            if (before := self.namespace.get(name)) is not bound[name]
+            and type(before) not in NEVER_KNOWN | PLAIN
+        }
+        if replaced:
+            for name, value in list(self.namespace.items()):
+                if id(value) in replaced and name not in bound and not self._own(name):
+                    self.namespace[name] = replaced[id(value)]
         self.namespace.update(bound)
         for name in update.deleted:
             self.namespace.pop(name, None)
-        self._learn_received(unpickler, update)
-        looks = {name: None if type(value) is Kept else look(value, self.namespace) for name, value in bound.items()}
-        self._agree(looks, update.deleted)
-        for number in array("Q", update.gone):
-            self._drop(number)
-        return list(bound)
+        self._there = (self._there | bound.keys()) - set(update.deleted)
+
+    def _agree_on(self, update: Update) -> None:
+        told: dict[str, tuple[Any, Look | None]] = {}
+        unsure: list[str] = []
+        for name in filter(None, update.names):
+            value = self.namespace[name]
+            try:
+                told[name] = value, None if type(value) is Kept else self._pickles.look(value)
+            except Exception:
+                unsure.append(name)
+        self._shared.agree(told)
+        for _, found in told.values():
+            if found is not None:
+                self._pickles.note_memory(found)
+        for name in unsure:
+            self._shared.disagree(name, self.namespace[name], ())
+        for name in update.deleted:
+            self._shared.leave(name)
 
     # --- what both ends know ------------------------------------------------------------------------------------
 
-    def _learn_sent(self, pickler: Any, looks: list[Look]) -> bytes:
-        """Number the objects that were told of for the first time; return where they are in the pickles' memo."""
-        memo: dict[int, tuple[int, Any]] = pickler.memo.copy()
-        if len(memo) > MOST_OBJECTS:
-            candidates = {id(value) for value in self.namespace.values()} & memo.keys()
-        else:
-            candidates = set().union(*(found.objects.keys() for found in looks)) & memo.keys()
-        by_value: set[int] = pickler.by_value_ids
-        found: list[tuple[int, Any]] = []
-        attributes: set[int] = set()
-        for key in candidates - self._numbers.keys():
-            index, obj = memo[key]
-            if type(obj) in _NEVER_KNOWN or kind_of(obj) is None:
-                continue
-            is_code = isinstance(obj, (type, _FUNCTION))
-            if is_code and key not in by_value:
-                continue
-            own = getattr(obj, "__dict__", None)
-            if own is not None and not isinstance(obj, type):
-                attributes.add(id(own))
-            found.append((index, obj))
-        fresh = array("I")
-        for index, obj in sorted(found, key=_first):
-            if id(obj) not in attributes:
-                fresh.append(index)
-                self._number(self._next, obj)
-                self._next += 2
-        return fresh.tobytes()
 
-    def _learn_received(self, unpickler: Any, update: Update) -> None:
-        memo = unpickler.memo.copy()
-        for number, index in enumerate(array("I", update.fresh)):
-            self._number(update.first + 2 * number, memo[index])
-
-    def _number(self, number: int, obj: Any) -> None:
-        kind = kind_of(obj)
-        self._numbers[id(obj)] = number
-        self._objects[number] = obj
-        self._forms[number] = kind.form(obj) if kind is not None else None
-
-    def _drop(self, number: int) -> None:
-        if number in self._objects:
-            self._numbers.pop(id(self._objects.pop(number)), None)
-            self._forms.pop(number, None)
-            self._memory.pop(number, None)
-            self._uses.pop(number, None)
-
-    def _agree(self, looks: Mapping[str, Look | None], deleted: Iterable[str]) -> None:
-        """Both ends agree on what names stand for.
-
-        Args:
-            looks: name -> a look at its value; None where it stays at one end.
-            deleted: names that are no more.
-        """
-        former = [self._known.pop(name) for name in (*looks, *deleted) if name in self._known]
-        for name, found in looks.items():
-            numbers = self._numbers_in(found) if found is not None else frozenset()
-            self._uses.update(numbers)
-            self._known[name] = _Known(self.namespace[name], found.digest if found is not None else b"", numbers)
-        for number in [number for known in former for number in known.numbers]:
-            self._uses[number] -= 1
-            if self._uses[number] <= 0:
-                self._gone.append(number)
-                self._drop(number)
-
-    def _numbers_in(self, found: Look) -> frozenset[int]:
-        numbers = {key: self._numbers[key] for key in found.objects.keys() & self._numbers.keys()}
-        for key, number in numbers.items():
-            obj = found.objects[key]
-            if kind_of(obj) is ARRAY:
-                place = (obj.__array_interface__["data"][0], obj.nbytes)
-                if place in found.memory:
-                    self._memory[number] = found.memory[place]
-        return frozenset(numbers.values())
-
-
-_FUNCTION = type(kind_of)
-
-
-def _first(pair: tuple[int, Any]) -> int:
-    return pair[0]
-
-
+def _own_names(looked: Look, namespace: dict[str, Any]) -> Iterator[str]:
+    """Names by which functions and classes are found by whoever pickles them there."""
+    for key in looked.by_value:
+        name: str = looked.memo[key][1].__qualname__ if key in looked.memo else ""
+        if namespace.get(name) is not None and id(namespace[name]) == key:
+            yield name

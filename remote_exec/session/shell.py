@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import getpass
 import importlib
 import importlib.util
 import os
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..model.errors import RuntimeEnvironmentError
 from ..worker.streams import Talk
+from . import comms, settings
+from .interrupts import Interrupts
+from .progress_lines import ProgressLines
+from .settings import Settings
 
 INLINE = "module://matplotlib_inline.backend_inline"
+OWN_NAMES = ("__", "_i", "_dh", "_oh", "_ih", "_exit_code")  # how IPython's own begin
 
 
 class Display(NamedTuple):
@@ -40,12 +47,16 @@ class Ask(NamedTuple):
     password: bool
 
 
+class Stopped(NamedTuple):
+    """What is answered where the user has pressed stop instead."""
+
+
 class Ran(NamedTuple):
     """How a cell ended there: its last expression's value, or what it raised."""
 
-    has_value: bool
-    value: Any
-    error: BaseException | None
+    has_value: bool = False
+    value: Any = None
+    error: BaseException | None = None
 
 
 class Shell:
@@ -53,23 +64,34 @@ class Shell:
 
     Args:
         main: the module that is its namespace.
+        in_kernel: whether the notebook is one, and no terminal.
+        interrupts: keeps them from what must not be cut off.
 
     Raises:
         RuntimeEnvironmentError: there is no IPython here.
     """
 
-    def __init__(self, main: ModuleType) -> None:
+    def __init__(self, main: ModuleType, *, in_kernel: bool, interrupts: Interrupts) -> None:
         if importlib.util.find_spec("matplotlib_inline") is not None:
             os.environ.setdefault("MPLBACKEND", INLINE)
         self._talk: Talk | None = None
-        self._filename = ""
+        self._interrupts = interrupts
+        self._filename = self._parent = self._folder = ""
         self._value: list[Any] = []
-        self._ip = self._make(main)
-        self._hidden = frozenset(vars(main)) | frozenset(self._ip.user_ns_hidden) | {"get_ipython", "In", "Out"}
+        self._ip = self._make(main, in_kernel)
+        self._hidden = (
+            frozenset(vars(main)) | frozenset(self._ip.user_ns_hidden) | {"get_ipython", "In", "Out"}
+        )
         builtins.input = self._input
         getpass.getpass = self._getpass
+        out, err = ProgressLines(sys.stdout), ProgressLines(sys.stderr)
+        out.other, err.other = err, out
+        self._printed = (out, err)
+        sys.stdout, sys.stderr = out, err
+        if in_kernel:
+            comms.install(self.tell, lambda: self._parent)
 
-    def _make(self, main: ModuleType) -> Any:
+    def _make(self, main: ModuleType, in_kernel: bool) -> Any:
         try:
             shell: Any = importlib.import_module("IPython.core.interactiveshell")
             publishing: Any = importlib.import_module("IPython.core.displaypub")
@@ -83,7 +105,13 @@ class Shell:
 
         class Publisher(publishing.DisplayPublisher):  # type: ignore[misc]
             def publish(
-                self, data: Any, metadata: Any = None, *, transient: Any = None, update: bool = False, **_: Any
+                self,
+                data: Any,
+                metadata: Any = None,
+                *,
+                transient: Any = None,
+                update: bool = False,
+                **_: Any,
             ) -> None:
                 outer.tell(Display(dict(data), dict(metadata or {}), dict(transient or {}), update))
 
@@ -91,53 +119,88 @@ class Shell:
                 outer.tell(Clear(wait))
 
         class Interactive(shell.InteractiveShell):  # type: ignore[misc]
-            def showtraceback(self, *_: Any, **__: Any) -> None:
-                pass  # home shows it
+            def showtraceback(self, *args: Any, running_compiled_code: bool = False, **keywords: Any) -> None:
+                if not running_compiled_code:  # else it is the cell's, and home shows it
+                    shell.InteractiveShell.showtraceback(self, *args, **keywords)
 
-            def showsyntaxerror(self, *_: Any, **__: Any) -> None:
-                pass
+            def showsyntaxerror(self, *args: Any, **keywords: Any) -> None:
+                if not keywords.get("running_compiled_code", len(args) > 1 and args[1]):
+                    return
+                shell.InteractiveShell.showsyntaxerror(self, *args, **keywords)
 
             def ask_exit(self) -> None:
                 pass
 
-        settings = config.Config()
-        settings.HistoryManager.enabled = False
-        settings.HistoryManager.hist_file = ":memory:"
-        settings.InteractiveShell.display_pub_class = Publisher
-        settings.InteractiveShell.cache_size = 0
-        Interactive.display_pub_class.default_value = Publisher
-        with tempfile.TemporaryDirectory(prefix="ipython-") as folder:  # it begins with nobody's profile, and keeps none
+            def enable_gui(self, gui: Any = None) -> None:
+                pass  # there is no screen
+
+        wanted = config.Config()
+        wanted.HistoryManager.enabled = False
+        wanted.HistoryManager.hist_file = ":memory:"
+        wanted.InteractiveShell.cache_size = 0
+        if in_kernel:  # libraries tell by these names that there is a page to show things on
+            wanted.IPKernelApp.parent = "remote_exec"
+            Interactive.__name__ = Interactive.__qualname__ = "ZMQInteractiveShell"
+            with contextlib.suppress(ImportError):
+                importlib.import_module("ipykernel.zmqshell")
+        with tempfile.TemporaryDirectory(prefix="ipython-") as folder:  # nobody's profile, and none is kept
             made = Interactive.instance(
-                config=settings, user_module=main, user_ns=vars(main), ipython_dir=folder
+                config=wanted, user_module=main, user_ns=vars(main), ipython_dir=folder
             )
         shell.InteractiveShell._instance = made
         made.display_pub = Publisher(parent=made)
-        made.compile.get_code_name = lambda raw, transformed, number: outer._filename
+        made.compile.get_code_name = lambda *_: self._filename  # pyright: ignore[reportUnknownLambdaType]
         made.displayhook.__class__ = _recording(made.displayhook.__class__, self._value)
         return made
 
     def is_own(self, name: str) -> bool:
         """Whether a name of the namespace is this end's alone."""
-        return name in self._hidden or (name.startswith("_") and (name.strip("_") == "" or name[1:].isdigit() or name.startswith(("__", "_i", "_dh", "_oh", "_ih", "_exit_code"))))
+        return name in self._hidden or is_of_ipython(name)
 
-    def run(self, source: str, filename: str, number: int, settings: Mapping[str, Any], talk: Talk) -> Ran:
-        """Run a cell."""
+    def run(self, source: str, filename: str, number: int) -> Ran:
+        """Run a cell, while somebody listens."""
         ip = self._ip
-        self._talk, self._filename = talk, filename
+        self._filename = filename
         self._value.clear()
         ip.execution_count = number
-        ip.ast_node_interactivity = settings.get("ast_node_interactivity", "last_expr")
         try:
-            result = ip.run_cell(source, store_history=False, silent=False, cell_id=None)
+            with self._interrupts.let():
+                result = ip.run_cell(source, store_history=False, silent=False, cell_id=None)
+            error = result.error_before_exec or result.error_in_exec
+        except KeyboardInterrupt as interrupt:  # just before it began, or just after
+            error = interrupt
+        value = self._value[-1] if self._value else None
+        return Ran(bool(self._value), value, error)
+
+    @contextlib.contextmanager
+    def heard_by(self, talk: Talk, told: Settings) -> Generator[None, None, None]:
+        """What is shown meanwhile goes home, and questions too; settings hold from now on."""
+        settings.apply(told, self._ip)
+        self._enter(told.folder)
+        self._talk, self._parent = talk, told.parent
+        try:
+            yield
         finally:
+            for stream in self._printed:
+                stream.settle()
             self._talk = None
-        error = result.error_before_exec or result.error_in_exec
-        return Ran(bool(self._value), self._value[-1] if self._value else None, error)
+            self._folder = _working_folder()
+
+    def _enter(self, folder: str) -> None:
+        """Be where the last cell was; or where the notebook is, if that has changed since."""
+        for wanted in (folder, self._folder):
+            if wanted and os.path.isdir(wanted):
+                os.chdir(wanted)
+                return
 
     def tell(self, told: object) -> None:
-        """Tell home something, if a cell runs."""
-        if self._talk is not None:
-            self._talk.tell(told)
+        """Tell home something, if anybody listens."""
+        talk = self._talk
+        if talk is not None:
+            for stream in self._printed:
+                stream.settle()
+            with self._interrupts.kept_off():
+                talk.tell(told)
 
     def shown(self, value: Any) -> dict[str, Any]:
         """Return how a value looks: MIME type -> data."""
@@ -147,22 +210,32 @@ class Shell:
     def _input(self, prompt: object = "") -> str:
         return self._ask(Ask(str(prompt), password=False))
 
-    def _getpass(self, prompt: str = "Password: ", stream: object = None) -> str:
+    def _getpass(self, prompt: str = "Password: ", stream: object = None, **_: object) -> str:
         return self._ask(Ask(prompt, password=True))
 
     def _ask(self, question: Ask) -> str:
         if self._talk is None:
             raise EOFError("nobody is there to be asked")
-        answer = self._talk.ask(question)
+        for stream in self._printed:
+            stream.settle()
+        with self._interrupts.kept_off():
+            answer = self._talk.ask(question)
+        if isinstance(answer, Stopped):
+            raise KeyboardInterrupt("Interrupted by user")
         if answer is None:
             raise EOFError("the notebook's front end does not ask")
         return str(answer)
 
 
+def is_of_ipython(name: str) -> bool:
+    """Whether a name is one that IPython makes in a namespace of its own accord."""
+    return name.startswith("_") and (not name.strip("_") or name[1:].isdigit() or name.startswith(OWN_NAMES))
+
+
 def _recording(base: type[Any], values: list[Any]) -> type[Any]:
     """Return a display hook's class that keeps values instead of showing them."""
 
-    class Recording(base):
+    class Recording(base):  # type: ignore[misc]
         def __call__(self, result: Any = None) -> None:
             if result is not None:
                 values.append(result)
@@ -170,3 +243,8 @@ def _recording(base: type[Any], values: list[Any]) -> type[Any]:
     return Recording
 
 
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""

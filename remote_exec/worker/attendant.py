@@ -280,7 +280,8 @@ class Attendant(threading.Thread):
                 self.output.take()  # nobody's: a thread that outlived its call
             return
         # Before it is drained: what is in the pipe when this process dies is not lost, its fork server reads it there.
-        time.sleep(COALESCE_SECONDS)
+        if not self.output.filling():
+            time.sleep(COALESCE_SECONDS)
         self.forward_output(lease, lease.running, wait=False)
 
     def _on_hangup(self, lease: Lease) -> None:

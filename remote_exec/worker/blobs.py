@@ -213,6 +213,13 @@ class BlobStore:
         _use(path, status)
         return data
 
+    def size(self, part: bytes | str) -> int:
+        """Return how many bytes a blob has, or bytes themselves; 0 where it is not here."""
+        try:
+            return len(part) if isinstance(part, bytes) else os.stat(self._path(part)).st_size
+        except OSError:
+            return 0
+
     def missing(self, digests: Iterable[str], *, verify: bool = False) -> list[str]:
         """Return those that are not here, each once; the others are safe from `prune` for the grace period.
 

@@ -7,22 +7,22 @@ attendant thread drains while the call runs.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import select
 import sys
+import termios
 import threading
 from collections.abc import Callable
 from typing import Any
 
-PIPE_SIZE = 1 << 20
+PIPE_SIZE = 1 << 18  # all pipes of a user share a quota of 64 MB; beyond it a pipe holds 8 kB
 READ_SIZE = 1 << 18
 
 
 def make_pipe() -> tuple[int, int]:
     """Return a pipe's (read, write) descriptors, the reading end non-blocking, large where the system allows."""
-    import fcntl
-
     reading, writing = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
     os.set_blocking(reading, False)
     if hasattr(fcntl, "F_SETPIPE_SZ"):
@@ -59,11 +59,22 @@ def from_text(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def _capacity(fd: int) -> int:
+    get_size = getattr(fcntl, "F_GETPIPE_SZ", None)
+    return int(fcntl.fcntl(fd, get_size)) if get_size is not None else 1 << 16
+
+
+def _held(fd: int) -> int:
+    """Return how many bytes a pipe holds."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 class Output:
     """The reading ends of a worker's own stdout and stderr. Shared by both threads, under `lock`."""
 
     def __init__(self, stdout: int, stderr: int) -> None:
         self.fds = (stdout, stderr)
+        self._capacities = tuple(map(_capacity, self.fds))
         self.lock = threading.Lock()
         # called before Python prints when the other pipe holds something: two pipes do not know their order
         self.on_switch: Callable[[], None] | None = None
@@ -100,6 +111,10 @@ class Output:
     def pending(self) -> bool:
         """Whether a pipe holds something."""
         return bool(self._poll.poll(0))
+
+    def filling(self) -> bool:
+        """Whether a pipe is half full or more: whoever writes to it will have to wait soon."""
+        return any(_held(fd) * 2 >= capacity for fd, capacity in zip(self.fds, self._capacities))  # noqa: B905
 
     def take(self) -> list[tuple[int, bytes]]:
         """Return what the pipes hold, as (0 for stdout or 1 for stderr, bytes). The caller holds `lock`."""

@@ -106,6 +106,11 @@ class Talk:
             if frame.kind == frames.ANSWER and frame.call == self._call:
                 return pickling.load(*self._lease.stream.parts(frame))
 
+    def heeded(self) -> None:
+        """Say that the call has heeded its interrupt and is about to end; its process would be killed soon."""
+        if self._lease.stopping:
+            self._calls._attendant.call_ended(self._lease)
+
     def _receive(self) -> Frame:
         frame = self._lease.stream.receive()  # nothing else can come from the consumer now
         if frame is None:

@@ -34,7 +34,7 @@ JOBS = """
         return {"n": n}
 
     if __name__ == "__main__":
-        f = remote(work)
+        f = remote(environment_variables={"A_POOL": "of its own"})(work)  # so that a worker has to be started
         for name, n, seconds in ("good", 1, 0), ("bad", 13, 0), ("dead", 9, 0), ("slow", 2, 600):
             f.options(name=name).submit(n, seconds=seconds)
         os._exit(0)

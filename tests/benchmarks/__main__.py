@@ -38,8 +38,10 @@ BENCHMARKS = {
     "torch": ("worlds", "heavy_import"),
     "memory": ("starts", "memory"),
     "queued": ("queues", "queued"),
+    "kernel": ("notebooks", "small_cells"),
     "links": ("links", "links"),
     "bulk": ("links", "bulk"),
+    "cells": ("cells", "cells"),
 }
 
 

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -58,6 +59,10 @@ class CellRun:
         found = [one["data"] for one in self.outputs if one["output_type"] == "execute_result"]
         assert len(found) <= 1
         return found[0] if found else {}
+
+    def comms(self, kind: str) -> list[dict[str, Any]]:
+        """Contents of messages of comms: "open", "msg" or "close"."""
+        return [one["content"] for one in self.messages if one["header"]["msg_type"] == f"comm_{kind}"]
 
     @property
     def errors(self) -> list[dict[str, Any]]:
@@ -127,7 +132,7 @@ class Notebook:
         self,
         source: str,
         *,
-        answers: tuple[str, ...] = (),
+        answers: tuple[str | Callable[[], object], ...] = (),
         at: str = "",
         do: Callable[[], object] | None = None,
         fails: bool = False,
@@ -136,7 +141,7 @@ class Notebook:
 
         Args:
             source: of the cell.
-            answers: to what it asks for by `input`, in order.
+            answers: to what it asks for by `input`, in order; what is called instead of answering.
             at: when the cell has printed this, `do` is called, once.
             do: interrupts the kernel unless given.
             fails: whether it is to end in an error.
@@ -163,27 +168,38 @@ class Notebook:
         assert (ran.reply["status"] != "ok") == fails, ran.traceback or ran.outputs
         return ran
 
-    def _answer(self, message: dict[str, Any], ran: CellRun, waiting: list[str]) -> None:
+    def _answer(self, message: dict[str, Any], ran: CellRun, waiting: list[Any]) -> None:
         ran.messages.append(message)
-        self.client.input(waiting.pop(0))
+        answer = waiting.pop(0)
+        if isinstance(answer, str):
+            self.client.input(answer)
+        else:
+            answer()
 
     def value(self, expression: str) -> Any:
         """Return what an expression of literals comes to in the notebook."""
         reply = self.client.execute_interactive(
-            "", silent=True, user_expressions={"it": f"repr({expression})"}, timeout=CELL_SECONDS
+            "", silent=True, user_expressions={"it": f"repr(({expression}))"}, timeout=CELL_SECONDS
         )
         told = reply["content"]["user_expressions"]["it"]
         assert told["status"] == "ok", told
         return ast.literal_eval(ast.literal_eval(told["data"]["text/plain"]))
 
-    def send_comm(self, comm_id: str, data: dict[str, Any]) -> None:
-        """Send what a widget in the front end would; wait until the kernel has dealt with it, return what it publishes."""
-        message = self.client.session.msg("comm_msg", {"comm_id": comm_id, "data": data})
+    def say(self, comm: str, data: dict[str, Any]) -> CellRun:
+        """Say to a comm what a widget in the page would; return what the kernel publishes of it."""
+        message = self.client.session.msg("comm_msg", {"comm_id": comm, "data": data})
         self.client.shell_channel.send(message)
+        ran = CellRun()
+        while True:
+            told = self.client.get_iopub_msg(timeout=CELL_SECONDS)
+            if told["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                ran.take(told, self._displays)
+                if told["content"].get("execution_state") == "idle":
+                    return ran
 
     def interrupt(self) -> None:
-        """Press the stop button."""
-        self.manager.interrupt_kernel()
+        """Press the stop button. By the manager, that would leave an event loop in a thread."""
+        self.manager.provisioner.process.send_signal(signal.SIGINT)
 
     def restart(self) -> None:
         """Restart the kernel."""
@@ -206,7 +222,9 @@ def opened(folder: Path, *, started: bool = True) -> Iterator[Notebook]:
         folder: its own.
         started: whether its remote session has begun.
     """
-    notebook = Notebook(folder, {"IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": os.pathsep.join(sys.path[1:])})
+    notebook = Notebook(
+        folder, {"IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": os.pathsep.join(sys.path[1:])}
+    )
     try:
         notebook.run("%load_ext jupyter_ext")
         if started:

@@ -284,6 +284,24 @@ def test_what_was_installed_from_a_build_for_this_platform_is_pinned_by_version_
 # ── lists ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("given", [["hypothesis>=6"], "requirements.txt", "auto_capture", None])
+def test_what_runs_the_code_is_added_where_the_user_has_not_named_it(
+    tmp_path: Path, given: list[str] | str | None
+) -> None:
+    (tmp_path / "requirements.txt").write_text("hypothesis>=6\n")
+    found = resolve(
+        given,
+        third_party={},
+        requires=("hypothesis", "yaml", "no_such_module"),
+        here=False,
+        python=PYTHON,
+        base_folder=tmp_path,
+    )
+    named = given not in ("auto_capture", None)
+    asked = "hypothesis>=6" if named else f"hypothesis=={version('hypothesis')}"
+    assert set(found.spec.requirements) == {asked, f"pyyaml=={version('pyyaml')}"}
+
+
 def test_a_list_may_mix_requirements_options_and_wheels(tmp_path: Path) -> None:
     wheel = tmp_path / "dist" / WHEEL
     wheel.parent.mkdir()

@@ -1,4 +1,4 @@
-import { IDisposable } from '@lumino/disposable';
+import { DisposableDelegate, IDisposable } from '@lumino/disposable';
 import { ISignal, Signal } from '@lumino/signaling';
 
 import { At, Looks, Problem, Sent } from './types';
@@ -57,23 +57,13 @@ export class Feed {
    * @param eyes - what is done with what comes
    */
   look<A extends At>(at: A, ask: () => Looks[A]['ask'], eyes: Eyes<A>): IDisposable {
-    const look: Look = { at, ask, eyes: eyes as Eyes<At>, sequence: 0 };
+    const look: Look = { at, ask, eyes: eyes, sequence: 0 };
     this.say(look);
-    return {
-      get isDisposed() {
-        return look.at !== at;
-      },
-      dispose: () => this.leave(look)
-    };
+    return new DisposableDelegate(() => this.leave(look));
   }
 
   private say(look: Look): void {
-    for (const [id, other] of this.looks) {
-      if (other === look) {
-        this.looks.delete(id);
-        this.send({ type: 'leave', id });
-      }
-    }
+    this.forget(look);
     const id = ++this.last;
     look.sequence = 0;
     this.looks.set(id, look);
@@ -85,15 +75,24 @@ export class Feed {
   }
 
   private leave(look: Look): void {
+    this.forget(look);
+    if (this.looks.size === 0) {
+      clearTimeout(this.timer);
+      if (this.socket !== null) {
+        this.socket.onopen = this.socket.onmessage = this.socket.onclose = null;
+        this.socket.close();
+        this.socket = null;
+        this.set('closed');
+      }
+    }
+  }
+
+  private forget(look: Look): void {
     for (const [id, other] of this.looks) {
       if (other === look) {
         this.looks.delete(id);
         this.send({ type: 'leave', id });
       }
-    }
-    if (this.looks.size === 0) {
-      window.clearTimeout(this.timer);
-      this.socket?.close();
     }
   }
 
@@ -104,7 +103,7 @@ export class Feed {
   }
 
   private connect(): void {
-    window.clearTimeout(this.timer);
+    clearTimeout(this.timer);
     const socket = this.open();
     this.socket = socket;
     this.set('connecting');
@@ -129,7 +128,7 @@ export class Feed {
   private async wait(): Promise<void> {
     const delay = this.delay * (0.75 + Math.random() / 2);
     this.delay = Math.min(2 * this.delay, LONGEST_DELAY);
-    this.timer = window.setTimeout(() => {
+    this.timer = setTimeout(() => {
       if (this.socket === null && this.looks.size > 0) {
         this.connect();
       }
@@ -173,7 +172,7 @@ export class Feed {
   private looks = new Map<number, Look>();
   private last = 0;
   private socket: Socket | null = null;
-  private timer: number | undefined;
+  private timer: ReturnType<typeof setTimeout> | undefined;
   private delay = FIRST_DELAY;
   private _connection: Connection = 'closed';
   private _connectionChanged = new Signal<this, Connection>(this);

@@ -1,15 +1,12 @@
-import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { Widget } from '@lumino/widgets';
+import { actions } from './plugins/actions';
+import { connection } from './plugins/connection';
+import { hosts } from './plugins/hosts';
+import { jobPage } from './plugins/job_page';
+import { jobs } from './plugins/jobs';
+import { notifications } from './plugins/notifications';
+import { panel } from './plugins/panel';
+import { picker } from './plugins/picker';
+import { running } from './plugins/running';
+import { statusBar } from './plugins/status_bar';
 
-const plugin: JupyterFrontEndPlugin<void> = {
-  id: 'remote-exec:jobs',
-  autoStart: true,
-  activate: (app: JupyterFrontEnd) => {
-    const panel = new Widget();
-    panel.id = 'remote-exec-jobs';
-    panel.title.caption = 'Remote jobs';
-    panel.node.textContent = 'hello';
-    app.shell.add(panel, 'left');
-  }
-};
-export default [plugin];
+export default [connection, panel, jobs, jobPage, actions, hosts, picker, statusBar, notifications, running];

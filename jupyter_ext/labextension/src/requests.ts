@@ -111,5 +111,9 @@ async function problemOf(response: Response): Promise<Problem> {
     const hint = 'Run: jupyter server extension enable jupyter_ext, and start Jupyter again.';
     return { message: "This Jupyter server has not got remote_exec's part.", hint, status: 404 };
   }
-  return { message: `Jupyter's server answered: ${response.status} ${response.statusText}`, hint: '', status: response.status };
+  return {
+    message: `Jupyter's server answered: ${response.status} ${response.statusText}`,
+    hint: '',
+    status: response.status
+  };
 }

@@ -2,6 +2,7 @@ import { SidePanel } from '@jupyterlab/ui-components';
 import { Token } from '@lumino/coreutils';
 
 import { Feed } from './feed';
+import { JobsModel } from './model/jobs';
 import { StatusModel } from './model/status';
 import { Requests } from './requests';
 
@@ -10,6 +11,7 @@ export interface IRemoteExec {
   readonly requests: Requests;
   readonly feed: Feed;
   readonly status: StatusModel;
+  readonly jobs: JobsModel;
 }
 
 export const IRemoteExec = new Token<IRemoteExec>('remote-exec:IRemoteExec', 'The ways to the server.');
@@ -19,4 +21,7 @@ export interface IRemotePanel {
   readonly panel: SidePanel;
 }
 
-export const IRemotePanel = new Token<IRemotePanel>('remote-exec:IRemotePanel', 'The panel in the left area.');
+export const IRemotePanel = new Token<IRemotePanel>(
+  'remote-exec:IRemotePanel',
+  'The panel in the left area.'
+);

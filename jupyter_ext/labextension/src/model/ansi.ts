@@ -19,10 +19,11 @@ export interface Span {
 export const PLAIN: Style = {};
 
 // CSI sequences, OSC sequences (titles, links), and the other escapes
-// eslint-disable-next-line no-control-regex
-const ESCAPE = /\x1b(?:\[([0-9:;<=>?]*)[ -/]*([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()#][0-9A-Za-z]|[@-Z\\^_=>])/g;
+
+const ESCAPE =
+  /\x1b(?:\[([0-9:;<=>?]*)[ -/]*([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()#][0-9A-Za-z]|[@-Z\\^_=>])/g;
 // an escape sequence that goes on in the next piece
-// eslint-disable-next-line no-control-regex
+
 const UNFINISHED = /\x1b(?:\[[0-9:;<=>? -/]*|\][^\x07\x1b]*)?$/;
 
 /** One piece of text, or the style from here on. */

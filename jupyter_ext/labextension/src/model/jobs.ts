@@ -4,6 +4,7 @@ import { Feed } from '../feed';
 import { Job, JobChanges, Jobs, JobsQuery, MOST_JOBS, Problem, Window } from '../types';
 import { Model } from './signalling';
 
+const SETTLE_MILLISECONDS = 80;
 const MARGIN = 40; // rows that are kept ready beyond what is seen
 
 /** What the user narrows the list down to. */
@@ -47,6 +48,9 @@ export class JobsModel extends Model {
 
   /** The index of the selected job in the whole list, -1 if it is not in the window. */
   get selectedIndex(): number {
+    if (this.wantedIndex >= 0) {
+      return this.wantedIndex;
+    }
     const at = this.selectedKey === '' ? -1 : this.rows.findIndex(job => job.key === this.selectedKey);
     return at < 0 ? -1 : at + (this.window?.first ?? 0);
   }
@@ -57,7 +61,16 @@ export class JobsModel extends Model {
 
   select(job: Job | null): void {
     this.selectedKey = job?.key ?? '';
+    this.wantedIndex = -1;
     this.tell();
+  }
+
+  /** Select a job by its index in the whole list: at once, or when it has come. */
+  selectAt(index: number): void {
+    this.select(this.at(index) ?? null);
+    if (this.selectedKey === '') {
+      this.wantedIndex = index;
+    }
   }
 
   /** Return a job by its index in the whole list, undefined where it has not come yet. */
@@ -76,6 +89,8 @@ export class JobsModel extends Model {
   /** Stop: nobody sees it. */
   rest(): void {
     this.watching = false;
+    clearTimeout(this.timer);
+    this.timer = undefined;
     this.look?.dispose();
     this.look = null;
   }
@@ -88,7 +103,7 @@ export class JobsModel extends Model {
     if (!covered || (Math.abs(wanted - this.first) > MARGIN && this.isNearEdge(first, last))) {
       if (wanted !== this.first) {
         this.first = wanted;
-        this.renew();
+        this.renewSoon();
       }
     }
   }
@@ -99,7 +114,14 @@ export class JobsModel extends Model {
     return (first - this.first < MARGIN && this.first > 0) || (end - last < MARGIN && end < total);
   }
 
+  /** While one scrolls fast, what has just been passed is not asked for. */
+  private renewSoon(): void {
+    this.timer ??= setTimeout(() => this.renew(), SETTLE_MILLISECONDS);
+  }
+
   private renew(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
     if (!this.watching) {
       return;
     }
@@ -131,12 +153,17 @@ export class JobsModel extends Model {
   private settle(window: Window): void {
     this.window = window;
     this.problem = null;
+    if (this.wantedIndex >= 0 && this.at(this.wantedIndex) !== undefined) {
+      this.select(this.at(this.wantedIndex) ?? null);
+    }
     this.tell();
   }
 
   private rows: Job[] = [];
   private first = 0; // of the window that is asked for
   private selectedKey = '';
+  private wantedIndex = -1; // of the job that is to be selected when it has come
+  private timer: ReturnType<typeof setTimeout> | undefined;
   private watching = false;
   private look: IDisposable | null = null;
   private _filter = NO_FILTER;

@@ -48,6 +48,7 @@ export class LogModel extends Model {
     this.next = piece.next;
     this.ended = piece.end;
     this.begun = true;
+    this.sought = null;
     this.problem = null;
     const excess = this.lines.length - MOST_LINES;
     if (excess > 0) {
@@ -63,22 +64,24 @@ export class LogModel extends Model {
   }
 
   /** Return the indices of the lines that have a text in them, whatever the case. */
-  find(wanted: string): number[] {
-    const lower = wanted.toLowerCase();
-    const found: number[] = [];
-    if (lower) {
-      this.lines.forEach((line, index) => {
-        if (line.text.toLowerCase().includes(lower)) {
-          found.push(index);
-        }
-      });
+  find(wanted: string): readonly number[] {
+    if (wanted !== this.sought) {
+      const lower = wanted.toLowerCase();
+      const matches = (line: Line) => line.text.toLowerCase().includes(lower);
+      this.found = lower ? this.lines.flatMap((line, index) => (matches(line) ? index : [])) : [];
+      this.sought = wanted;
     }
-    return found;
+    return this.found;
   }
 
   private write(record: LogRecord): void {
     if (record.stream === 'gap') {
-      this.lines.push({ stream: 'gap', time: record.time, text: record.text, spans: [{ text: record.text, style: PLAIN }] });
+      this.lines.push({
+        stream: 'gap',
+        time: record.time,
+        text: record.text,
+        spans: [{ text: record.text, style: PLAIN }]
+      });
       return;
     }
     let writer = this.writers.get(record.stream);
@@ -129,7 +132,7 @@ export class LogModel extends Model {
     const before = writer.returns ? undefined : this.lines[index];
     writer.returns = false;
     const room = MOST_COLUMNS - (before?.text.length ?? 0);
-    // eslint-disable-next-line no-control-regex
+
     const printed = text.replace(/[\x00-\x08\x0b-\x1f\x7f]/g, '').slice(0, Math.max(0, room));
     this.lines[index] = {
       stream: record.stream,
@@ -139,5 +142,7 @@ export class LogModel extends Model {
     };
   }
 
+  private sought: string | null = ''; // what `found` has; null: lines have changed since
+  private found: number[] = [];
   private writers = new Map<LogRecord['stream'], Writer>();
 }

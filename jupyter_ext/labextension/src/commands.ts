@@ -1,0 +1,39 @@
+import { CommandRegistry } from '@lumino/commands';
+
+import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
+
+import { JobId } from './types';
+import { JobActions } from './view/actions';
+
+/** The commands of all features. Those of a job take `host` and `name`; without them it is the selected one. */
+export const CommandIDs = {
+  showPanel: 'remote-exec:show-panel',
+  open: 'remote-exec:open-job',
+  cancel: 'remote-exec:cancel',
+  rerun: 'remote-exec:run-again',
+  copyId: 'remote-exec:copy-name',
+  attach: 'remote-exec:attach',
+  download: 'remote-exec:download-log',
+  shell: 'remote-exec:open-shell'
+} as const;
+
+/** Return what views can do, by commands. */
+export function actionsOf(commands: CommandRegistry): JobActions {
+  const by = (command: string) => (id: JobId) =>
+    void commands.execute(command, { host: id.host, name: id.name });
+  return {
+    open: by(CommandIDs.open),
+    cancel: by(CommandIDs.cancel),
+    rerun: by(CommandIDs.rerun),
+    copyId: by(CommandIDs.copyId),
+    attach: by(CommandIDs.attach),
+    download: by(CommandIDs.download),
+    canAttach: () =>
+      commands.hasCommand(CommandIDs.attach) && commands.isEnabled(CommandIDs.attach, { name: '-' })
+  };
+}
+
+/** Return the job that a command's arguments name. */
+export function namedJob({ host, name }: ReadonlyPartialJSONObject): JobId | null {
+  return typeof name === 'string' && name ? { host: typeof host === 'string' ? host : '', name } : null;
+}

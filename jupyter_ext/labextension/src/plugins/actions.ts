@@ -1,0 +1,142 @@
+import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { Clipboard, ICommandPalette, MainAreaWidget, Notification } from '@jupyterlab/apputils';
+import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
+import { copyIcon, downloadIcon, linkIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
+import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
+import { Widget } from '@lumino/widgets';
+
+import { CommandIDs, namedJob } from '../commands';
+import { told } from '../requests';
+import { IRemoteExec } from '../tokens';
+import { JobId } from '../types';
+
+/** What can be done with a job: from the list, its page, the context menu and the palette. */
+export const actions: JupyterFrontEndPlugin<void> = {
+  id: 'remote-exec:actions',
+  description: 'What can be done with a job.',
+  autoStart: true,
+  requires: [IRemoteExec],
+  optional: [INotebookTracker, ICommandPalette],
+  activate: (
+    app: JupyterFrontEnd,
+    remote: IRemoteExec,
+    notebooks: INotebookTracker | null,
+    palette: ICommandPalette | null
+  ) => {
+    const { commands } = app;
+    const { requests } = remote;
+
+    /** What the row that was clicked says of its job. */
+    const clicked = (args: ReadonlyPartialJSONObject) =>
+      args['clicked']
+        ? app.contextMenuHitTest(node => node.dataset['job'] !== undefined)?.dataset
+        : undefined;
+    /** The job that is told, whose row was clicked, or that is selected. */
+    const jobOf = (args: ReadonlyPartialJSONObject): JobId | null => {
+      const named = namedJob(args);
+      if (named !== null) {
+        return named;
+      }
+      const { job, host } = clicked(args) ?? {};
+      return job !== undefined && host !== undefined ? { host, name: job } : remote.jobs.selected;
+    };
+    const add = (
+      id: string,
+      label: string,
+      icon: typeof stopIcon,
+      act: (job: JobId) => Promise<void> | void,
+      can: (args: ReadonlyPartialJSONObject) => boolean = () => true
+    ) => {
+      commands.addCommand(id, {
+        label,
+        icon,
+        isEnabled: args => jobOf(args) !== null && can(args),
+        execute: async args => {
+          const job = jobOf(args);
+          try {
+            await (job && act(job));
+          } catch (error) {
+            Notification.error(told(error), { autoClose: 8000 });
+          }
+        }
+      });
+      palette?.addItem({ command: id, category: 'Remote' });
+    };
+
+    add(
+      CommandIDs.cancel,
+      'Cancel the Job',
+      stopIcon,
+      async job => {
+        const { cancelled } = await requests.cancel(job);
+        if (!cancelled) {
+          Notification.info(`${job.name} had ended already.`, { autoClose: 4000 });
+        }
+      },
+      args => {
+        const state = clicked(args)?.['state'] ?? remote.jobs.selected?.state;
+        return namedJob(args) !== null || state === 'running' || state === 'queued';
+      }
+    );
+    add(CommandIDs.rerun, 'Run the Job Again', runIcon, async job => {
+      const again = await requests.rerun(job);
+      await commands.execute(CommandIDs.open, { ...again });
+    });
+    add(CommandIDs.copyId, "Copy the Job's Name", copyIcon, job => Clipboard.copyToSystem(job.name));
+    add(CommandIDs.download, "Download the Job's Log", downloadIcon, async job =>
+      save(await requests.download(job), `${job.name}.log`)
+    );
+    if (notebooks !== null) {
+      const attach = (job: JobId) => {
+        const notebook = notebooks.currentWidget?.content;
+        if (notebook) {
+          NotebookActions.insertBelow(notebook);
+          notebook.activeCell?.model.sharedModel.setSource(`%remote result ${job.name}`);
+        }
+      };
+      add(
+        CommandIDs.attach,
+        'Attach the Job in the Notebook',
+        linkIcon,
+        attach,
+        () => notebooks.currentWidget !== null
+      );
+      notebooks.currentChanged.connect(() => commands.notifyCommandChanged(CommandIDs.attach));
+    }
+    addShell(app, jobOf, palette);
+  }
+};
+
+/** A terminal in a job's process, where this Jupyter has terminals. */
+function addShell(
+  app: JupyterFrontEnd,
+  jobOf: (args: ReadonlyPartialJSONObject) => JobId | null,
+  palette: ICommandPalette | null
+): void {
+  app.commands.addCommand(CommandIDs.shell, {
+    label: 'Open a Shell Where the Job Runs',
+    isEnabled: args => jobOf(args) !== null && app.commands.hasCommand('terminal:create-new'),
+    execute: async args => {
+      const job = jobOf(args);
+      const terminal: unknown = await app.commands.execute('terminal:create-new');
+      if (job && terminal instanceof MainAreaWidget) {
+        const { session } = terminal.content as Widget & { session: TerminalSession };
+        const name = `'${job.name.replace(/'/g, `'\\''`)}'`;
+        session.send({ type: 'stdin', content: [`remote-exec shell ${name}\r`] });
+      }
+    }
+  });
+  palette?.addItem({ command: CommandIDs.shell, category: 'Remote' });
+}
+
+interface TerminalSession {
+  send(message: { type: 'stdin'; content: string[] }): void;
+}
+
+function save(blob: Blob, name: string): void {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

@@ -1,0 +1,81 @@
+import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { IRunningSessionManagers, IRunningSessions } from '@jupyterlab/running';
+import { Signal } from '@lumino/signaling';
+
+import { CommandIDs } from '../commands';
+import { elapsedText } from '../format';
+import { remoteIcon } from '../icons';
+import { StatusModel } from '../model/status';
+import { IRemoteExec } from '../tokens';
+import { Job } from '../types';
+
+/** Jobs that run or wait, among JupyterLab's own list of what runs. */
+export const running: JupyterFrontEndPlugin<void> = {
+  id: 'remote-exec:running',
+  description: "Jobs that run or wait, in JupyterLab's Running panel.",
+  autoStart: true,
+  requires: [IRemoteExec],
+  optional: [IRunningSessionManagers],
+  activate: (app: JupyterFrontEnd, remote: IRemoteExec, managers: IRunningSessionManagers | null) => {
+    if (managers !== null) {
+      managers.add(new RunningJobs(app, remote));
+    }
+  }
+};
+
+class RunningJobs implements IRunningSessions.IManager {
+  constructor(
+    private readonly app: JupyterFrontEnd,
+    private readonly remote: IRemoteExec
+  ) {
+    let before = '';
+    const onStatus = ({ status }: StatusModel) => {
+      const now = status ? `${status.running} ${status.queued}` : '';
+      if (now !== before) {
+        before = now;
+        this.refreshRunning();
+      }
+    };
+    remote.status.changed.connect(onStatus);
+    onStatus(remote.status);
+  }
+
+  readonly name = 'Remote jobs';
+  readonly shutdownLabel = 'Cancel';
+  readonly shutdownAllLabel = 'Cancel All';
+  readonly shutdownAllConfirmationText = 'Cancel all jobs that run or wait?';
+
+  readonly runningChanged = new Signal<this, unknown>(this);
+
+  running(): IRunningSessions.IRunningItem[] {
+    return this.jobs.map(job => ({
+      label: () => job.name,
+      detail: () => [job.state, elapsedText(job, Date.now() / 1000)].filter(Boolean).join(' '),
+      icon: () => remoteIcon,
+      open: () => this.execute(CommandIDs.open, job),
+      shutdown: () => this.execute(CommandIDs.cancel, job)
+    }));
+  }
+
+  refreshRunning(): void {
+    this.remote.requests.jobs({ states: ['running', 'queued'] }).then(
+      ({ jobs }) => {
+        this.jobs = jobs;
+        this.runningChanged.emit(undefined);
+      },
+      () => undefined // our own panel says what is wrong
+    );
+  }
+
+  shutdownAll(): void {
+    for (const job of this.jobs) {
+      this.execute(CommandIDs.cancel, job);
+    }
+  }
+
+  private execute(command: string, { host, name }: Job): void {
+    void this.app.commands.execute(command, { host, name });
+  }
+
+  private jobs: Job[] = [];
+}

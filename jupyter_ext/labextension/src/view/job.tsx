@@ -1,0 +1,141 @@
+import { copyIcon, linkIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
+import * as React from 'react';
+
+import { barText, causeText, elapsedText, moment, size } from '../format';
+import { JobModel } from '../model/job';
+import { JobDetail } from '../types';
+import { isActive, JobActions } from './actions';
+import { AttemptsView } from './attempts';
+import { FailureView } from './failure';
+import { useModel, useNow } from './hooks';
+import { LogView } from './log';
+import { IconButton, Message, ProblemMessage, ProgressBar, Stale, StateSign } from './parts';
+import { Tabs } from './tabs';
+
+interface PageProps {
+  model: JobModel;
+  actions: JobActions;
+}
+
+/** All of one job. */
+export function JobPage({ model, actions }: PageProps): React.JSX.Element {
+  useModel(model);
+  const { detail, problem } = model;
+  if (detail === null) {
+    return problem ? <ProblemMessage problem={problem} /> : <Message title={`Loading ${model.id.name}…`} />;
+  }
+  const pages = [
+    { name: 'Log', view: <LogView log={model.log} onDownload={() => actions.download(model.id)} /> },
+    { name: 'Timeline', view: <AttemptsView attempts={detail.attempts} /> },
+    ...(detail.failure || detail.traceback
+      ? [{ name: 'Traceback', view: <FailureView failure={detail.failure} text={detail.traceback} /> }]
+      : []),
+    { name: 'Code', view: <Code code={detail.code} /> },
+    { name: 'Details', view: <Details detail={detail} /> }
+  ];
+  return (
+    <div className="jp-RemoteExec-page">
+      {(problem !== null || !model.isConnected) && <Stale problem={problem} />}
+      <Header detail={detail} actions={actions} />
+      <Tabs label={`Job ${detail.job.name}`} pages={pages} />
+    </div>
+  );
+}
+
+function Header({ detail, actions }: { detail: JobDetail; actions: JobActions }): React.JSX.Element {
+  const { job } = detail;
+  const now = useNow(job.state === 'running');
+  const outcome = job.state === 'failed' ? job.summary || causeText(job.cause, job.state) : '';
+  return (
+    <div className="jp-RemoteExec-header">
+      <h2>{job.name}</h2>
+      <div className="jp-RemoteExec-actions" role="toolbar" aria-label="Job">
+        <IconButton
+          icon={stopIcon}
+          label="Cancel"
+          disabled={!isActive(job)}
+          onClick={() => actions.cancel(job)}
+        />
+        <IconButton
+          icon={runIcon}
+          label={detail.can_rerun ? 'Run again' : `Run again: ${detail.why_not_rerun}`}
+          disabled={!detail.can_rerun}
+          onClick={() => actions.rerun(job)}
+        />
+        <IconButton icon={copyIcon} label="Copy its name" onClick={() => actions.copyId(job)} />
+        <IconButton
+          icon={linkIcon}
+          label="Attach in the notebook"
+          disabled={!actions.canAttach()}
+          onClick={() => actions.attach(job)}
+        />
+      </div>
+      <p>
+        <StateSign state={job.state} label />
+        {[...new Set([job.function, job.instance_type, job.host, elapsedText(job, now)])]
+          .filter(Boolean)
+          .map(part => (
+            <span key={part}>{part}</span>
+          ))}
+      </p>
+      {detail.why && job.state === 'queued' && <p>Waits for {detail.why}</p>}
+      {outcome && <p className="jp-RemoteExec-error">{outcome}</p>}
+      {job.state === 'running' &&
+        job.progress.map((bar, number) => (
+          <div key={number} className="jp-RemoteExec-bar">
+            <span>{barText(bar)}</span>
+            <ProgressBar bar={bar} />
+          </div>
+        ))}
+    </div>
+  );
+}
+
+function Code({ code }: { code: string }): React.JSX.Element {
+  return code ? (
+    <pre className="jp-RemoteExec-code" tabIndex={0}>
+      {code}
+    </pre>
+  ) : (
+    <Message title="Its code is not recorded." />
+  );
+}
+
+function Details({ detail }: { detail: JobDetail }): React.JSX.Element {
+  const { job, environment, result } = detail;
+  const now = Date.now() / 1000;
+  const facts: [string, string][] = [
+    ['Cause', causeText(job.cause, job.state)],
+    ['Created', moment(job.created_at, now)],
+    ['Started', moment(job.started_at, now)],
+    ['Ended', moment(job.ended_at, now)],
+    ['Notebook', job.notebook],
+    ['Calls', job.count > 1 ? `${job.count}, ${job.failed} failed` : ''],
+    ['Environment', [environment.kind, environment.python].filter(Boolean).join(' ')],
+    ['Requirements', environment.requirements.join('\n')],
+    [
+      'Tags',
+      Object.entries(job.tags)
+        .map(([key, value]) => `${key}=${value}`)
+        .join('\n')
+    ],
+    ['Result', result ? [result.type, size(result.size_bytes)].filter(Boolean).join(', ') : ''],
+    ['Value', result?.text ?? ''],
+    ...detail.gpus.map((gpu): [string, string] => [
+      `GPU ${gpu.uuid}`,
+      `${size(gpu.memory_used_bytes)} in use, at most ${size(gpu.peak_memory_bytes)}, ${gpu.percent} % busy`
+    ])
+  ];
+  return (
+    <dl className="jp-RemoteExec-facts">
+      {facts
+        .filter(([, text]) => text)
+        .map(([name, text]) => (
+          <React.Fragment key={name}>
+            <dt>{name}</dt>
+            <dd>{text}</dd>
+          </React.Fragment>
+        ))}
+    </dl>
+  );
+}

@@ -1,0 +1,237 @@
+import { copyIcon, launchIcon, linkIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
+import * as React from 'react';
+
+import { basename } from '../format';
+import { Filter, JobsModel } from '../model/jobs';
+import { Job, STATES, State } from '../types';
+import { isActive, JobActions } from './actions';
+import { useModel, useNow, useScroll } from './hooks';
+import { JobRow } from './job_row';
+import { HEAD, layOut, ROW, topOf } from './layout';
+import { IconButton, Message, ProblemMessage, Stale } from './parts';
+
+const TYPING_PAUSE = 200; // milliseconds, until what was typed is searched for
+
+interface JobsProps {
+  model: JobsModel;
+  actions: JobActions;
+}
+
+/** The list of jobs with its filters and the selected job's actions. */
+export function JobsView({ model, actions }: JobsProps): React.JSX.Element {
+  useModel(model);
+  return (
+    <div className="jp-RemoteExec-jobs">
+      <Filters model={model} />
+      <SelectedActions model={model} actions={actions} />
+      {model.window !== null && !model.isLive && <Stale problem={model.problem} />}
+      <List model={model} actions={actions} />
+    </div>
+  );
+}
+
+function Filters({ model }: { model: JobsModel }): React.JSX.Element {
+  const [typed, setTyped] = React.useState(model.filter.search);
+  const change = (part: Partial<Filter>) => {
+    model.filter = { ...model.filter, ...part };
+  };
+  React.useEffect(() => {
+    const timer = setTimeout(() => {
+      if (typed !== model.filter.search) {
+        model.filter = { ...model.filter, search: typed };
+      }
+    }, TYPING_PAUSE);
+    return () => clearTimeout(timer);
+  }, [typed, model]);
+  const { states, group, host } = model.filter;
+  const hosts = model.window?.hosts ?? [];
+  return (
+    <div className="jp-RemoteExec-filters" role="search" aria-label="Filter jobs">
+      <input
+        type="search"
+        className="jp-RemoteExec-input"
+        placeholder="Search jobs"
+        aria-label="Search jobs"
+        value={typed}
+        onChange={event => setTyped(event.target.value)}
+      />
+      <div>
+        <select
+          className="jp-RemoteExec-input"
+          aria-label="State"
+          value={states[0] ?? ''}
+          onChange={event => change({ states: event.target.value ? [event.target.value as State] : [] })}
+        >
+          <option value="">all states</option>
+          {STATES.map(state => (
+            <option key={state} value={state}>
+              {state} {model.window ? `(${model.window.counts[state]})` : ''}
+            </option>
+          ))}
+        </select>
+        <select
+          className="jp-RemoteExec-input"
+          aria-label="Group by"
+          value={group}
+          onChange={event => change({ group: event.target.value as Filter['group'] })}
+        >
+          <option value="">not grouped</option>
+          <option value="host">by host</option>
+          <option value="notebook">by notebook</option>
+        </select>
+        {(hosts.length > 1 || host) && (
+          <select
+            className="jp-RemoteExec-input"
+            aria-label="Host"
+            value={host}
+            onChange={event => change({ host: event.target.value })}
+          >
+            <option value="">all hosts</option>
+            {hosts.map(name => (
+              <option key={name}>{name}</option>
+            ))}
+          </select>
+        )}
+      </div>
+    </div>
+  );
+}
+
+function SelectedActions({ model, actions }: JobsProps): React.JSX.Element {
+  const job = model.selected;
+  const button = (icon: typeof stopIcon, label: string, act: (job: Job) => void, can = true) => (
+    <IconButton icon={icon} label={label} disabled={job === null || !can} onClick={() => job && act(job)} />
+  );
+  return (
+    <div className="jp-RemoteExec-actions" role="toolbar" aria-label="Selected job">
+      {button(launchIcon, 'Open', actions.open)}
+      {button(stopIcon, 'Cancel', actions.cancel, job !== null && isActive(job))}
+      {button(runIcon, 'Run again', actions.rerun)}
+      {button(copyIcon, 'Copy its name', actions.copyId)}
+      {button(linkIcon, 'Attach in the notebook', actions.attach, actions.canAttach())}
+      <span className="jp-RemoteExec-quiet" aria-live="polite">
+        {model.window ? `${model.window.total}${model.window.more ? '+' : ''} jobs` : ''}
+      </span>
+    </div>
+  );
+}
+
+function List({ model, actions }: JobsProps): React.JSX.Element {
+  const [reference, scrolled, height, onScroll] = useScroll<HTMLDivElement>();
+  const { window } = model;
+  const total = window?.total ?? 0;
+  const groups = window?.groups ?? [];
+  const layout = layOut(total, groups, scrolled, height);
+  const now = useNow((window?.counts.running ?? 0) > 0);
+  const prefix = React.useId();
+  const onSelect = React.useCallback((job: Job) => model.select(job), [model]);
+  const onOpen = React.useCallback((job: Job) => actions.open(job), [actions]);
+  React.useEffect(() => model.see(layout.first, layout.end), [model, layout.first, layout.end, total]);
+
+  const go = (index: number) => {
+    const wanted = Math.max(0, Math.min(total - 1, index));
+    const element = reference.current;
+    if (element !== null) {
+      const top = topOf(wanted, groups);
+      if (top - HEAD < element.scrollTop) {
+        element.scrollTop = top - HEAD;
+      } else if (top + ROW > element.scrollTop + height) {
+        element.scrollTop = top + ROW - height;
+      }
+    }
+    model.selectAt(wanted);
+  };
+  const onKeyDown = (event: React.KeyboardEvent) => {
+    const at = model.selectedIndex;
+    const page = Math.max(1, Math.floor(height / ROW) - 1);
+    const moves: Record<string, number> = {
+      ArrowDown: at + 1,
+      ArrowUp: at - 1,
+      PageDown: at + page,
+      PageUp: at - page,
+      Home: 0,
+      End: total - 1
+    };
+    const move = moves[event.key];
+    if (move !== undefined) {
+      go(move);
+    } else if (event.key === 'Enter' && model.selected) {
+      actions.open(model.selected);
+    } else if (event.key === 'Delete' && model.selected && isActive(model.selected)) {
+      actions.cancel(model.selected);
+    } else {
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  };
+
+  const selected = model.selectedIndex;
+  return (
+    <div
+      ref={reference}
+      className="jp-RemoteExec-list"
+      onScroll={onScroll}
+      {...(total > 0
+        ? {
+            role: 'listbox',
+            tabIndex: 0,
+            'aria-label': 'Jobs',
+            'aria-activedescendant': selected < 0 ? undefined : `${prefix}${selected}`,
+            onKeyDown
+          }
+        : {})}
+    >
+      {total === 0 ? (
+        <Nothing model={model} />
+      ) : (
+        <div className="jp-RemoteExec-rows" role="presentation" style={{ height: layout.height }}>
+          {layout.placed.map(({ kind, index, top }) => {
+            if (kind === 'head') {
+              const group = groups[index];
+              return (
+                <div
+                  key={`head ${index}`}
+                  className="jp-RemoteExec-head"
+                  role="presentation"
+                  title={group?.name}
+                  style={{ transform: `translateY(${top}px)` }}
+                >
+                  {basename(group?.name ?? '') || 'no notebook'} ({group?.count})
+                </div>
+              );
+            }
+            const job = model.at(index);
+            return (
+              <JobRow
+                key={job?.key ?? index}
+                id={`${prefix}${index}`}
+                {...{ job, index, total, top, onSelect, onOpen }}
+                now={job?.state === 'running' ? now : 0}
+                isSelected={index === selected}
+              />
+            );
+          })}
+        </div>
+      )}
+    </div>
+  );
+}
+
+function Nothing({ model }: { model: JobsModel }): React.JSX.Element {
+  if (model.window === null) {
+    return model.problem ? <ProblemMessage problem={model.problem} /> : <Message title="Loading jobs…" />;
+  }
+  if (model.isFiltered) {
+    return <Message title="No job is like that." />;
+  }
+  return (
+    <Message title="No jobs yet.">
+      <p className="jp-RemoteExec-quiet">
+        Put <code>%%remote</code> on a cell, or <code>@remote</code> on a function, and what runs shows up
+        here.
+      </p>
+      {model.window.agent === 'none' && <p className="jp-RemoteExec-quiet">No agent runs on this machine.</p>}
+    </Message>
+  );
+}

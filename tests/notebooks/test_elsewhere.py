@@ -1,0 +1,182 @@
+"""A notebook's cells on other hosts: its modules and environment come along, and a broken link does not end a cell."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hosts.docker_engine import IMAGE, DockerEngine, docker_engine  # noqa: F401 - a fixture
+from hosts.fixtures import ssh_client  # noqa: F401 - a fixture
+from hosts.letting_go import let_go
+from hosts.link import Link
+from hosts.sshd import SshClient, SshServer
+from kernels import Notebook, opened
+from leftovers import LINUX, Leftovers
+
+INDEX_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "UV_", "PIP_")
+HERE = sys.prefix
+
+
+@pytest.fixture(scope="module", params=["ssh", pytest.param("docker", marks=pytest.mark.slow)])
+def place(request: pytest.FixtureRequest, session_home: Path) -> Iterator[Link | None]:
+    """A host that the configuration calls `gpu`: one behind a link, or a container."""
+    index = {name: value for name, value in os.environ.items() if name.startswith(INDEX_VARIABLES)}
+    settings: dict[str, object] = {}
+    link: Link | None = None
+    with ExitStack() as stack:
+        if request.param == "ssh":
+            client: SshClient = request.getfixturevalue("ssh_client")
+            folder = Path(tempfile.mkdtemp(prefix="h-", dir=client.folder.parent))
+            server = stack.enter_context(SshServer(folder, client.public_key))
+            link = stack.enter_context(Link(server.address, server.port))
+            client.add("gpu", server, via=link)
+            stack.callback(client.forget, "gpu")
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setenv("PATH", client.environ()["PATH"])
+            settings = {"host": "gpu"}
+        else:
+            engine: DockerEngine = request.getfixturevalue("docker_engine")
+            named = {Path(word) for value in index.values() for word in value.split()}
+            read = {path for path in named if path.is_absolute() and path.exists()}
+            mounted = [f"{path}:{path}:ro" for path in sorted(read) if read.isdisjoint(path.parents)]
+            settings = {"engine": engine.url, "image": IMAGE, "network_mode": "host", "volumes": mounted}
+        file = session_home / "config" / "remote_exec" / "config.toml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        told = "".join(f"{name} = {value!r}\n" for name, value in settings.items())
+        variables = ", ".join(f"{name} = {value!r}" for name, value in index.items())
+        file.write_text(
+            f'[instances.gpu]\nbackend = "{request.param}"\n{told}environment_variables = {{ {variables} }}\n'
+        )
+        stack.callback(file.unlink)
+        yield link
+        let_go("gpu")
+
+
+@pytest.fixture(scope="module", autouse=LINUX)
+def nothing_left_by_fixtures(nothing_left_by_fixtures: Leftovers, place: Link | None) -> Leftovers:
+    """Servers and engines behind a place are the session's."""
+    nothing_left_by_fixtures.forgive()
+    return nothing_left_by_fixtures
+
+
+@pytest.fixture(scope="module")
+def far(
+    place: Link | None, clients_loop: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Notebook]:
+    """A notebook whose cells run there, its session begun."""
+    folder = tmp_path_factory.mktemp("far")
+    (folder / "rates.py").write_text("def rate(): return 1\n")
+    (folder / "shapes").mkdir()
+    (folder / "shapes" / "__init__.py").write_text(
+        "class Square:\n    def __init__(self, side): self.side = side\n"
+    )
+    with opened(folder, started=False) as notebook:
+        notebook.run("import numpy as np\nfrom shapes import Square\nmine = Square(3)\nvalues = np.arange(4)")
+        notebook.run("%%remote gpu\npass")
+        yield notebook
+
+
+def test_names_arrays_modules_and_displays_work_there(far: Notebook) -> None:
+    ran = far.run(
+        f"%%remote gpu\nimport sys\nprint(sys.prefix != {HERE!r})\nvalues += mine.side\n"
+        "display({'text/plain': 'shown'}, raw=True)\nyours = Square(values.sum())\nyours.side"
+    )
+    assert (ran.stdout, ran.displays[0]["text/plain"]) == ("True\n", "shown")
+    assert ran.value["text/plain"] == "np.int64(18)"
+    assert far.value("(values.tolist(), type(yours) is Square)") == ([3, 4, 5, 6], True)
+
+
+def test_a_module_of_the_remote_cell_alone_travels_and_is_reloaded_as_here(far: Notebook) -> None:
+    assert far.run("%%remote gpu\nimport rates\nrates.rate()").value["text/plain"] == "1"
+    file = Path(far.value("rates.__file__"))
+    file.write_text("import more\n\ndef rate(): return more.MORE\n")
+    (file.parent / "more.py").write_text("MORE = 'more'\n")
+    assert far.run("%%remote gpu\nrates.rate()").value["text/plain"] == "1"
+    far.run("import importlib\nimportlib.reload(rates)")
+    assert far.run("%%remote gpu\nrates.rate()").value["text/plain"] == "'more'"
+    # a part of a package that was written after the package had been imported there
+    (file.parent / "shapes" / "late.py").write_text("LATE = True\n")
+    assert far.run("%%remote gpu\nfrom shapes.late import LATE\nLATE").value["text/plain"] == "True"
+
+
+def test_an_error_in_a_module_shows_its_file_here(far: Notebook) -> None:
+    file = Path(far.value("__import__('os').getcwd()")) / "broken.py"
+    file.write_text("def divide(a):\n    return a / 0\n")
+    ran = far.run("%%remote gpu\nimport broken\nbroken.divide(1)", fails=True)
+    assert ran.ename == "ZeroDivisionError"
+    assert f"File {file}:2" in ran.traceback
+    assert "return a / 0" in ran.traceback
+
+
+def test_what_is_not_installed_there_is_named_with_what_helps(far: Notebook) -> None:
+    far.run("import tqdm\nfrom tqdm import tqdm as bar")
+    ran = far.run("%%remote gpu\ntqdm.__version__", fails=True)
+    assert "'tqdm'" in ran.traceback
+    assert "--dependencies" in ran.traceback
+    assert "jupyter_ext" not in ran.traceback
+    ran = far.run("%%remote gpu\nimport tqdm as other", fails=True)
+    assert ran.ename == "ModuleNotFoundError"
+    assert "--dependencies" in ran.traceback
+    far.run("def version(): return tqdm.__version__")
+    ran = far.run("%%remote gpu\nversion()", fails=True)
+    assert "tqdm stays here: tqdm needs 'tqdm'" in ran.traceback
+    # a cell that may use it, but does not, goes on without
+    ran = far.run("%%remote gpu\nbar if not values.size else globals().keys() >= {'values'}")
+    assert ran.value["text/plain"] == "True"
+    far.run("%remote restart")
+    assert far.run("%%remote gpu\ntqdm.__version__ == bar.__module__").value["text/plain"] == "False"
+
+
+def test_a_cell_there_can_be_stopped(far: Notebook) -> None:
+    ran = far.run(
+        "%%remote gpu\nkept = 1\nprint('begun', flush=True)\nwhile True: pass", at="begun", fails=True
+    )
+    assert (ran.ename, far.value("kept")) == ("KeyboardInterrupt", 1)
+    assert far.run("%%remote gpu\nkept + 1").value["text/plain"] == "2"
+
+
+def test_a_detached_cell_runs_there_with_copies_of_what_it_uses(far: Notebook) -> None:
+    far.run(
+        "%%remote gpu --detach --name far-cell\nimport sys, rates\nmine.side += 1\nprint('printed')\n"
+        "(sys.prefix, rates.rate.__name__, mine)"
+    )
+    far.run("job = _\nprefix, name, square = job.result()")
+    assert far.value(f"prefix != {HERE!r}, name, square.side - mine.side, type(square) is Square") == (
+        True,
+        "rate",
+        1,
+        True,
+    )
+    assert far.value("job.logs()") == "printed\n"
+    assert "gpu" in far.run("job").outputs[0]["data"]["text/plain"]
+
+
+@pytest.mark.parametrize("place", ["ssh"], indirect=True)
+def test_a_cell_goes_on_when_the_link_breaks(far: Notebook, place: Link) -> None:
+    go = Path(far.value("__import__('os').getcwd()")) / "go"
+
+    def cut() -> None:
+        place.cut()
+        go.touch()
+
+    ran = far.run(
+        "%%remote gpu\nimport os, time\nprint('begun', flush=True)\n"
+        f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\nprint('ended')\nvalues[0] = 99\nvalues[0]",
+        at="begun",
+        do=cut,
+    )
+    assert ran.stdout == "begun\nended\n"
+    assert (ran.value["text/plain"], far.value("int(values[0])")) == ("np.int64(99)", 99)
+
+
+def test_dependencies_need_not_name_what_cells_themselves_need(far: Notebook) -> None:
+    ran = far.run(
+        "%%remote gpu --dependencies six --dependencies tqdm\nimport six, tqdm\n"
+        "display({'text/plain': 'shown'}, raw=True)\nsix.PY3"
+    )
+    assert (ran.displays[0]["text/plain"], ran.value["text/plain"]) == ("shown", "True")

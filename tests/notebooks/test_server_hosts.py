@@ -1,0 +1,74 @@
+"""The server extension about another host: an account reached by a real OpenSSH server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hosts.fixtures import gpu1, ssh, ssh_client, ssh_server
+from hosts.sshd import SshClient, SshServer
+from hosts.user import User
+from servers import Server, part, served
+
+__all__ = ["gpu1", "ssh", "ssh_client", "ssh_server"]  # fixtures
+
+SECONDS = 60.0
+WAIT = """
+    import time
+    def wait():
+        print("there", flush=True)
+        time.sleep(600)
+"""
+
+pytestmark = pytest.mark.usefixtures("ssh_server")
+
+
+@pytest.fixture
+def user(ssh: SshClient, gpu1: SshServer) -> Iterator[User]:
+    """Somebody with the instance type `gpu`."""
+    user = User(ssh.folder.parent, ssh.environ())
+    user.write("wait.py", WAIT)
+    user.add("gpu", host="gpu1")
+    yield user
+    user.close()
+
+
+@pytest.fixture
+def server(user: User) -> Iterator[Server]:
+    """A server of that user's."""
+    with served(user.folder / "s", user.environ) as made:
+        yield made
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def test_jobs_of_a_host_that_is_connected_to_are_listed_and_cancelled(user: User, server: Server) -> None:
+    assert [host["name"] for host in server.ask("hosts").value["hosts"]] == ["local"]
+    user("run", "--instance-type", "gpu", "--detach", "--name", "far-one", "wait.py:wait")
+
+    async def page() -> None:
+        async with server.page() as one:
+            await one.look(1, "jobs", host="gpu1")
+            frame = await one.frame(1, lambda f: f["value"]["total"] == 1)
+            rows = frame["value"]["jobs" if frame["type"] == "snapshot" else "changed"]
+            assert [(row["name"], row["host"]) for row in rows] == [("far-one", "gpu1")]
+            await one.look(2, "logs", host="gpu1", name="far-one")
+            piece = await one.frame(2, lambda f: f["value"]["records"])
+            assert piece["value"]["records"][0]["text"] == "there\n"
+
+    asyncio.run(asyncio.wait_for(page(), SECONDS))
+    host = next(one for one in server.ask("hosts").value["hosts"] if one["name"] == "gpu1")
+    assert (host["state"], len(host["pools"])) == ("connected", 1)
+    assert server.ask(f"jobs/{part('far-one')}").value["job"]["host"] == "gpu1"  # found without its host
+    assert server.act(f"jobs/{part('far-one')}/cancel", host="gpu1").value == {"cancelled": True}
+    until(lambda: server.ask("jobs/far-one", host="gpu1").value["job"]["state"] == "cancelled")
+    assert server.ask("jobs/far-one", host="nowhere").status == 503
