@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,8 @@ from kernels import Notebook, opened
 
 NEEDED = ("ipykernel", "jupyter_client", "ipywidgets", "matplotlib", "tqdm")
 _missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+if _missing and os.environ.get("CI") == "true":
+    raise pytest.UsageError(f"notebooks cannot be tested: {', '.join(_missing)} missing")
 collect_ignore_glob = ["test_*.py"] if _missing else []
 
 
