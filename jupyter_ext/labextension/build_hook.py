@@ -43,8 +43,9 @@ class BuildHook(BuildHookInterface[Any]):
         """Called by hatchling before it collects files."""
         sources, built = Path(self.root, "jupyter_ext/labextension"), Path(self.root, BUILT)
         told = json.loads((sources / "package.json").read_text(encoding="utf-8"))["version"]
-        if told != self.metadata.version:
-            raise ValueError(f"package.json says version {told}, pyproject.toml {self.metadata.version}")
+        version_here = str(self.metadata.version)  # pyright: ignore[reportUnknownMemberType]
+        if told != version_here:
+            raise ValueError(f"package.json says version {told}, pyproject.toml {version_here}")
         digest = _digest(sources)
         if _stamp(built) != digest:
             try:

@@ -55,6 +55,11 @@ class ResumableStream(CallStream):
         super().__init__(self._make_silence())
         self.cut_at = time.monotonic()
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether so much was sent that the far end would have told of it, had it arrived."""
+        return self._kept.size > 2 * TOLD_BYTES
+
     # --- connections ------------------------------------------------------------------------------------------
 
     def attach(self, sock: socket.socket, position: int | None, *, answer: bool = False) -> bool:

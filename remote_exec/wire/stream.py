@@ -72,6 +72,11 @@ class CallStream:
         self.cut_at = 0.0  # monotonic: when its connection broke, if it outlives that; see `resumable`
         self.closed = False
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether much of what was sent may not have arrived; see `resumable`."""
+        return False
+
     def fileno(self) -> int:
         """The descriptor to wait on."""
         return self.sock.fileno()

@@ -139,7 +139,7 @@ class Lease:
     @property
     def is_idle_and_cut(self) -> bool:
         """Whether nothing runs or is on its way back, and the connection of a client on another machine is broken."""
-        busy = self.running or self.loading or self._begun != self.ended or self.unacknowledged
+        busy = self.running or self.loading or self._begun != self.ended or self.stream.is_sending
         return not busy and bool(self.stream.cut_at or self.hung_up_at)
 
     def give_up(self) -> None:
