@@ -22,7 +22,7 @@ else:
         return lambda function: function
 
 
-__all__ = ["dataclass_transform", "record"]
+__all__ = ["dataclass_transform", "field_names", "record"]
 
 T = TypeVar("T")
 
@@ -157,6 +157,13 @@ def _init(self: Any, *args: Any, **kwargs: Any) -> None:
     check = getattr(self, "__post_init__", None)
     if check is not None:
         check()
+
+
+def field_names(cls: Any) -> tuple[str, ...] | None:
+    """Return the names of a dataclass's fields, None of another class's; a record is not made more of for that."""
+    if getattr(cls, "__init__", None) is _init:
+        return _layout(cls).names
+    return tuple(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else None
 
 
 def _refuse(self: Any, name: str, *_: Any) -> NoReturn:

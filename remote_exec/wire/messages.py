@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any, TypeGuard, TypeVar, Union
 
 from ..model.errors import ProtocolError
-from ..model.record import dataclass_transform, record
+from ..model.record import dataclass_transform, field_names, record
 
 LENGTHS = struct.Struct("<II")
 MAX_JSON = 16 << 20
@@ -120,8 +120,9 @@ def from_plain(cls: type[T], value: Any) -> T:
 
 
 def _plain(value: object) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    names = field_names(type(value))
+    if names is not None:
+        return {name: getattr(value, name) for name in names}
     raise TypeError(f"{type(value).__name__} cannot be sent in a message")
 
 
