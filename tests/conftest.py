@@ -28,6 +28,9 @@ STOP_SECONDS = 10.0
 REAL_HOME = Path.home()
 PARTS = ("cloudpickle", "uv", "hypothesis", "numpy", "pandas")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so shells start what they run in the background, ...
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ... and tests press Ctrl-C
+
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
 hypothesis.settings.register_profile("deep", deadline=None, max_examples=2000)
