@@ -22,7 +22,7 @@ else:
         return lambda function: function
 
 
-__all__ = ["dataclass_transform", "field_names", "record"]
+__all__ = ["dataclass_transform", "fields_of", "record"]
 
 T = TypeVar("T")
 
@@ -159,11 +159,26 @@ def _init(self: Any, *args: Any, **kwargs: Any) -> None:
         check()
 
 
-def field_names(cls: Any) -> tuple[str, ...] | None:
-    """Return the names of a dataclass's fields, None of another class's; a record is not made more of for that."""
-    if getattr(cls, "__init__", None) is _init:
-        return _layout(cls).names
-    return tuple(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else None
+def fields_of(cls: Any) -> dict[str, tuple[Any, bool]] | None:
+    """Return a dataclass's fields, None of another class: name -> (annotation, whether it must be given).
+
+    A record is not made more of for that: it would run code, and code that runs while a process ends hides from the
+    shell that it was interrupted.
+    """
+    if getattr(cls, "__init__", None) is not _init:
+        if not dataclasses.is_dataclass(cls):
+            return None
+        return {
+            f.name: (f.type, f.default is _MISSING and f.default_factory is _MISSING)
+            for f in dataclasses.fields(cls)
+        }
+    layout = _layout(cls)
+    annotations: dict[str, Any] = {}
+    bases: tuple[type, ...] = cls.__mro__
+    for base in reversed(bases):
+        annotations |= vars(base).get("__annotations__", {})
+    optional = layout.defaults.keys() | layout.factories.keys()
+    return {name: (annotations[name], name not in optional) for name in layout.names}
 
 
 def _refuse(self: Any, name: str, *_: Any) -> NoReturn:

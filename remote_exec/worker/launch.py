@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -207,6 +208,7 @@ class Launch:
                 digest for local in range(count) for digest in _trees_of(folder, local)
             ]
             return values if self._launch["all_ranks"] else values[0]
+        bad = _named_by_mpirun(output, left, bad)
         kind, data = left[bad]
         launcher = self._launch["launcher"]
         if kind == FAILURE:
@@ -227,6 +229,13 @@ class Launch:
             hint="what it printed last is in the call's log",
         )
         raise error
+
+
+def _named_by_mpirun(output: str, left: list[tuple[str, bytes]], bad: int) -> int:
+    """Return the rank that mpirun says has died first: it kills the others at once."""
+    told = re.search(r"process rank (\d+) with PID", output)
+    first = int(told[1]) if told is not None else bad
+    return first if first < len(left) and {left[first][0], left[bad][0]}.isdisjoint((VALUE, FAILURE)) else bad
 
 
 class Ranks:
