@@ -226,7 +226,7 @@ class Dispatcher:
     def hand_over(self, limit: int, take: Callable[[Call], None]) -> None:
         """Have somebody else take calls that have not been sent, those that came last."""
         with self._lock:
-            calls = [self._lanes.queue.pop() for _ in range(min(limit, len(self._lanes.queue)))]
+            calls = self._lanes.take_last(limit)
             self._settling += len(calls)
         try:
             for call in reversed(calls):

@@ -122,9 +122,13 @@ class Lanes:
             with contextlib.suppress(HostUnavailable):
                 self.grow()
 
-    def unstick(self) -> None:
-        """Ask back what waits behind a call or an item that was thought to be short, and is not: others may run it."""
-        if self._single or self.max_workers == 1:
+    def unstick(self, *, elsewhere: bool = False) -> None:
+        """Ask back what waits behind a call or an item that was thought to be short, and is not: others may run it.
+
+        Args:
+            elsewhere: there are workers for it on another host.
+        """
+        if self._single or (self.max_workers == 1 and not elsewhere):
             return
         idle = len(self.channels) < self.max_workers or any(not one.in_flight for one in self.channels)
         for channel in self.channels:
@@ -135,6 +139,13 @@ class Lanes:
             if time.monotonic() - channel.running_since > STUCK_SECONDS:
                 with contextlib.suppress(HostUnavailable):
                     channel.withdraw()
+
+    def take_last(self, limit: int) -> list[Call]:
+        """Take calls that wait for another host; where fewer wait, ask back what is stuck, for the next time."""
+        calls = [self.queue.pop() for _ in range(min(limit, len(self.queue)))]
+        if len(calls) < limit:
+            self.unstick(elsewhere=True)
+        return calls
 
     def take_back(self, calls: list[Call]) -> None:
         """Queue calls that were withdrawn, before all others, and send them where there is room."""
