@@ -24,6 +24,7 @@ import hypothesis
 import pytest
 from leftovers import LINUX, Leftovers, processes_naming, until_empty
 
+pytest_plugins = ["skips"]
 STOP_SECONDS = 10.0
 REAL_HOME = Path.home()
 PARTS = ("cloudpickle", "uv", "hypothesis", "numpy", "pandas")

@@ -17,14 +17,12 @@ SAY = "import sys; print(sys.implementation.name, *sys.version_info[:2], sys.exe
 
 
 def python_of(*minors: int) -> tuple[int, Path]:
-    """Return the first of these minors that is here, and its executable; CI fails without one, others skip."""
+    """Return the first of these minors that is here, and its executable; skip without one."""
     for minor in minors:
         if found := _find(minor):
             return minor, found
     names = " or ".join(f"3.{minor}" for minor in minors)
-    if ENVIRON.get("CI") == "true":
-        pytest.fail(f"CI must have CPython {names}; install it, with pyenv for instance")
-    pytest.skip(f"THERE IS NO CPYTHON {names} HERE")
+    pytest.skip(f"THERE IS NO CPYTHON {names} HERE; install it, with pyenv for instance")
 
 
 @functools.cache
