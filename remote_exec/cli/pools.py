@@ -27,7 +27,7 @@ def command(context: click.Context, *, as_json: bool) -> None:
     \b
     Examples:
       remote-exec pools --json
-      remote-exec pools release               end all idle workers, free their memory
+      remote-exec pools release               end all idle workers, and the others when they are
       remote-exec pools release 8f98a6650d
     """
     if context.invoked_subcommand is not None:
@@ -92,7 +92,7 @@ def _complete(_context: click.Context, _parameter: click.Parameter, incomplete: 
 @click.argument("key", required=False, shell_complete=_complete)
 @on_option
 def release(key: str | None) -> None:
-    """End the idle workers of the pool whose key begins with KEY, or of all pools."""
+    """End the idle workers of the pool whose key begins with KEY, or of all pools; those at work end after it."""
     from ..model.errors import ConfigurationError
 
     if not running():

@@ -738,6 +738,14 @@ def test_released_pools_keep_no_idle_worker_and_no_promise() -> None:
     assert [info.keep_alive_seconds for info in story.pools.infos(story.now)] == [0.0, 0.0]
 
 
+def test_a_worker_at_work_goes_when_it_is_done_where_its_pool_was_released() -> None:
+    story, one = Story(), spec("one")
+    worker = story.granted("a", one)
+    assert story.happen(ReleaseAsked, one.key) == []
+    story.give_back(worker, "a", one)
+    assert story.happen(TimePassed) == [StopWorker(one.key, worker)]
+
+
 # --- adoption -----------------------------------------------------------------------------------------------------
 
 
