@@ -16,11 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..model.errors import ALL as ERRORS
-from ..model.errors import (
-    ConfigurationError,
-    RemoteExecError,
-    RuntimeEnvironmentError,
-)
+from ..model.errors import ConfigurationError, RemoteExecError, RuntimeEnvironmentError
 from ..model.job import (
     AttemptRecord,
     Cause,
@@ -34,6 +30,7 @@ from ..model.job import (
 from ..model.pool import PoolSpec
 from ..wire import frames, protocol
 from ..wire.stream import CallStream
+from ..worker.keeping import INLINE_BYTES
 from . import job_failures, job_variables
 from .deaths import how_host_ended, when_told
 from .uploads import error_of
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-INLINE_BYTES = 256 << 10
 RETRY_SECONDS = (1.0, 5.0, 30.0)
 WRITE_AGAIN_SECONDS = 2.0
 _LOST = frozenset({Cause.SIGNAL, Cause.EXITED, Cause.OUT_OF_MEMORY, Cause.HOST_LOST, Cause.EVICTED})
@@ -241,7 +237,7 @@ class Job:
             JobState.CANCELLED if cancelled else JobState.FAILED,
             cause,
             Outcome(kind=OutcomeKind.FAILED, failure=text),
-            f"{failure.qualname}: {failure.message}"[:300],
+            f"{failure.qualname}: {failure.message}"[: job_failures.SUMMARY_CHARS],
         )
 
     def expect(self, entry: LeaseEntry) -> None:
@@ -404,8 +400,7 @@ def finish_orphan(agent: Agent, message: protocol.OrphanEnded, body: bytes) -> N
     if message.attempt is not None:
         agent.journal.end_attempt(message.attempt)
     if message.ok:
-        kept = message.blob or (body if len(body) <= INLINE_BYTES else agent.blobs.put(body))
-        outcome = Outcome(kind=OutcomeKind.OK, parts=(kept,))
+        outcome = Outcome(kind=OutcomeKind.OK, parts=(message.blob or body,))
     else:
         outcome = Outcome(kind=OutcomeKind.FAILED, failure=body.decode(errors="replace"))
     finish(

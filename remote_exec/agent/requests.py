@@ -52,6 +52,9 @@ def answer(
     def fail(error: str, text: str) -> None:
         client.link.send(protocol.Reply(request.id, None, error, text))
 
+    def submitted(error: str, text: str) -> None:
+        fail(error, text) if error else send()
+
     ask = _ASK.get(request.what)
     if ask is None:
         fail("ProtocolError", f"this agent does not know the request {request.what!r}")
@@ -61,9 +64,7 @@ def answer(
             trees.when_durable(
                 agent,
                 request.arguments.get("trees", ()),
-                lambda: jobs.submit(
-                    agent, request.arguments, body, lambda error, text: fail(error, text) if error else send()
-                ),
+                lambda: jobs.submit(agent, request.arguments, body, submitted),
             )
             return
         if request.what == "tree":
@@ -75,7 +76,7 @@ def answer(
         if request.what == "rerun":
             from .reruns import rerun
 
-            rerun(agent, request.arguments, lambda error, text: fail(error, text) if error else send())
+            rerun(agent, request.arguments, submitted)
             return
         if request.what == "watch":
             from .watching import Watch

@@ -30,8 +30,7 @@ def offer_bundle(agent: Agent, client: Client, offer: protocol.OfferBundle) -> N
     try:
         missing = agent.blobs.missing({file.digest for file in bundle.files})
     except OSError as error:
-        told = error_of(error)
-        client.link.send(protocol.Reply(offer.id, None, type(told).__name__, told.message))
+        _refuse(client, offer.id, error)
         return
     if missing:
         if len(missing) > MANY:  # to wait for the disk once is enough
@@ -71,7 +70,7 @@ def put_blob(agent: Agent, client: Client, put: protocol.PutBlob, body: bytes) -
             del client.uploads[put.digest]
         if upload is not None:
             upload.abort()
-        _refuse(client, put, error)
+        _refuse(client, put.id, error)
 
 
 def _upload_of(agent: Agent, client: Client, digest: str) -> Upload | None:
@@ -91,7 +90,7 @@ def _commit(agent: Agent, client: Client, put: protocol.PutBlob, upload: Upload)
     def done(_: None, error: BaseException | None) -> None:
         if error is not None:
             upload.abort()
-            _refuse(client, put, error)
+            _refuse(client, put.id, error)
         else:
             client.link.send(protocol.Reply(put.id))
 
@@ -102,9 +101,9 @@ def _commit(agent: Agent, client: Client, put: protocol.PutBlob, upload: Upload)
         agent.reactor.in_thread(upload.commit, done)
 
 
-def _refuse(client: Client, put: protocol.PutBlob, error: BaseException) -> None:
+def _refuse(client: Client, request: int, error: BaseException) -> None:
     told = error_of(error)
-    client.link.send(protocol.Reply(put.id, None, type(told).__name__, told.message))
+    client.link.send(protocol.Reply(request, None, type(told).__name__, told.message))
 
 
 def error_of(error: BaseException) -> RemoteExecError:

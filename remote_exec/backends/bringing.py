@@ -15,7 +15,7 @@ from ..model.layout import Layout
 from ..version import VERSION
 from . import boot, runtime
 
-RELAY = (  # the command of a tunnel's far end; its arguments are the runtime's folder and the agent's socket
+_RELAY = (
     "import sys; sys.path.append(sys.argv[1]); from remote_exec_runtime.agent.relay import main; "
     "sys.exit(main(sys.argv[2]))"
 )
@@ -24,6 +24,17 @@ RELAY = (  # the command of a tunnel's far end; its arguments are the runtime's 
 def program() -> bytes:
     """Return the text of `boot`."""
     return Path(boot.__file__).read_bytes()
+
+
+def relay(python: str, folder: str, target: str) -> list[str]:
+    """Return the command of a tunnel's far end.
+
+    Args:
+        python: there, which runs it.
+        folder: of the carried runtime there.
+        target: of `agent.relay`: what it connects to.
+    """
+    return [python, "-I", "-S", "-c", _RELAY, folder, target]
 
 
 def wishes(home: str) -> dict[str, str]:

@@ -34,9 +34,7 @@ def open_tunnel(host: Host, ssh: Sequence[str], python: str, runtime: str, path:
     with _lock:
         tunnel = _tunnels.get(host)
         if tunnel is None or tunnel.ended:
-            command = " ".join(
-                _quoted(part) for part in (python, "-I", "-S", "-c", bringing.RELAY, runtime, path)
-            )
+            command = " ".join(map(_quoted, bringing.relay(python, runtime, path)))
             tunnel = _tunnels[host] = Tunnel(Command(_start([*ssh, command])), on_end=_take_note)
         return tunnel
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..client.looking import listening_pid, process_state
 from .host import layout, session
 
 LEAST_FREE_BYTES = 1_000_000_000
@@ -197,6 +196,8 @@ def _agent() -> str:
 
 def _stuck() -> None:
     """Say at once what would else be waited for."""
+    from ..client.looking import listening_pid, process_state
+
     pid = listening_pid()
     if process_state(pid) == "T":
         raise Wrong(f"the agent (process {pid}) is stopped", fix=f"kill -CONT {pid}")

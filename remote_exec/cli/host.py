@@ -26,10 +26,10 @@ COMPLETION_SECONDS = 2.0
 PAGE = 200
 
 _CHOSEN = f"{__name__}.chosen"
+_LIES_ON = f"{__name__}.lies_on"
 F = TypeVar("F", bound="Callable[..., Any]")
 
 _looking: Session | None = None  # this process's, for what only looks
-_lies_on: dict[str, Host] = {}  # jobs that were found on another host
 _said = False  # that no agent runs
 
 
@@ -107,7 +107,7 @@ def ask_whole(what: str, *, seconds: float | None = ANSWER_SECONDS, **arguments:
             raise
         from ..client.finding import find_far_job
 
-        found = _lies_on[name] = find_far_job(name)[0]
+        found = _lies_on()[name] = find_far_job(name)[0]
         return _ask_far(found, what, arguments, seconds)
 
 
@@ -221,8 +221,15 @@ def chosen() -> Host | None:
 
 def far_host(name: str = "") -> Host | None:
     """Return the host other than this machine that is to be asked: the chosen one, or where a job was found."""
-    host = chosen() or _lies_on.get(name)
+    host = chosen() or _lies_on().get(name)
     return None if host is None or host.here else host
+
+
+def _lies_on() -> dict[str, Host]:
+    """Return the jobs that this command has found on another host; a later one of a notebook's looks anew."""
+    context = click.get_current_context(silent=True)
+    found: dict[str, Host] = {} if context is None else context.meta.setdefault(_LIES_ON, {})
+    return found
 
 
 def complete_hosts(

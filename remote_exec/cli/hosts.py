@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..client.looking import listening_pid, look_at_all, process_state
 from .host import ask, complete_hosts, layout, running, session
 from .show import duration, json_option, moment, note, print_json, print_table, size
 
@@ -74,6 +73,7 @@ def _row(host: dict[str, Any]) -> tuple[str, ...]:
 
 def _far_hosts() -> list[dict[str, Any]]:
     from ..client import inventory
+    from ..client.looking import look_at_all
     from ..client.naming import far_hosts
 
     noted = {one.host: one for one in inventory.known()}
@@ -125,6 +125,7 @@ def stop(name: str | None) -> None:
 
 def _stop_here() -> None:
     from ..backends import local
+    from ..client.looking import listening_pid
     from ..model.errors import HostUnavailable
 
     if not running():
@@ -149,6 +150,8 @@ def _stop_here() -> None:
 
 
 def _lives(pid: int) -> bool:
+    from ..client.looking import process_state
+
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -13,7 +13,6 @@ from .host import ask, complete_jobs, connected, on_option
 from .show import duration, full_moment, json_option, moment, note, print_facts, print_json, print_table, size
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
-HOST = "HOST"
 COLUMNS = ("NAME", "STATE", "FUNCTION", "STARTED", "ELAPSED", "SUMMARY")
 PAGE = 200
 BAR_WIDTH = 40
@@ -51,11 +50,7 @@ def command(
     if as_json:
         print_json(rows)
         return
-    now = time.time()
-    if all(row["host"] == "local" for row in rows):
-        print_table(COLUMNS, [row_of(row, now) for row in rows], none="no jobs")
-    else:
-        print_table((*COLUMNS[:1], HOST, *COLUMNS[1:]), [row_with_host(row, now) for row in rows], none="")
+    print_table(*table_of(rows), none="no jobs")
     if more:
         note(f"the newest {len(rows)} are shown; --all shows them all")
 
@@ -85,10 +80,14 @@ def _rows(ask: Callable[..., Any], question: dict[str, Any], limit: int | None) 
             return found
 
 
-def row_with_host(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
-    """Return one job's cells where the host stands beside its name, under `COLUMNS` with `HOST`."""
-    name, *others = row_of(job, now)
-    return (name, job["host"], *others)
+def table_of(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the headings and cells of jobs; where some are another machine's, hosts stand beside the names."""
+    now = time.time()
+    cells = [row_of(row, now) for row in rows]
+    if all(row["host"] == "local" for row in rows):
+        return COLUMNS, cells
+    named = [(name, row["host"], *others) for row, (name, *others) in zip(rows, cells, strict=True)]
+    return (*COLUMNS[:1], "HOST", *COLUMNS[1:]), named
 
 
 def row_of(job: Mapping[str, Any], now: float) -> tuple[str, ...]:

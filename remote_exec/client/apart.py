@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import sys
 import threading
 from collections import deque
 from concurrent.futures import Future, wait
@@ -22,6 +21,7 @@ from ..serial.pickling import Pickled
 from .calls import Captured
 from .group import Group
 from .groups import check_group, place_group, room_for
+from .interrupts import ends_program
 from .jobs import job_name, source_of, submit_job
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Apart:
             if not (options.name or options.detach):  # the others are waited for as any call is
                 with self._lock:
                     self._running.add(job)
-                job.add_done_callback(self._running.discard)
+                job.add_done_callback(self._ended)
             return job
         group = Group(self._plan, sent, arguments)
         with self._lock:
@@ -80,6 +80,8 @@ class Apart:
             place_group(group, target)
         except BaseException as error:
             group.fail(error)
+            if not isinstance(error, Exception):  # a Ctrl-C
+                raise
         finally:
             group.future.add_done_callback(self._ended)
 
@@ -122,8 +124,7 @@ class Apart:
         """As the interpreter ends: wait for what is pending, or cancel it after Ctrl-C."""
         if self._pid != os.getpid():
             return
-        interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
-        if not interrupted:
+        if not ends_program():
             with contextlib.suppress(KeyboardInterrupt):
                 self.wait()
                 return

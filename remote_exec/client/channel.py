@@ -381,7 +381,7 @@ class Channel:
         return self._reconnect() if self._link is not None and self._link.stream.forgotten else None
 
     def never_went(self, call: Call) -> bool:
-        """Whether nothing of a call has left this machine, since its stream was broken when it was sent."""
+        """Whether not all of a call has left this machine, since its stream was broken when it was sent."""
         return self._link is not None and self._link.never_went(call)
 
     def may_be_sent_again(self, session: Session) -> bool:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from ..backends import local
@@ -22,6 +21,7 @@ from ..backends.progress import heard_by
 from ..model.errors import HostUnavailable
 from . import greeting
 from .dispatcher import Dispatcher
+from .interrupts import ends_program
 from .phases import Phases, Span
 from .reporter import Console, Reporter
 from .session import Session, open_session
@@ -82,30 +82,36 @@ class Connections:
             return self._open(host, mine)
 
     def _open(self, host: Host, mine: Patience | None = None) -> Session:
-        lock = self._opening.setdefault(host, threading.RLock())  # one that does not answer holds up no other
-        with self.watch("start", "the agent") as span, heard_by(span.tell):
-            self._wait_for(lock, host, span)
-            with lock:
-                lock.release()  # of the two times that it is held
-                session = self._sessions.get(host)
-                if session is not None and not session.lost:
-                    return session
-                self._connecting[host] = mine
-                session = self._sessions[host] = open_session(host)
+        with (
+            self.watch("start", "the agent") as span,
+            heard_by(span.tell),
+            self._alone(host, span),
+        ):
+            session = self._sessions.get(host)
+            if session is not None and not session.lost:
+                return session
+            self._connecting[host] = mine
+            session = self._sessions[host] = open_session(host)
         if not host.here:
             from .inventory import note_reached
 
             note_reached(host, version=session.welcome.version)
         return session
 
-    def _wait_for(self, lock: threading.RLock, host: Host, span: Span) -> None:
-        """Acquire a lock; give up in time, unless whoever has it has heard the host."""
+    @contextlib.contextmanager
+    def _alone(self, host: Host, span: Span) -> Generator[None]:
+        """Have the connecting to a host to oneself; give up in time, unless whoever has it has heard the host."""
+        lock = self._opening.setdefault(host, threading.RLock())  # one that does not answer holds up no other
         meanwhile = f"another thread is connecting to {host.name}"
         while not lock.acquire(timeout=left(LOOK_SECONDS)):
             span.tell(meanwhile)
             other = self._connecting.get(host)
             if is_over() and (other is None or not other.heard):
                 raise given_up(host.name, meanwhile=meanwhile)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def watch(self, name: str, of: str) -> Span:
         """Return a phase of a function's call, to be entered by ``with``: it is shown when it lasts."""
@@ -128,12 +134,8 @@ class Connections:
         with self._lock:
             found = self._dispatchers.get((host, key))
             if found is None:
-                found = self._dispatchers[host, key] = Dispatcher(
-                    lambda: self.session(host, seconds=request.get("linger_seconds")),
-                    request,
-                    max_workers=max_workers,
-                    reporter=self.reporter,
-                )
+                found = self._make(host, request, max_workers=max_workers)
+                self._dispatchers[host, key] = found
             return found
 
     def pending(self, host: Host) -> int:
@@ -156,14 +158,17 @@ class Connections:
 
     def private(self, host: Host, request: dict[str, Any], **settings: Any) -> Dispatcher:
         """Return a dispatcher that nobody else gets; `drop` it when it is done with."""
-        settings = {"reporter": self.reporter, **settings}
-        made = Dispatcher(
-            lambda: self.session(host, seconds=request.get("linger_seconds")), request, **settings
-        )
+        made = self._make(host, request, **settings)
         with self._lock:
             self._dispatchers = {key: one for key, one in self._dispatchers.items() if not one.closed}
             self._dispatchers[host, f"private-{id(made)}"] = made
         return made
+
+    def _make(self, host: Host, request: dict[str, Any], **settings: Any) -> Dispatcher:
+        settings = {"reporter": self.reporter, **settings}
+        return Dispatcher(
+            lambda: self.session(host, seconds=request.get("linger_seconds")), request, **settings
+        )
 
     def drop(self, dispatcher: Dispatcher, *, cancel: bool = False) -> None:
         """Close a dispatcher that will not be used again."""
@@ -175,7 +180,7 @@ class Connections:
 
     def close(self) -> None:
         """Wait for what is pending, or cancel it after Ctrl-C; give every worker back."""
-        interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
+        interrupted = ends_program()
         while not interrupted and any(one.pending for one in list(self._dispatchers.values())):
             try:
                 time.sleep(NAP_SECONDS)

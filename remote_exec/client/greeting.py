@@ -131,10 +131,14 @@ def begin(host: Host, sock: socket.socket | None) -> None:
     Raises:
         OSError: the connection is broken.
     """
-    with _lock:
-        if host not in _begun:
-            _begun[host] = _Reaching(host) if sock is None else Greeting(host, sock)
-        elif sock is not None:
+    taken = False
+    try:
+        with _lock:
+            if host not in _begun:
+                _begun[host] = _Reaching(host) if sock is None else Greeting(host, sock)
+                taken = True
+    finally:
+        if sock is not None and not taken:
             sock.close()
 
 

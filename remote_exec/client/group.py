@@ -99,8 +99,8 @@ class Group:
             self._members = [_Member(number, places[number // each]) for number in range(self.plan.workers)]
         try:
             self._ask()
-        except BaseException:
-            self.stop()
+        except BaseException as error:
+            self.fail(error)
             raise
         return self.future
 

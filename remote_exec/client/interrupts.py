@@ -9,6 +9,7 @@ handler is left alone.
 
 from __future__ import annotations
 
+import sys
 import time
 from importlib import import_module
 from threading import get_ident, main_thread
@@ -66,6 +67,11 @@ def check() -> None:
     if _asked and get_ident() == main_thread().ident:
         _asked = False
         raise KeyboardInterrupt
+
+
+def ends_program() -> bool:
+    """Whether a Ctrl-C is what this program ends by."""
+    return issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
 
 
 def _take_note(_number: int, _frame: FrameType | None) -> None:

@@ -45,17 +45,21 @@ def ask(layout: Layout, what: str, arguments: Mapping[str, Any]) -> tuple[Any, b
 
     # it waits for nothing: nobody is there who could bring it
     asked = {**arguments, "wait": False, "follow": False}
+    reader = Reader(layout)
     try:
-        send(requests._ASK[what](cast("Agent", _AtRest(layout)), asked, cast("Callable[..., None]", send)))
+        agent = cast("Agent", _AtRest(layout, reader))
+        send(requests._ASK[what](agent, asked, cast("Callable[..., None]", send)))
     except requests._Later:
         pass
+    finally:
+        reader.close()
     return values[-1], b"".join(pieces)
 
 
 class _AtRest:
     """As much of an agent as its answers about kept things look at."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, reader: Reader) -> None:
         from ..agent.journal import Journal
         from ..agent.running import RunningCalls
 
@@ -64,7 +68,7 @@ class _AtRest:
                 then()  # nothing is being written
 
         self.layout = layout
-        self.journal = Journal(cast("Database", Reader(layout)))
+        self.journal = Journal(cast("Database", reader))
         self.jobs: Mapping[str, Any] = {}
         self.running = NoCalls(cast("Agent", self))
 
@@ -115,3 +119,9 @@ class Reader:
     def read(self, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """Return all rows of one query."""
         return self._connection.execute(sql, parameters).fetchall()
+
+    def close(self) -> None:
+        """Let go of the file, if it was read."""
+        connection = self.__dict__.pop("_connection", None)
+        if connection is not None:
+            connection.close()

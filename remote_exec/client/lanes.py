@@ -130,7 +130,7 @@ class Lanes:
         """
         if self._single or (self.max_workers == 1 and not elsewhere):
             return
-        idle = len(self.channels) < self.max_workers or any(not one.in_flight for one in self.channels)
+        idle = elsewhere or len(self.busy()) < self.max_workers
         for channel in self.channels:
             if not (channel.granted and channel.usable) or channel.withdrawing or not channel.in_flight:
                 continue

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, wait
 
 from ..backends import local
 from ..backends.access import access_to
@@ -98,18 +99,22 @@ def look_at_all(hosts: Iterable[Host]) -> Iterator[tuple[Host, Session | None]]:
 
     Nothing is opened, and no agent is started. All are looked at at once, and none is waited for for long.
     """
-    found: dict[Host, Session] = {}
-
-    def look_at(host: Host) -> None:
-        with contextlib.suppress(Exception):  # whatever it is, there is no way
-            sock = access_to(host).dial()
-            if sock is not None:
-                found[host] = look(host, sock)
-
-    threads = {host: threading.Thread(target=look_at, args=(host,), daemon=True) for host in hosts}
-    for thread in threads.values():
-        thread.start()
+    looks: dict[Host, Future[Session | None]] = {host: Future() for host in hosts}
+    for host, answer in looks.items():
+        threading.Thread(target=_look_there, args=(host, answer), daemon=True).start()
     deadline = time.monotonic() + LOOK_SECONDS
-    for host, thread in threads.items():
-        thread.join(max(0.0, deadline - time.monotonic()))
-        yield host, found.get(host)
+    for host, answer in looks.items():
+        wait([answer], max(0.0, deadline - time.monotonic()))
+        yield host, None if answer.cancel() else answer.result()
+
+
+def _look_there(host: Host, answer: Future[Session | None]) -> None:
+    session: Session | None = None
+    with contextlib.suppress(Exception):  # whatever it is, there is no way
+        sock = access_to(host).dial()
+        if sock is not None:
+            session = look(host, sock)
+    if answer.set_running_or_notify_cancel():
+        answer.set_result(session)
+    elif session is not None:
+        session.close()  # nobody waits for it any longer

@@ -15,6 +15,7 @@ from .calls import Call
 from .channel import Channel
 from .jobs import load_outcome
 from .session import Session
+from .settling import EVERY
 
 BEGUN_ONCE = (frames.BATCH, frames.GENERATE)  # what has been taken in of it cannot be told from what has not
 
@@ -84,6 +85,6 @@ def _is_told(session: Session, call: Call) -> bool:
 def _fail(channel: Channel, call: Call) -> None:
     error = channel.why_ended(call)
     if call.on_values is not None and call.kind == frames.BATCH:
-        call.on_values(-1, (error, 1 << 62))
+        call.on_values(-1, (error, EVERY))
     else:
         call.spend().set_exception(error)

@@ -47,6 +47,11 @@ class Layout:
         digest = digest_of(os.fsencode(home))[:8]
         return cls(home=Path(home), sockets=Path(base, digest))
 
+    @classmethod
+    def beside(cls, jobs: str) -> Layout:
+        """Return the layout whose folder of jobs this is, for what is kept alone: it tells nothing of the sockets."""
+        return cls(home=Path(jobs).parent, sockets=Path())
+
     @property
     def agent_socket(self) -> Path:
         """Where the agent listens."""

@@ -291,6 +291,10 @@ class OptionSet:
         """The values that something set, by name: what `from_keywords` takes."""
         return {name: self.settings[name].value for name in self}
 
+    def shown(self) -> dict[str, str]:
+        """The values that something set, by name, as text for people; masked where they look secret."""
+        return {name: self.rows[name].shown(self.settings[name].value) for name in self}
+
     def anchored(self, folder: Any) -> Self:
         """Return a set whose relative paths are made absolute from a folder."""
         return type(self)(
@@ -304,7 +308,7 @@ class OptionSet:
         return isinstance(other, OptionSet) and self.settings == other.settings
 
     def __repr__(self) -> str:
-        values = (f"{name}={self.rows[name].shown(self.settings[name].value)}" for name in self)
+        values = (f"{name}={value}" for name, value in self.shown().items())
         return f"{type(self).__name__}({', '.join(values)})"
 
 
@@ -320,8 +324,13 @@ def nearest(word: str, known: Iterable[str], *, similarity: float = 0.6) -> str:
     """Return the known word that was probably meant, or the empty string; equal words have similarity 1."""
     import difflib
 
-    found = difflib.get_close_matches(word.lower().replace("-", "_"), list(known), n=1, cutoff=similarity)
-    return found[0] if found else ""
+    plain = {_plain(one): one for one in known}
+    found = difflib.get_close_matches(_plain(word), list(plain), n=1, cutoff=similarity)
+    return plain[found[0]] if found else ""
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("-", "_")
 
 
 def looks_secret(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ class Contents:
     def __init__(self, objects: Shared) -> None:
         self._objects = objects
         self._backs: list[Callable[[], None]] = []
-        self._large: list[tuple[Any, Any]] = []
+        self._large: list[Callable[[], None]] = []
 
     def put(self, number: int, contents: Any) -> None:
         """Give an object its contents; large memory waits, since it would have to be copied."""
@@ -25,17 +26,15 @@ class Contents:
         if kind is None:
             return
         if is_large(held, contents):
-            self._large.append((held, contents))
+            self._large.append(functools.partial(kind.put, held, contents))
             return
         self._backs.append(way_back(held, kind, contents))
         kind.put(held, contents)
 
     def put_large(self) -> None:
         """Give the others theirs."""
-        for held, contents in self._large:
-            kind = kind_of(held)
-            if kind is not None:
-                kind.put(held, contents)
+        for put in self._large:
+            put()
 
     def undo(self) -> None:
         """Take it all back."""

@@ -113,10 +113,7 @@ def _finished(far: FarEnd, cell: Cell, ran: Ran, displays: list[Display]) -> Fin
     namespace = far.mirror.namespace
     if ran.has_value:
         namespace[VALUE] = ran.value
-    touched = [*cell.names, *far.mirror.rebound()]
-    if cell.only is not None:
-        touched = [name for name in touched if name in cell.only or name == VALUE]
-    reach = far.mirror.reach(touched)
+    reach = far.mirror.reach(far.touched(cell))
     cannot = {name: pickling_reason(namespace[name], error) for name, error in reach.cannot.items()}
     names = [name for name in reach.changed if name != VALUE]
     found = _alone(far, names)._replace(deleted=tuple(far.mirror.deleted()))

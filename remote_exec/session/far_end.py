@@ -24,8 +24,7 @@ from .settings import Settings
 from .shell import Ran, Shell
 from .updates import NotLoaded, OutOfStep, Update
 
-MACHINERY = ("IPython", "remote_exec_runtime", "ast.py", "contextlib.py")
-OURS = f"{os.sep}remote_exec_runtime{os.sep}"
+MACHINERY = (f"{os.sep}IPython{os.sep}", f"{os.sep}ast.py", f"{os.sep}contextlib.py")  # beside our own
 
 
 class Cell(NamedTuple):
@@ -192,7 +191,7 @@ class FarEnd:
         try:
             with self.mirror.letting_go(cell.brings):
                 made = self.mirror.rebound() if cell.keep else []
-                reach = self.mirror.reach(self._told(cell), most_bytes=cell.most_bytes)
+                reach = self.mirror.reach(self.touched(cell), most_bytes=cell.most_bytes)
                 stay = [
                     name
                     for name in made
@@ -216,7 +215,8 @@ class FarEnd:
         interrupted = isinstance(ran.error, KeyboardInterrupt)
         return Outcome(told, ran.has_value, failure, interrupted, cannot, shown)
 
-    def _told(self, cell: Cell) -> list[str]:
+    def touched(self, cell: Cell) -> list[str]:
+        """Return the names that a cell may have changed, once it has run; of those, only what may come back."""
         names = [*cell.names, *self.mirror.rebound(), *(self.mirror.agreed if cell.opaque else ())]
         if cell.only is not None:
             names = [name for name in names if name in cell.only or name == VALUE]
@@ -225,7 +225,7 @@ class FarEnd:
 
 def is_machinery(filename: str) -> bool:
     """Whether a frame is of what runs cells, and not of a cell."""
-    return any(part in filename for part in MACHINERY)
+    return failures.is_machinery(filename) or any(part in filename for part in MACHINERY)
 
 
 def without_ours(error: BaseException) -> None:
@@ -239,7 +239,7 @@ def without_ours(error: BaseException) -> None:
         seen.add(id(one))
         last, entry = None, one.__traceback__
         while entry is not None:
-            if OURS not in entry.tb_frame.f_code.co_filename:
+            if not failures.is_machinery(entry.tb_frame.f_code.co_filename):
                 last = entry
             entry = entry.tb_next
         if last is not None:

@@ -8,7 +8,7 @@ from types import CellType, FunctionType
 from typing import Any
 
 from ..serial import reducers
-from .kind import Kind, put_attributes
+from .kind import Kind, attributes_of, put_attributes
 
 
 def _take_cell(cell: CellType) -> tuple[Any, ...]:
@@ -33,8 +33,7 @@ def _put_function(function: FunctionType, contents: Any) -> None:
     code, attributes, own = contents
     if function.__code__ != code:
         function.__code__ = code
-    vars(function).clear()
-    vars(function).update(attributes)
+    put_attributes(function, attributes)
     for name, value in own.items():
         setattr(function, name, value)
 
@@ -55,14 +54,6 @@ def _put_dispatch(wrapper: Any, contents: Any) -> None:
         if wrapper.registry.get(cls) is not function:
             wrapper.register(cls, function)
     wrapper.__dict__.update(attributes)
-
-
-def _take_cached(wrapper: Any) -> dict[str, Any]:
-    return dict(wrapper.__dict__)
-
-
-def _put_cached(wrapper: Any, attributes: dict[str, Any]) -> None:
-    put_attributes(wrapper, attributes)
 
 
 def _cached_form(wrapper: Any) -> Any:
@@ -125,6 +116,6 @@ def _class_form(cls: type) -> Any:
 CELL = Kind(_take_cell, _put_cell)
 FUNCTION = Kind(_take_function, _put_function, _function_form)
 DISPATCH = Kind(_take_dispatch, _put_dispatch)
-CACHED = Kind(_take_cached, _put_cached, _cached_form)
+CACHED = Kind(attributes_of, put_attributes, _cached_form)
 CLASS = Kind(_take_class, _put_class, _class_form)
 PARTIAL = Kind(_take_partial, _put_partial)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from .collecting import quietly
+from ..model.collector import collector_paused
 from .content import Loading, Look, TooBig, look
 from .contents import Contents
 from .kept import NOT_SENT, Kept, KeptHere
@@ -24,8 +24,6 @@ from .pickles import ATOMS, NEVER_KNOWN, PLAIN, Pickles
 from .scoping import names_of_function
 from .shared import CHANGED, STAYS, Shared
 from .updates import NotLoaded, OutOfStep, Parts, Update, load
-
-__all__ = ["Mirror", "Reach", "Update"]
 
 CODE = (ModuleType, FunctionType, type)
 SMALL_BYTES = 16 << 20  # of what the other end may hold on to while a cell runs
@@ -105,7 +103,7 @@ class Mirror:
 
     # --- what there is to tell ----------------------------------------------------------------------------------
 
-    @quietly
+    @collector_paused()
     def reach(
         self, names: Iterable[str], *, deletes: Iterable[str] = (), most_bytes: int | None = None
     ) -> Reach:
@@ -133,10 +131,10 @@ class Mirror:
             except Exception as error:
                 found.cannot[name] = error
                 continue
-            if looked is not None and self._leads and (held or looked.size <= SMALL_BYTES):
-                aliased.add(name)
             if looked is None:
                 continue
+            if self._leads and (held or looked.size <= SMALL_BYTES):
+                aliased.add(name)
             pending += _own_names(looked, self.namespace)
             for function in looked.functions:
                 if function.__globals__ is self.namespace:
@@ -205,7 +203,13 @@ class Mirror:
         return [name for name in self._there if name not in self.namespace]
 
     def prune(self) -> None:
-        """Hold on to nothing that its name does not stand for any longer; to be called after each change here."""
+        """Hold on to nothing that no name stands for any longer; to be called after each cell here."""
+        here = set(map(id, self.namespace.values()))  # what has another name now is not to be sent again
+        for name, known in list(self._shared.names.items()):
+            if id(known.value()) not in here:
+                self._shared.leave(name)
+
+    def _leave_former(self) -> None:
         for name, known in list(self._shared.names.items()):
             if name not in self.namespace or not known.is_of(self.namespace[name]):
                 self._shared.leave(name)
@@ -213,17 +217,6 @@ class Mirror:
     def keep(self, obj: Any, size: int, reason: str) -> Kept:
         """Let an object stay here; return what stands for it at the other end."""
         return self._keeping.keep(obj, size, reason)
-
-    @contextlib.contextmanager
-    def bringing(self, number: int) -> Generator[Any, None, None]:
-        """Let what stays here travel as itself meanwhile; it stays all the same. Return it."""
-        stands_for, obj = self._keeping.stands_for, self._keeping.objects[number]
-        kept = stands_for.pop(id(obj), None)
-        try:
-            yield obj
-        finally:
-            if kept is not None:
-                stands_for[id(obj)] = kept
 
     def stays(self, obj: Any) -> bool:
         """Whether an object stays here."""
@@ -240,7 +233,7 @@ class Mirror:
             if kept is not None:
                 self._keeping.stands_for[id(obj)] = kept
 
-    @quietly
+    @collector_paused()
     def update(self, reach: Reach, *, instead: Mapping[str, Kept] | None = None) -> Update:
         """Return what to tell of what has changed, and take it for told.
 
@@ -287,7 +280,7 @@ class Mirror:
             self._shared.disagree(name, self.namespace[name], ())
         for name in deleted:
             self._shared.leave(name)
-        self.prune()
+        self._leave_former()
         self._shared.drop_unused(range(first, self._shared.next, 2))
         self._held = {}
         gone, self._shared.gone = self._shared.gone, []
@@ -387,7 +380,7 @@ class Mirror:
 
     # --- what the other end tells -------------------------------------------------------------------------------
 
-    @quietly
+    @collector_paused()
     def apply(self, update: Update) -> list[str]:
         """Take in what the other end tells; return the names that it told of.
 
@@ -470,8 +463,6 @@ class Mirror:
             self._shared.disagree(name, self.namespace[name], ())
         for name in update.deleted:
             self._shared.leave(name)
-
-    # --- what both ends know ------------------------------------------------------------------------------------
 
 
 def _own_names(looked: Look, namespace: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..model.layout import Layout
@@ -119,8 +118,7 @@ def what_helps(name: str, *, chosen: bool) -> str:
 
 
 def _root_of(digest: str) -> str:
-    jobs = context.jobs_folder()
-    return str(place_of(digest, Layout(home=Path(jobs).parent, sockets=Path()).bundles))
+    return str(place_of(digest, Layout.beside(context.jobs_folder()).bundles))
 
 
 def _moved(entry: Any, moved: Mapping[str, str]) -> Any:

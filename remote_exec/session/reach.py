@@ -2,7 +2,7 @@
 
 Follows what functions and classes are made of: code, cells, defaults, decorators, methods, bases, partials. Objects
 that hold such are looked into as far as a few hundred go; what is in the depths of data is found by whoever pickles
-it, and told to `names_of_reached`. No code of the user's runs: nothing is asked of an object but what CPython keeps.
+it. No code of the user's runs: nothing is asked of an object but what CPython keeps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import CellType, FunctionType, GetSetDescriptorType, MethodType, ModuleType
 from typing import Any, cast
@@ -52,14 +52,6 @@ def closure(names: Names, namespace: dict[str, Any], transform: Transform | None
     return _Reach(namespace, transform).all_of(names)
 
 
-def names_of_reached(
-    objects: Iterable[object], namespace: dict[str, Any], transform: Transform | None = None
-) -> Names:
-    """Return the names that some functions, classes or other objects touch when they are used, as `closure` does."""
-    reach = _Reach(namespace, transform)
-    return reach.all_of(NO_NAMES, reach.names_met(objects))
-
-
 class _Reach:
     """What has been met from a namespace. Keeps what it has seen alive, so that an `id` stays one object's."""
 
@@ -69,22 +61,22 @@ class _Reach:
         self._transform = transform
         self._seen: dict[int, object] = {}
 
-    def all_of(self, names: Names, reached: Names = NO_NAMES) -> Names:
+    def all_of(self, names: Names) -> Names:
         followed: frozenset[str] = frozenset()
-        found = names | reached
+        found, reached = names, NO_NAMES
         while not found.opaque and (new := found.could_read(self._namespace) - followed):
             followed |= new
             values = [self._namespace[name] for name in new if name != "get_ipython"]  # all is in the shell
-            met = [OPAQUE if self._is_namespace(value) else self.names_met([value]) for value in values]
+            met = [OPAQUE if self._is_namespace(value) else self._names_met(value) for value in values]
             reached = merged((reached, *met))
             found = names | reached
         unsure = found.opaque or reached.star
         return replace(found, certain=NONE if unsure else names.certain - reached.binds - reached.deletes)
 
-    def names_met(self, objects: Iterable[object]) -> Names:
-        """Return what the functions touch that are met from some objects, but not what their names lead to."""
+    def _names_met(self, start: object) -> Names:
+        """Return what the functions touch that are met from an object, but not what their names lead to."""
         found: list[Names] = []
-        pending = deque(objects)
+        pending = deque([start])
         data_left = MOST_DATA
         while pending:
             value = pending.popleft()

@@ -209,12 +209,9 @@ class Shared:
         if former is not None:
             self._let_go(former.numbers)
 
-    def _let_go(self, numbers: Iterable[int]) -> None:
-        for number in numbers:
-            self._uses[number] -= 1
-            if self._uses[number] <= 0:
-                del self._uses[number]
-                self.drop(number)
+    def _let_go(self, numbers: frozenset[int]) -> None:
+        self._uses.subtract(numbers)
+        self.drop_unused(numbers)
 
     def forget(self) -> None:
         """Share nothing: every name's value is to be told again."""

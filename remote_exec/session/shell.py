@@ -181,8 +181,7 @@ class Shell:
         try:
             yield
         finally:
-            for stream in self._printed:
-                stream.settle()
+            self._settle()
             self._talk = None
             self._folder = _working_folder()
 
@@ -197,10 +196,13 @@ class Shell:
         """Tell home something, if anybody listens."""
         talk = self._talk
         if talk is not None:
-            for stream in self._printed:
-                stream.settle()
+            self._settle()
             with self._interrupts.kept_off():
                 talk.tell(told)
+
+    def _settle(self) -> None:
+        for stream in self._printed:
+            stream.settle()
 
     def shown(self, value: Any) -> dict[str, Any]:
         """Return how a value looks: MIME type -> data."""
@@ -216,8 +218,7 @@ class Shell:
     def _ask(self, question: Ask) -> str:
         if self._talk is None:
             raise EOFError("nobody is there to be asked")
-        for stream in self._printed:
-            stream.settle()
+        self._settle()
         with self._interrupts.kept_off():
             answer = self._talk.ask(question)
         if isinstance(answer, Stopped):

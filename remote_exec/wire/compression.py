@@ -19,9 +19,8 @@ LEAST = 1 << 16  # bytes of a chunk that is worth the trouble
 SAMPLE = 1 << 15
 LEVEL = 1
 GOOD = 0.8  # what is left of a chunk that is worth it
-MOST_PASSED = (
-    16  # chunks that go untried behind some that did not shrink: to try one costs a tenth of sending it fast
-)
+# chunks that go untried behind some that did not shrink: to try one costs a tenth of sending it fast
+MOST_PASSED = 16
 WINDOW_SECONDS = 0.1  # of sending, after which the link's rate is known anew
 HELD_UP = 0.25  # of a window: who waits for less is not held up by the link
 GROWTH = 1.1  # the rate of a link that holds nobody up is taken to be higher, window by window

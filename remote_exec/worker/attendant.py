@@ -27,7 +27,7 @@ from ..wire.control import ControlStream
 from ..wire.stream import CallStream
 from . import progress
 from .joblog import LOG_NAME, LogWriter, Stream
-from .keeping import keep_result, keep_trees, without_room
+from .keeping import INLINE_BYTES, keep_result, keep_trees, without_room
 from .lease import Lease, Outcome
 from .output import READ_SIZE, Output
 from .progress import Bars
@@ -38,7 +38,6 @@ BACKLOG_LIMIT = 4 << 20  # bytes of output kept for a client that does not read
 SHOWN_SECONDS = 0.1  # how often the client is told of progress
 LOGGED_SECONDS = 1.0  # how often the log is
 SWITCH_SECONDS = 0.05
-MOST_TOLD_BYTES = 1 << 20  # of a result that nobody took; a longer one lies among the blobs
 
 _HANGUP = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
@@ -123,7 +122,7 @@ class Attendant(threading.Thread):
         if outcome.trees:
             keep_trees(lease, outcome.trees)
         body, blob = pickling.join(outcome.stream, outcome.buffers), ""
-        if outcome.ok and len(body) > MOST_TOLD_BYTES:
+        if outcome.ok and len(body) > INLINE_BYTES:
             try:
                 body, blob = b"", keep_result(lease, body)
             except OSError as error:
@@ -325,9 +324,8 @@ class Attendant(threading.Thread):
     def _to_log(self, lease: Lease, stream: Stream, data: bytes, call: int) -> None:
         with contextlib.suppress(OSError):  # a full disk must not end the call
             if self._log is None:
-                folder = os.path.join(lease.attach.jobs_folder, lease.id)
-                os.makedirs(folder, mode=0o700, exist_ok=True)
-                path = os.path.join(folder, LOG_NAME)
+                os.makedirs(lease.folder, mode=0o700, exist_ok=True)
+                path = os.path.join(lease.folder, LOG_NAME)
                 self._log = LogWriter(path, limit_bytes=lease.attach.log_limit_bytes)
             self._log.write(stream, data, call=call)
 

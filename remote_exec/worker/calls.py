@@ -219,7 +219,7 @@ class Calls:
 
             end_children(lease.started_at)
         if isinstance(error, KeyboardInterrupt) and reason == "cancelled":
-            if self._holds_devices:
+            if self._holds_devices:  # what libraries hold of a GPU is free by nothing less
                 self._end_with(lease, call, guards.CANCELLED_EXIT)
             return error, Cause.CANCELLED
         if isinstance(error, KeyboardInterrupt) and reason == "timed_out":
@@ -238,25 +238,23 @@ class Calls:
         return error, Cause.USER_ERROR
 
     def _end_with(self, lease: Lease, call: int, code: int) -> NoReturn:
-        """End the process: what libraries hold of a GPU is free by nothing less, and so it is when its end is told."""
+        """End the process with this code, as `guards.die_as` does, so that nothing of the call is lost."""
+        from . import guards
+
         if lease.batch is not None:
             with contextlib.suppress(OSError):
                 lease.batch.send_ready()
         self._flush_output(lease, call)
         self._attendant.end_with(lease)
-        os._exit(code)
+        guards.die_as(code)
 
     def _die_as_rank(self, lease: Lease, call: int, error: BaseException) -> None:
         """Where a rank has died that this process had started, die as it did: to the agent, a job is one process."""
         from .launch import RankDeathError
 
         if isinstance(error, RankDeathError):
-            from . import guards
-
             sys.stderr.write(f"{error}\n")
-            self._flush_output(lease, call)
-            self._attendant.end_with(lease)
-            guards.die_as(error.code)
+            self._end_with(lease, call, error.code)
 
     def _fail(
         self, lease: Lease, call: int, function: Function, started_at: float, error: BaseException

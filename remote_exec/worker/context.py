@@ -68,7 +68,7 @@ def jobs_folder() -> str:
 
 def lease_folder() -> str:
     """Return the folder of the lease that is served, if it has one: its log is there, and it goes with that."""
-    folder = os.path.join(jobs_folder(), _lease.id) if _lease is not None else ""
+    folder = _lease.folder if _lease is not None else ""
     return folder if os.path.isdir(folder) else ""
 
 

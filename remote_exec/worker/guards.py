@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from ..model.errors import RuntimeEnvironmentError
+from ..serial.failures import is_machinery
 from .lease import Lease
 
 if TYPE_CHECKING:
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 2.0  # from the interrupt to the end of the process
 WATCHDOG_EXIT = 1  # faulthandler's own
-TIMED_OUT_EXIT = (
-    124  # what is told instead, as timeout(1) has it; of a worker that ends to free what it holds, too
-)
+# what is told instead, as timeout(1) has it; of a worker that ends to free what it holds, too
+TIMED_OUT_EXIT = 124
 CANCELLED_EXIT = 123  # of a worker that ends with its call, to free what it holds
 
 
@@ -71,15 +71,15 @@ def max_runtime(attendant: Attendant, lease: Lease, call: int, seconds: float) -
 
 def die_as(code: int) -> NoReturn:
     """End this process as another has ended: with its exit code, or by the signal that killed it, which is negative."""
-    import resource
-
     if code < 0:
+        import resource
+
         faulthandler.disable()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
-    os._exit(code if code > 0 else 0)
+    os._exit(max(code, 0))
 
 
 def print_stack(error: BaseException) -> None:
@@ -87,7 +87,7 @@ def print_stack(error: BaseException) -> None:
     import traceback
 
     stack = error.__traceback__
-    while stack is not None and "/remote_exec_runtime/" in stack.tb_frame.f_code.co_filename:
+    while stack is not None and is_machinery(stack.tb_frame.f_code.co_filename):
         stack = stack.tb_next
     sys.stderr.write("stopped at:\n")
     traceback.print_tb(stack)

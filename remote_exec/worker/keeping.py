@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from ..model.errors import ResourceLimitExceeded
 from ..model.job import Cause
-from ..model.layout import Layout
-from .blobs import BlobStore
 from .lease import Lease, Outcome
 
+INLINE_BYTES = 256 << 10  # of a result that lies in the journal itself; a longer one lies among the blobs
 TREES_NAME = "trees"  # in a job's folder: the digests of the folders that its result names
 
 
 def keep_trees(lease: Lease, digests: tuple[str, ...]) -> None:
     """Have trees stay for as long as what is kept of a job: its result needs them."""
-    folder = os.path.join(lease.attach.jobs_folder, lease.id)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    with open(os.path.join(folder, TREES_NAME), "a", encoding="ascii") as file:
+    os.makedirs(lease.folder, mode=0o700, exist_ok=True)
+    with open(os.path.join(lease.folder, TREES_NAME), "a", encoding="ascii") as file:
         file.writelines(f"{digest}\n" for digest in digests)
         file.flush()
         os.fsync(file.fileno())
@@ -30,8 +27,11 @@ def keep_result(lease: Lease, body: bytes) -> str:
     Raises:
         OSError: there is no room for it.
     """
-    layout = Layout(home=Path(lease.attach.jobs_folder).parent, sockets=Path())
-    return BlobStore(layout.blobs).put(body)
+    # Imported when needed, as below: a fork server's start is what a first call waits for.
+    from ..model.layout import Layout
+    from .blobs import BlobStore
+
+    return BlobStore(Layout.beside(lease.attach.jobs_folder).blobs).put(body)
 
 
 def without_room(outcome: Outcome, size: int, error: OSError) -> Outcome:

@@ -49,10 +49,8 @@ SETTLE_SECONDS = 0.5  # for the others to end when one has failed; and from SIGT
 READ_BYTES = 1 << 16
 LINE_BYTES = 1 << 16  # of a line that does not end
 LAST_BYTES = 4000
-INTERRUPTED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-)  # how ranks of our own are stopped; a launcher knows only the second
+# how ranks of our own are stopped; a launcher knows only the second
+INTERRUPTED = (signal.SIGINT, signal.SIGTERM)
 INTERRUPT_SECONDS = 0.75  # for what they do then
 
 
@@ -208,9 +206,10 @@ class Launch:
                 digest for local in range(count) for digest in _trees_of(folder, local)
             ]
             return values if self._launch["all_ranks"] else values[0]
-        bad = _named_by_mpirun(output, left, bad)
-        kind, data = left[bad]
         launcher = self._launch["launcher"]
+        if launcher == "mpirun":
+            bad = _named_by_mpirun(output, left, bad)
+        kind, data = left[bad]
         if kind == FAILURE:
             raise RankError(failures_json.from_json(data.decode()))
         if not ranks.began:

@@ -111,6 +111,11 @@ class Lease:
         self._attempts: list[AttemptRecord] = []
         self._short: dict[str, list[float]] = {}  # function -> [count, first start, last end]
 
+    @property
+    def folder(self) -> str:
+        """Where its log is, and what else is kept of it; made when it is needed."""
+        return os.path.join(self.attach.jobs_folder, self.id)
+
     def resume(self, sock: socket.socket, arrived: StreamArrived) -> None:
         """Go on over another connection of a client on another machine, in a thread: much may have to be sent again."""
         from ..wire.resumable import ResumableStream
@@ -139,7 +144,7 @@ class Lease:
     @property
     def is_idle_and_cut(self) -> bool:
         """Whether nothing runs or is on its way back, and the connection of a client on another machine is broken."""
-        busy = self.running or self.loading or self._begun != self.ended or self.stream.is_sending
+        busy = self.loading or self._begun != self.ended or self.stream.is_sending
         return not busy and bool(self.stream.cut_at or self.hung_up_at)
 
     def give_up(self) -> None:

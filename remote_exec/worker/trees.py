@@ -29,7 +29,7 @@ class WorkerSide:
     """
 
     def __init__(self, jobs_folder: str, *, durable: bool) -> None:
-        self._layout = Layout(home=Path(jobs_folder).parent, sockets=Path())
+        self._layout = Layout.beside(jobs_folder)
         self._durable = durable
         self._holder = Holder(self._layout.tree_users)
 

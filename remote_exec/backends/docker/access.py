@@ -134,8 +134,7 @@ class DockerAccess:
         found = engine.inspect("container", known.id if known is not None else self._name(engine))
         if found is None or found["State"]["Status"] != "running":
             raise HostUnavailable(f"the container of {self._host.name} does not run: {describe_end(found)}")
-        python = found["Config"]["Labels"][PYTHON]
-        argv = [python, "-I", "-S", "-c", bringing.RELAY, runtime_folder(), target]
+        argv = bringing.relay(found["Config"]["Labels"][PYTHON], runtime_folder(), target)
         return Tunnel(Exec(open_stream(engine, found["Id"], argv)), on_end=lambda _: None)
 
     def _running(self, engine: Engine) -> list[str]:

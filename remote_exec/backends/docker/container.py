@@ -49,6 +49,7 @@ ORDINARY_UID = 1000  # for callers who are root
 START_SECONDS = 30.0
 STARTS = 3  # of one that ends again at once, as one does whose image has a Python that does not run
 LAST_LINES = 5
+ENDED = ("exited", "stopped")
 NAP_SECONDS = 0.05
 
 _log = logging.getLogger(__name__)
@@ -127,8 +128,8 @@ def _run(engine: Engine, name: str, make: Callable[[], None]) -> Container:
                 sockets=socket_folder(found, SOCKETS),
                 ended=ended,
             )
-        elif found["State"]["Status"] in ("created", "configured", "exited", "stopped"):
-            if found["State"]["Status"] in ("exited", "stopped"):
+        elif found["State"]["Status"] in ("created", "configured", *ENDED):
+            if found["State"]["Status"] in ENDED:
                 ended = ended or certify_end(found)
             if starts == STARTS:
                 raise _why_not_started(engine, name, found)
@@ -249,12 +250,8 @@ def _check_limits(engine: Engine, settings: ContainerSettings) -> None:
         "MemoryLimit": ("memory_limit", settings.memory_bytes),
         "CpuCfsQuota": ("cpu_limit", settings.cpus),
     }
-    if not any(limit for _, limit in asked.values()):
-        return
-    with engine.asking("cannot tell of itself"):
-        info = engine.api.info()
     for fact, (option, limit) in asked.items():
-        if limit and info.get(fact) is False:
+        if limit and engine.info.get(fact) is False:
             _log.warning(
                 "the container engine at %s does not heed %s: it has no control groups",
                 engine.endpoint.url,
@@ -342,7 +339,7 @@ def _start(engine: Engine, found: dict[str, Any]) -> None:
             member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o700, int(time.time())
             member.uid, member.gid = int(uid), int(gid)
             archive.addfile(member)
-        if found["State"]["Status"] in ("exited", "stopped"):  # its next agent tells whose jobs were lost
+        if found["State"]["Status"] in ENDED:  # its next agent tells whose jobs were lost
             text = json.dumps({"at": _ended_at(found), "certificate": to_plain(certify_end(found))}).encode()
             member = tarfile.TarInfo(f"state/{HOST_ENDED}")
             member.size, member.mode, member.uid, member.gid = len(text), 0o600, int(uid), int(gid)

@@ -43,8 +43,7 @@ def _is_this_machine(engine: Engine) -> bool:
     """Whether an engine's containers see this machine's files, as the users that they are here."""
     if not engine.endpoint.is_here:
         return False
-    with engine.asking("cannot tell of itself"):
-        info = engine.api.info()
+    info = engine.info
     if (info.get("Name"), info.get("KernelVersion")) != (socket.gethostname(), os.uname().release):
         return False
     if info.get("Rootless"):  # as Podman says it

@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Generator, Iterator
+from functools import cached_property
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -67,6 +68,17 @@ class Engine:
             raise
         except Exception as error:
             self._raise(failed, error)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """What it tells of itself and of its machine.
+
+        Raises:
+            HostUnavailable: it did not answer.
+        """
+        with self.asking("cannot tell of itself"):
+            info: dict[str, Any] = self.api.info()
+            return info
 
     def inspect(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return what the engine knows of a ``container``, ``image`` or ``volume``; None where there is none."""

@@ -181,7 +181,7 @@ class _Way:
         if sock is not None:
             return sock
         if self._tunnel is None or self._tunnel.ended:
-            argv = [container.python, "-I", "-S", "-c", bringing.RELAY, runtime_folder(), f"{SOCKETS}/agent"]
+            argv = bringing.relay(container.python, runtime_folder(), f"{SOCKETS}/agent")
             self._tunnel = Tunnel(Exec(open_stream(engine, container.id, argv)), on_end=_take_note)
         return self.connect()
 
