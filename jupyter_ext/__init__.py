@@ -15,6 +15,7 @@ def load_ipython_extension(shell: Any) -> None:
     if shell.find_cell_magic("remote") is None:
         magics = RemoteMagics(shell)
         shell.register_magics(magics)
+        shell.events.register("post_run_cell", magics.cell_ended)
         tracebacks.install(shell)
         magics.parts = Parts(shell)
         magics.parts.install()
@@ -28,6 +29,8 @@ def unload_ipython_extension(shell: Any) -> None:
     magics = shell.magics_manager.registry.get("RemoteMagics")
     if magics is not None:
         magics.close()
+        atexit.unregister(magics.close)
+        shell.events.unregister("post_run_cell", magics.cell_ended)
         tracebacks.uninstall(shell)
         magics.parts.uninstall()
         for kind in ("cell", "line"):

@@ -196,11 +196,9 @@ class Cards:
 
     def _follow(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
-            for shown in list(self._open):
-                if self._draw(shown, update=True):
-                    with self._lock:
-                        self._open.remove(shown)
+            ended = [shown for shown in list(self._open) if self._draw(shown, update=True)]
             with self._lock:
+                self._open = [shown for shown in self._open if shown not in ended]
                 if not self._open:
                     return
 

@@ -6,7 +6,6 @@ A command returns what it found, as an object that shows itself: ``rows = %remot
 from __future__ import annotations
 
 import shlex
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,29 +13,26 @@ from IPython.core.error import UsageError
 
 from remote_exec.cli import cancel as cancel_command
 from remote_exec.cli import logs as logs_command
-from remote_exec.cli.host import COMPLETION_SECONDS, ask, complete_jobs, home_there, on_option, running
-from remote_exec.cli.jobs import (
-    COLUMNS,
-    HOST,
-    STATES,
-    attempt_facts,
-    facts_of,
-    newest_jobs,
-    row_of,
-    row_with_host,
-    timeline,
+from remote_exec.cli.host import (
+    COMPLETION_SECONDS,
+    ask,
+    complete_jobs,
+    home_there,
+    job_argument,
+    on_option,
+    running,
 )
-from remote_exec.cli.pools import COLUMNS as POOL_COLUMNS
-from remote_exec.cli.pools import row_of as pool_row
+from remote_exec.cli.jobs import STATES, attempt_facts, facts_of, newest_jobs, table_of, timeline
+from remote_exec.cli.pools import COLUMNS, row_of
 from remote_exec.config import load_config, resolve_instance_types
 from remote_exec.errors import JobNotFound, RemoteExecError
 from remote_exec.future import beyond_result
-from remote_exec.options import Options
+from remote_exec.options import Options, nearest
 from remote_exec.options.option_set import Origin
 
 from .displays import Facts, Table
 from .tracebacks import frames_are
-from .words import INSTANCE_TYPE, instance_types, nearest
+from .words import INSTANCE_TYPE, instance_types
 
 if TYPE_CHECKING:
     from .job import DetachedCell
@@ -158,12 +154,8 @@ def jobs(name: str | None, *, states: tuple[str, ...], prefix: str, limit: int) 
         parts = [(attempt_facts(attempt), list(timeline(attempt))) for attempt in told["attempts"]]
         return Facts(facts_of(told), parts=parts, data=told)
     rows, more = newest_jobs(states=states, prefix=prefix, limit=limit)
-    now = time.time()
     note = f"the newest {len(rows)}; --limit shows more" if more else ""
-    if all(row["host"] == "local" for row in rows):
-        return Table(COLUMNS, [row_of(row, now) for row in rows], rows=rows, none="no jobs", note=note)
-    columns = (*COLUMNS[:1], HOST, *COLUMNS[1:])
-    return Table(columns, [row_with_host(row, now) for row in rows], rows=rows, note=note)
+    return Table(*table_of(rows), rows=rows, none="no jobs", note=note)
 
 
 group.add_command(logs_command.command, "logs")
@@ -171,7 +163,7 @@ group.add_command(cancel_command.command, "cancel")
 
 
 @group.command("result")
-@click.argument("name", metavar="JOB", shell_complete=complete_jobs)
+@job_argument
 @click.option("--apply", is_flag=True, help="Bind the names, too, that a detached cell has changed.")
 @click.pass_obj
 def result(magics: RemoteMagics, name: str, *, apply: bool) -> Any:
@@ -196,7 +188,7 @@ def result(magics: RemoteMagics, name: str, *, apply: bool) -> Any:
 
 
 @group.command("attach")
-@click.argument("name", metavar="JOB", shell_complete=complete_jobs)
+@job_argument
 @click.pass_obj
 def attach(magics: RemoteMagics, name: str) -> DetachedCell | Any:
     """Return a job as an object whose display goes on updating: a detached cell, or a future."""
@@ -215,8 +207,8 @@ def pools() -> Table:
     """List the pools of warm workers."""
     found: list[dict[str, Any]] = ask("host")["pools"] if running() else []
     home = home_there() if found else ""
-    cells = [pool_row(pool, home) for pool in found]
-    return Table(POOL_COLUMNS, cells, rows=found, none="no pools: nothing is warm")
+    cells = [row_of(pool, home) for pool in found]
+    return Table(COLUMNS, cells, rows=found, none="no pools: nothing is warm")
 
 
 @group.command("config")

@@ -14,7 +14,8 @@ from remote_exec.cli.show import fact_lines, plain_table
 
 Bundle = dict[str, str]
 
-MUTED = "color: var(--jp-ui-font-color2, #616161)"
+QUIET = "var(--jp-ui-font-color2, #616161)"
+MUTED = f"color: {QUIET}"
 FONT = "font-family: var(--jp-ui-font-family, sans-serif); font-size: var(--jp-ui-font-size1, 13px)"
 _HEADING = f"text-align: left; white-space: nowrap; {MUTED}"
 WAITS = "var(--jp-warn-color1, #b26500)"
@@ -26,7 +27,7 @@ COLOURS: Mapping[str, str] = {
     "running": RUNS,
     "succeeded": GOOD,
     "failed": BAD,
-    "cancelled": "var(--jp-ui-font-color2, #616161)",
+    "cancelled": QUIET,
 }
 MARKS: Mapping[str, str] = {"queued": "◌", "running": "●", "succeeded": "✓", "failed": "✗", "cancelled": "⊘"}
 
@@ -198,12 +199,8 @@ def _executor_html(executor: Any) -> str:
     world = executor._world
     state = "shut down" if executor._shut_down else "not started" if world is None else "running"
     facts = {"executor": state, "instance type": ", ".join(executor._options.instance_type)}
-    facts |= {
-        name: executor._options.rows[name].shown(executor._options.settings[name].value)
-        for name in executor._options
-        if name != "instance_type"
-    }
-    return facts_html(facts)
+    options: dict[str, str] = executor._options.shown()
+    return facts_html(facts | {name: text for name, text in options.items() if name != "instance_type"})
 
 
 def _instance_html(instance: Any) -> str:

@@ -21,13 +21,11 @@ from remote_exec.serial import pickling
 from remote_exec.session.detached import LEFT, Finished, run_cell
 from remote_exec.session.far_end import VALUE, Cell
 from remote_exec.session.kept import Kept
-from remote_exec.session.mirror import Mirror
-from remote_exec.session.shell import is_of_ipython
 from remote_exec.session.updates import NotLoaded, Update
 
 from .cards import Card, card_of_job
 from .modules import environment_for, needs_of
-from .session import OWN_NAMES
+from .session import mirror_of
 from .settings import TellSettings
 from .status import is_kernel
 
@@ -138,7 +136,7 @@ class DetachedCell:
 
     def _take_in(self, update: Update) -> list[str]:
         try:
-            return _mirror(self._shell).apply(update)
+            return mirror_of(self._shell).apply(update)
         except NotLoaded as error:
             raise SerializationError(
                 f"{self.name}: what it has left cannot be loaded here: {error}"
@@ -197,7 +195,7 @@ def detach(
                 hint=f"bring it first: {name} = {name}.fetch()",
                 path=(name,),
             )
-    mirror = _mirror(shell)
+    mirror = mirror_of(shell)
     reach = mirror.reach(name for name in names if name not in stay)
     for name in required:
         if name in reach.cannot:
@@ -232,10 +230,3 @@ def attached(shell: Any, name: str) -> DetachedCell | JobFuture:
     host, told = find_job(name)
     future = JobFuture(name, host, told["job"]["state"])
     return DetachedCell(shell, future) if told["job"]["function"] == FUNCTION else future
-
-
-def _mirror(shell: Any) -> Mirror:
-    def is_own(name: str) -> bool:
-        return name in shell.user_ns_hidden or name in OWN_NAMES or is_of_ipython(name)
-
-    return Mirror(shell.user_ns, first=0, own=is_own)

@@ -76,11 +76,11 @@ def parse(line: str) -> Line:
         raise LineError(
             "%%remote: --keep has nowhere to keep things with --detach: its worker ends with the cell"
         )
-    cell = options.max_runtime_in_seconds
+    limit = options.max_runtime_in_seconds
     settings = options.settings
     if not options.detach:
         settings = {name: setting for name, setting in settings.items() if name not in OF_ONE_CELL}
-    return Line(Options(settings), _names(sent), _names(back), keep, options.detach, cell)
+    return Line(Options(settings), _names(sent), _names(back), keep, options.detach, limit)
 
 
 def _given(line: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from tokenize import TokenError
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,7 +84,7 @@ class RemoteMagics(Magics):
         failure = raised(outcome)
         if failure is not None:
             raise frames_are(failure, failure.__traceback__)
-        return None if _is_quiet(cell) else value
+        return None if _is_quiet(self.shell, cell) else value
 
     @no_var_expand
     @line_magic("remote")  # type: ignore[arg-type]  # it takes a name as well
@@ -175,7 +176,7 @@ class RemoteMagics(Magics):
         far = session._far if session is not None else None
         if session is None or far is None:
             return facts | {"namespace": "none yet: the first %%remote cell begins it"}
-        broken = far._dispatcher._broken
+        broken = session.died_of
         names = [name for name in session.mirror.agreed if not name.startswith("_")]
         return facts | {
             "options": _told_options(session.options),
@@ -187,6 +188,11 @@ class RemoteMagics(Magics):
     def show(self, found: Any) -> None:
         """Display a future or detached cell; it goes on updating in a notebook."""
         self.shell.display_formatter.ipython_display_formatter(found)
+
+    def cell_ended(self, _result: object) -> None:
+        """After each cell: the session holds on to nothing that the notebook has let go."""
+        if self._session is not None:
+            self._session.mirror.prune()
 
     def close(self) -> None:
         """Give the worker back."""
@@ -206,7 +212,7 @@ class _Code(NamedTuple):
 
 
 def _told_options(options: Options) -> str:
-    return ", ".join(f"{name}={options.rows[name].shown(options.settings[name].value)}" for name in options)
+    return ", ".join(f"{name}={text}" for name, text in options.shown().items())
 
 
 def _too_long(seconds: float | None, more: str = "") -> MaxRuntimeExceeded:
@@ -224,16 +230,9 @@ def _at_its_lines(shell: Any, line: str, cell: str) -> str:
     return "".join(f"# {text}\n" for text in others) + f"{as_comment(line)}\n{cell}"
 
 
-def _is_quiet(cell: str) -> bool:
+def _is_quiet(shell: Any, cell: str) -> bool:
     """Whether a cell's last expression is not to be shown: it ends in a semicolon."""
-    import io
-    import tokenize
-
-    last = ""
     try:
-        for token in tokenize.generate_tokens(io.StringIO(cell).readline):
-            if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER):
-                last = token.string
-    except (tokenize.TokenError, IndentationError, SyntaxError):
+        return bool(shell.displayhook.semicolon_at_end_of_expression(cell))
+    except (TokenError, SyntaxError):  # it is no Python alone
         return cell.rstrip().endswith(";")
-    return last == ";"

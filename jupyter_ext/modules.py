@@ -158,7 +158,6 @@ class LocalModules:
         self._needed |= needed
         self._bundle, self._folders = bundle, folders
         self._loaded.update((name, self._state(name)) for name in reloaded)
-        self.settle()
 
     def without_missing(self, reach: Reach, needs: Needs) -> Reach:
         """Return what names lead to; those cannot travel whose values need what is not installed there."""

@@ -6,6 +6,7 @@ lost, and the next cell begins another.
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import re
@@ -40,7 +41,7 @@ from .comms import Comms
 from .figures import make_ready
 from .modules import LocalModules, environment_for, needs_of
 from .settings import TellSettings
-from .status import NotebookReporter, written_in
+from .status import NotebookReporter, header_of, is_kernel, written_in
 from .tracebacks import frames_are
 
 if TYPE_CHECKING:
@@ -75,12 +76,9 @@ class Session:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self.mirror = Mirror(self._shell.user_ns, first=0, own=self._is_own)
+        self.mirror = mirror_of(self._shell)
         self._settings = TellSettings(self._shell)
         self._kept: weakref.WeakSet[Kept] = weakref.WeakSet()
-
-    def _is_own(self, name: str) -> bool:
-        return name in self._shell.user_ns_hidden or name in OWN_NAMES or is_of_ipython(name)
 
     # --- turns --------------------------------------------------------------------------------------------------
 
@@ -161,7 +159,7 @@ class Session:
             self._see_whether_it_lives()
             if self._far is not None:
                 if isinstance(connections.reporter, NotebookReporter):
-                    connections.reporter.belongs_to(self._header())
+                    connections.reporter.belongs_to(header_of(self._shell))
                 outcome, _ = self._turn(
                     "hear", lambda: self.mirror.reach(self.mirror.agreed), lambda _: message
                 )
@@ -218,7 +216,7 @@ class Session:
         levels = log_levels()
         if levels != far._sent.log_levels:
             far._sent.log_levels = levels
-        self._cell = self._header()
+        self._cell = header_of(self._shell)
         call = far._new_call(method, arguments, {})
         return self._converse(RemoteIterator(far._dispatcher, call, at_once=self._show), call.future)
 
@@ -260,12 +258,11 @@ class Session:
 
     def _connected(self) -> LocalModules:
         if self._far is None or self._modules is None:
-            in_kernel = getattr(self._shell, "kernel", None) is not None
             self._far = RemoteInstance(
                 FarEnd,
                 self.options,
                 (),
-                {"in_kernel": in_kernel},
+                {"in_kernel": is_kernel(self._shell)},
                 name=_name_of_notebook(),
                 idle_seconds=IDLE_SECONDS,
                 **environment_for(self._shell, self.options),
@@ -274,13 +271,13 @@ class Session:
         return self._modules
 
     @property
-    def has_died(self) -> bool:
-        """Whether its worker has, since the last cell; the next cell will begin another."""
-        return self._far is not None and self._far._dispatcher._broken is not None
+    def died_of(self) -> BaseException | None:
+        """What has ended its worker since the last cell; the next cell will begin another."""
+        return None if self._far is None else self._far._dispatcher._broken
 
     def _see_whether_it_lives(self) -> None:
         """Where the worker has died since the last cell, say so; another will be begun."""
-        broken = None if self._far is None else self._far._dispatcher._broken
+        broken = self.died_of
         if broken is not None:
             why = broken.message if isinstance(broken, RemoteExecError) else str(broken)
             print(f"{why}\n{self._lost()}", file=sys.stderr)
@@ -291,7 +288,7 @@ class Session:
         gone = sorted(
             name
             for name, value in names
-            if isinstance(value, Kept) and value.session is self and not self._is_own(name)
+            if isinstance(value, Kept) and value.session is self and not _is_own(self._shell, name)
         )
         self.close()
         told = "The remote namespace is lost; this notebook's own names are as they were before that cell."
@@ -365,10 +362,6 @@ class Session:
         with written_in(self._shell, self._cell):
             return self._publish(told)
 
-    def _header(self) -> dict[str, Any]:
-        """Return the header of the front end's message that has led to what runs now."""
-        return dict(getattr(self._shell.display_pub, "parent_header", None) or {})
-
     def _publish(self, told: object) -> bool:
         if isinstance(told, Display):
             self._shell.display_pub.publish(
@@ -389,6 +382,15 @@ class Session:
             return Stopped()
         except Exception:  # the front end has nobody to ask, and says so in words of its own
             return None
+
+
+def mirror_of(shell: Any) -> Mirror:
+    """Return this kernel's end of its namespace and another, of which neither has told the other anything yet."""
+    return Mirror(shell.user_ns, first=0, own=functools.partial(_is_own, shell))
+
+
+def _is_own(shell: Any, name: str) -> bool:
+    return name in shell.user_ns_hidden or name in OWN_NAMES or is_of_ipython(name)
 
 
 def with_reason(outcome: Outcome, withheld: Mapping[str, Exception]) -> Outcome:

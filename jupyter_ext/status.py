@@ -183,13 +183,9 @@ class CellStatus:
     def html(self, now: float) -> str:
         """The same line, with a mark and bars."""
         live = self.is_live(now)
-        state = (
-            ("running" if self.phase == "run" else "queued")
-            if live
-            else "failed"
-            if self.failed
-            else "succeeded"
-        )
+        state = "failed" if self.failed else "succeeded"
+        if live:
+            state = "running" if self.phase == "run" else "queued"
         bars = progress_html(self.bars) if live else ""
         parts = self._parts(now)
         if bars:
@@ -239,17 +235,10 @@ class NotebookReporter(Console):
     # --- cells, in the thread that runs them --------------------------------------------------------------------
 
     def _cell_begins(self, _info: object = None) -> None:
-        now = time.monotonic()
-        header = dict(getattr(self._shell.display_pub, "parent_header", None) or {})
         with self._lock:
-            self._header = header
-            self._cells.append((now, header))
-            del self._cells[:-CELLS]
-            self._status, self._drawn, self._display_id = (
-                CellStatus(now),
-                False,
-                f"remote-exec-{uuid.uuid4().hex}",
-            )
+            self.belongs_to(header_of(self._shell))
+            self._status, self._drawn = CellStatus(time.monotonic()), False
+            self._display_id = f"remote-exec-{uuid.uuid4().hex}"
 
     def belongs_to(self, header: dict[str, Any]) -> None:
         """What calls print that begin now belongs to what this message has led to, though it runs no cell."""
@@ -346,7 +335,7 @@ class NotebookReporter(Console):
         if not self._drawn:
             if status.is_due(now):
                 self._draw(status, now)
-        elif not self._wake.is_set():
+        else:
             self._wake.set()
 
     def _draw_changes(self) -> None:
@@ -383,9 +372,6 @@ class NotebookReporter(Console):
     @contextlib.contextmanager
     def _in_its_cell(self, call: Call | None) -> Generator[None, None, None]:
         here = threading.current_thread() is threading.main_thread()
-        if call is None and here:
-            yield
-            return
         header = self._header if call is None else self._header_at(call.started_at)
         if here and header is self._header:
             yield
@@ -395,13 +381,18 @@ class NotebookReporter(Console):
 
     def _header_at(self, moment: float) -> dict[str, Any]:
         """Return the header of the cell that ran at a moment."""
-        cells = self._cells
-        place = bisect.bisect_right(cells, moment, key=_begun)
-        return cells[place - 1][1] if place else self._header
+        with self._lock:
+            place = bisect.bisect_right(self._cells, moment, key=_begun)
+            return self._cells[place - 1][1] if place else self._header
 
 
 def _begun(cell: tuple[float, dict[str, Any]]) -> float:
     return cell[0]
+
+
+def header_of(shell: Any) -> dict[str, Any]:
+    """Return the header of the front end's message that has led to what runs now."""
+    return dict(getattr(shell.display_pub, "parent_header", None) or {})
 
 
 @contextlib.contextmanager

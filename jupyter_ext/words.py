@@ -1,8 +1,6 @@
-"""Words that lines are completed with, and those that were meant."""
+"""Words that lines are completed with."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import click
 from click.shell_completion import CompletionItem
@@ -37,11 +35,3 @@ class InstanceTypeWord(click.types.StringParamType):
 
 
 INSTANCE_TYPE = InstanceTypeWord()
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that was probably meant, or the empty string."""
-    import difflib
-
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return found[0] if found else ""

@@ -16,7 +16,6 @@ from concurrent.futures import TimeoutError as Unanswered
 from typing import Any
 
 from remote_exec.backends import local
-from remote_exec.backends.host import Host
 from remote_exec.client import kept
 from remote_exec.client.looking import NoAgent, look, look_at_all
 from remote_exec.client.naming import far_hosts
@@ -132,9 +131,7 @@ class Agents:
         absent = [host for host in far_hosts() if host.name not in self._followed]
         for host, session in look_at_all(absent):
             if session is not None:
-                with self._condition:
-                    self._sessions[host.name] = session
-                self._follow(host.name, session)
+                self._follow(host.name, self._keep(host.name, session))
 
     def _follow(self, name: str, session: Session) -> None:
         if self._followed.get(name) is not session:
@@ -198,26 +195,27 @@ class Agents:
         """
         with self._condition:
             known = self._sessions.get(host)
-            if known is not None and not known.lost:
-                return known
+        if known is not None and not known.lost:
+            return known
         if host != LOCAL:
             return self._look_there(host)
-        found = look(local.here(), local.connect(Layout.of(os.environ)))
-        with self._condition:
-            known = self._sessions.get(host)
-            if known is not None and not known.lost:  # another thread was faster
-                found.close()
-                return known
-            self._sessions[host] = found
-        return found
+        return self._keep(host, look(local.here(), local.connect(Layout.of(os.environ))))
 
     def _look_there(self, name: str) -> Session:
         for _, session in look_at_all([host for host in far_hosts() if host.name == name]):
             if session is not None:
-                with self._condition:
-                    self._sessions[name] = session
-                return session
+                return self._keep(name, session)
         raise HostUnavailable(f"{name} is not connected to", hint="a call on it opens the connection")
+
+    def _keep(self, host: str, found: Session) -> Session:
+        """Return the one session with a host: this, unless another thread was faster."""
+        with self._condition:
+            known = self._sessions.get(host)
+            if known is None or known.lost:
+                self._sessions[host] = found
+                return found
+        found.close()
+        return known
 
     def ask(self, host: str, what: str, **arguments: Any) -> Any:
         """Ask a host's agent, or what is kept on this machine's disk where it has none.
@@ -266,10 +264,6 @@ class Agents:
         with self._condition:
             found = {name: one for name, one in self._sessions.items() if not (one.lost or one.away)}
         return {name: found[name] for name in sorted(found, key=lambda name: (name != LOCAL, name))}
-
-    def known(self) -> list[Host]:
-        """Return all other hosts that are known; nobody is asked."""
-        return far_hosts()
 
     def _end_sessions(self) -> None:
         with self._condition:

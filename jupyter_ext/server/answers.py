@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from remote_exec.backends import local
 from remote_exec.client import inventory
 from remote_exec.client.looking import NoAgent
+from remote_exec.client.naming import far_hosts
 from remote_exec.client.reruns import rerun_job
 from remote_exec.client.session import Session, open_session
 from remote_exec.config import load_config
@@ -21,6 +22,7 @@ from remote_exec.serial.failures_json import from_json
 from .agents import Agents
 from .board import LOCAL
 from .messages import (
+    UNFINISHED,
     Cancelled,
     Host,
     Hosts,
@@ -45,7 +47,6 @@ from .views import (
 
 FRESH_SECONDS = 1.0  # how old a look at the hosts may be that several tabs share
 FIRST_SECONDS = 0.2  # between the two looks that the first CPU figures need
-UNFINISHED = ("queued", "running")
 
 
 class _Look(NamedTuple):
@@ -177,17 +178,9 @@ class Answers:
         here = [host.name for host in found]
         if LOCAL not in here:
             found.insert(0, _silent(LOCAL, "no agent"))
-        for host in self.agents.known():
+        for host in far_hosts():
             if host.name not in here:
-                known = noted.get(host.name)
-                found.append(
-                    _silent(
-                        host.name,
-                        "not connected",
-                        version=known.version if known is not None else "",
-                        reached_at=known.reached_at if known is not None else None,
-                    )
-                )
+                found.append(_silent(host.name, "not connected", noted.get(host.name)))
         return found
 
     def _host(self, name: str, session: Session, reached_at: float | None) -> Host:
@@ -295,14 +288,14 @@ def _look_of(use: dict[str, Any]) -> _Look:
     return _Look(use.get("at", 0.0), use.get("busy_seconds", 0.0), workers)
 
 
-def _silent(name: str, state: Any, *, version: str = "", reached_at: float | None = None) -> Host:
+def _silent(name: str, state: Any, noted: inventory.Known | None = None) -> Host:
     return Host(
         name=name,
         state=state,
-        version=version,
+        version=noted.version if noted is not None else "",
         pid=0,
         started_at=None,
-        reached_at=reached_at or None,
+        reached_at=(noted.reached_at or None) if noted is not None else None,
         cpus=0.0,
         cpu_percent=None,
         memory_used_bytes=None,

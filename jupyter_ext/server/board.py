@@ -7,14 +7,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from .messages import MOST_JOBS, Group, Job, JobChanges, Jobs, LookAtJobs, State
+from .messages import MOST_JOBS, AgentState, Group, Job, JobChanges, Jobs, LookAtJobs, State
 from .views import job_of, notebook_of
 
-Agent = Literal["running", "none", "unreachable"]
-
-STATES: tuple[State, ...] = ("queued", "running", "succeeded", "failed", "cancelled")
+STATES: tuple[State, ...] = get_args(State)
 LOCAL = "local"
 MOST_ENDED = 20
 MOST_WORDS = 20
@@ -67,7 +65,7 @@ class Board:
         self._sorted: list[_Entry] | None = None
         self._ended: deque[tuple[int, Job]] = deque(maxlen=MOST_ENDED)
         self._ends = 0
-        self.agent: Agent = "none"  # of this machine
+        self.agent: AgentState = "none"  # of this machine
         self.version = ""
         self.message = ""
         self.hint = ""
@@ -106,16 +104,15 @@ class Board:
             if jobs.entries.pop(name, None) is not None:
                 self._sorted = None
         for row in piece["jobs"]:
-            before = jobs.entries.get(row["name"])
-            entry = jobs.entries[row["name"]] = _Entry.of(host, row)
+            before, entry = jobs.entries.get(row["name"]), _Entry.of(host, row)
             if before is not None and not before.row["ended_at"] and row["ended_at"]:
                 self._ends += 1
                 self._ended.append((self._ends, entry.job))
-            if before is None or before.order != entry.order or self._sorted is None:
-                self._sorted = None
-            else:
+            if before is not None and before.order == entry.order:  # it stands where it stood
                 before.row, before.words, before._job = entry.row, entry.words, entry._job
-                jobs.entries[row["name"]] = before  # it stands where it stood
+            else:
+                jobs.entries[row["name"]] = entry
+                self._sorted = None
 
     def leave(self, host: str) -> None:
         """Nothing is known of a host any longer."""
@@ -125,7 +122,7 @@ class Board:
             self._sorted = None
         self._changed()
 
-    def set_agent(self, agent: Agent, *, version: str = "", message: str = "", hint: str = "") -> None:
+    def set_agent(self, agent: AgentState, *, version: str = "", message: str = "", hint: str = "") -> None:
         """Note how this machine's agent is."""
         before = (self.agent, self.version, self.message, self.hint)
         if before != (agent, version, message, hint):

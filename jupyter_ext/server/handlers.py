@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,13 +23,11 @@ from remote_exec.errors import ConfigurationError
 from .answers import Answers
 from .asked import look_at_jobs, seconds_of
 from .messages import Problem
-from .page import Gone, Page, Pulse, to_json
+from .page import Gone, Page, Pulse, Threads, to_json
 from .problems import problem_of
 
 RESOURCE = "jupyter_ext"  # what authorizers know it by
 LOOK_FIELDS = ("states", "search", "host", "notebook", "group", "first", "count")
-
-Threads = Callable[..., Awaitable[Any]]
 
 
 class Handler(APIHandler):
@@ -79,9 +77,8 @@ class JobsHandler(Handler):
         look = look_at_jobs({name: self.of(name) for name in LOOK_FIELDS if self.of(name)})
 
         def work() -> Any:
-            with self.answers.agents.looking():
-                self.answers.agents.ready()
-                return self.answers.agents.board.window(look)
+            self.answers.agents.ready()
+            return self.answers.agents.board.window(look)
 
         await self.tell(work)
 
@@ -209,9 +206,8 @@ class StatusHandler(Handler):
         """Answer with `Status`."""
 
         def work() -> Any:
-            with self.answers.agents.looking():
-                self.answers.agents.ready()
-                return self.answers.status()[0]
+            self.answers.agents.ready()
+            return self.answers.status()[0]
 
         await self.tell(work)
 

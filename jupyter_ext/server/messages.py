@@ -61,7 +61,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+AgentState = Literal["running", "none", "unreachable"]
 At = Literal["jobs", "job", "logs", "hosts", "status"]
+
+UNFINISHED: tuple[State, ...] = ("queued", "running")
 
 MOST_JOBS = 200
 """How many jobs one page or window can hold."""
@@ -126,9 +129,7 @@ class Jobs:
     total: int  # length of the whole list: of the jobs that the filter lets through
     groups: list[Group]  # empty unless it is grouped
     counts: dict[State, int]  # of all jobs, whatever the filter; each state is there
-    agent: Literal[
-        "running", "none", "unreachable"
-    ]  # this machine's; without one, it is what is kept on the disk
+    agent: AgentState  # this machine's; without one, it is what is kept on the disk
     hosts: list[str]  # which ones jobs are listed of
     more: bool  # there are older ones, which are not listed
 
@@ -143,7 +144,7 @@ class JobChanges:
     total: int
     groups: list[Group]
     counts: dict[State, int]
-    agent: Literal["running", "none", "unreachable"]
+    agent: AgentState
     hosts: list[str]
     more: bool
 
@@ -396,7 +397,7 @@ class InstanceTypes:
 class Status:
     """How things stand, for the status bar and for notifications."""
 
-    agent: Literal["running", "none", "unreachable"]
+    agent: AgentState
     version: str  # of the agent
     message: str  # why it cannot be reached; ""
     hint: str

@@ -14,11 +14,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol
 
-from .answers import UNFINISHED, Answers
+from .answers import Answers
 from .asked import Leave, Look, message_of
 from .board import LOCAL, difference
 from .messages import (
     FRAME_SECONDS,
+    UNFINISHED,
     JobDetail,
     Jobs,
     LookAtJob,

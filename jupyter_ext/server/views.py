@@ -19,6 +19,7 @@ from remote_exec.options import Options
 from remote_exec.serial import failures
 
 from .messages import (
+    UNFINISHED,
     Attempt,
     Bar,
     Death,
@@ -106,7 +107,7 @@ def detail_of(host: str, told: Row, result: Result | None, failure: KeptFailure 
         failure: what it raised, if it did.
     """
     row, spec = told["job"], told["spec"]
-    unfinished = row["state"] in ("queued", "running")
+    unfinished = row["state"] in UNFINISHED
     can = row["kind"] == "job" and bool(spec)
     return JobDetail(
         job=job_of(host, {**row, "progress": told["progress"] if unfinished else ()}),

@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kernels import Notebook, opened
@@ -49,3 +50,11 @@ def fresh_notebook(clients_loop: None, tmp_path_factory: pytest.TempPathFactory)
     """A notebook of the test's own, its remote session begun."""
     with opened(tmp_path_factory.mktemp("notebook")) as made:
         yield made
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """A file that jobs wait for."""
+    path = tmp_path / "gate"
+    yield path
+    path.touch()

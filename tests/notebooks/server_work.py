@@ -1,14 +1,22 @@
-"""What jobs of the server's tests do."""
+"""What jobs of the tests of server and sidebar do, and how one is begun."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from remote_exec import progress
+from remote_exec import RemoteExecutor, RemoteFuture, progress
 
 NAP_SECONDS = 0.05
+
+
+def start(function: Callable[..., Any], *args: Any, name: str = "") -> RemoteFuture[Any]:
+    """Begin a durable job."""
+    with RemoteExecutor(detach=True, **({"name": name} if name else {})) as executor:
+        return executor.submit(function, *args)
 
 
 def say_and_wait(text: str, gate: str) -> str:

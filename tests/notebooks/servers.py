@@ -24,6 +24,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 START_SECONDS = 60.0
 FRAME_SECONDS = 60.0
+UNTIL_SECONDS = 60.0
 TOKEN = "a-token-of-the-tests"  # noqa: S105
 
 
@@ -142,6 +143,15 @@ def _told(status: int, text: str, headers: Mapping[str, str]) -> Told:
     with contextlib.suppress(ValueError):
         value = json.loads(text)
     return Told(status, value, text, headers)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Return what a condition gives once it is true."""
+    deadline = time.monotonic() + UNTIL_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
 
 
 def part(name: str) -> str:

@@ -104,7 +104,7 @@ def test_a_worker_that_died_between_cells_is_replaced(fresh_notebook: Notebook) 
     os.kill(notebook.value("pid"), signal.SIGKILL)
     notebook.run(
         "import time\nsession = get_ipython().magics_manager.registry['RemoteMagics']._session\n"
-        "while not session.has_died: time.sleep(0.01)"
+        "while session.died_of is None: time.sleep(0.01)"
     )
     ran = notebook.run("%%remote\nx.append(3)\nx")
     assert ran.value["text/plain"] == "[1, 2, 3]"

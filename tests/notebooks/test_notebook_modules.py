@@ -36,6 +36,17 @@ def test_what_lies_beside_the_notebook_can_be_imported_there(notebook: Notebook)
     assert notebook.value("(cost.price(2), plane.Square(2).area(), total(mine))") == (4, 4, 18)
 
 
+def test_all_frames_of_a_module_are_shown_whatever_it_is_called(notebook: Notebook) -> None:
+    file = folder_of(notebook) / "forecast.py"  # its name ends as that of Python's own `ast.py` does
+    file.write_text(
+        "def fit():\n    try:\n        {}['k']\n    except KeyError as error:\n        raise ValueError from error\n"
+    )
+    ran = notebook.run("%%remote\nimport forecast\nforecast.fit()", fails=True)
+    cause, _, error = ran.traceback.partition("direct cause of")
+    assert "{}['k']" in cause
+    assert "raise ValueError from error" in error
+
+
 def test_a_module_that_is_written_later_and_elsewhere_is_found(notebook: Notebook) -> None:
     lib = folder_of(notebook) / "lib"
     lib.mkdir()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from hosts.fixtures import gpu1, ssh, ssh_client, ssh_server
 from hosts.sshd import SshClient, SshServer
 from hosts.user import User
-from servers import Server, part, served
+from servers import Server, part, served, until
 
 __all__ = ["gpu1", "ssh", "ssh_client", "ssh_server"]  # fixtures
 
@@ -41,14 +39,6 @@ def server(user: User) -> Iterator[Server]:
     """A server of that user's."""
     with served(user.folder / "s", user.environ) as made:
         yield made
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
 
 
 def test_jobs_of_a_host_that_is_connected_to_are_listed_and_cancelled(user: User, server: Server) -> None:

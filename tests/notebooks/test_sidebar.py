@@ -10,14 +10,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import server_work as work
+from server_work import start
 
-from remote_exec import RemoteExecutor, RemoteFuture
 from remote_exec.client.connections import connections
 
 if TYPE_CHECKING:
@@ -101,20 +101,6 @@ def page(lab: Server, browser: Browser, request: pytest.FixtureRequest) -> Itera
     opened.context.close()
     opened.close()
     assert errors == []
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that jobs wait for."""
-    path = tmp_path / "gate"
-    yield path
-    path.touch()
-
-
-def start(function: Callable[..., Any], *args: Any, name: str = "") -> RemoteFuture[Any]:
-    """Begin a durable job."""
-    with RemoteExecutor(detach=True, **({"name": name} if name else {})) as executor:
-        return executor.submit(function, *args)
 
 
 def execute(page: Page, command: str, **arguments: object) -> None:

@@ -57,7 +57,7 @@ export class Feed {
    * @param eyes - what is done with what comes
    */
   look<A extends At>(at: A, ask: () => Looks[A]['ask'], eyes: Eyes<A>): IDisposable {
-    const look: Look = { at, ask, eyes: eyes, sequence: 0 };
+    const look: Look = { at, ask, eyes, sequence: 0 };
     this.say(look);
     return new DisposableDelegate(() => this.leave(look));
   }

@@ -1,22 +1,11 @@
 import { IDisposable } from '@lumino/disposable';
 
-import { Feed } from '../feed';
-import { Host, Problem } from '../types';
-import { Model } from './signalling';
+import { Host } from '../types';
+import { FedModel } from './fed';
 
 /** Hosts with their pools and workers, kept up to date while somebody watches. */
-export class HostsModel extends Model {
-  constructor(private readonly feed: Feed) {
-    super();
-    feed.connectionChanged.connect(() => this.tell());
-  }
-
+export class HostsModel extends FedModel {
   hosts: Host[] | null = null;
-  problem: Problem | null = null;
-
-  get isLive(): boolean {
-    return this.feed.connection === 'open' && this.problem === null;
-  }
 
   watch(): void {
     this.look ??= this.feed.look('hosts', () => ({}), {
@@ -25,10 +14,7 @@ export class HostsModel extends Model {
         this.problem = null;
         this.tell();
       },
-      problem: problem => {
-        this.problem = problem;
-        this.tell();
-      }
+      problem: problem => this.fail(problem)
     });
   }
 

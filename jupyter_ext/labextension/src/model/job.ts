@@ -1,27 +1,21 @@
 import { IDisposable } from '@lumino/disposable';
 
 import { Feed } from '../feed';
-import { JobDetail, JobId, Problem } from '../types';
+import { JobDetail, JobId } from '../types';
+import { FedModel } from './fed';
 import { LogModel } from './log';
-import { Model } from './signalling';
 
 /** One job with its log, kept up to date while somebody watches. */
-export class JobModel extends Model {
+export class JobModel extends FedModel {
   constructor(
-    private readonly feed: Feed,
+    feed: Feed,
     readonly id: JobId
   ) {
-    super();
-    feed.connectionChanged.connect(this.tell, this);
+    super(feed);
   }
 
   readonly log = new LogModel();
   detail: JobDetail | null = null;
-  problem: Problem | null = null;
-
-  get isConnected(): boolean {
-    return this.feed.connection === 'open';
-  }
 
   watch(): void {
     if (this.looks.length > 0) {
@@ -35,10 +29,7 @@ export class JobModel extends Model {
           this.problem = null;
           this.tell();
         },
-        problem: problem => {
-          this.problem = problem;
-          this.tell();
-        }
+        problem: problem => this.fail(problem)
       })
     );
     if (!log.ended) {

@@ -1,8 +1,7 @@
 import { IDisposable } from '@lumino/disposable';
 
-import { Feed } from '../feed';
-import { Job, JobChanges, Jobs, JobsQuery, MOST_JOBS, Problem, Window } from '../types';
-import { Model } from './signalling';
+import { Job, JobChanges, Jobs, JobsQuery, MOST_JOBS, Window } from '../types';
+import { FedModel } from './fed';
 
 const SETTLE_MILLISECONDS = 80;
 const MARGIN = 40; // rows that are kept ready beyond what is seen
@@ -13,17 +12,9 @@ export type Filter = Pick<JobsQuery, 'states' | 'search' | 'host' | 'notebook' |
 const NO_FILTER: Filter = { states: [], search: '', host: '', notebook: '', group: '' };
 
 /** The list of jobs: the part of it that is looked at, kept up to date while somebody watches. */
-export class JobsModel extends Model {
-  constructor(private readonly feed: Feed) {
-    super();
-    feed.connectionChanged.connect(() => this.tell());
-  }
-
+export class JobsModel extends FedModel {
   /** What is known of the whole list; null until the first answer. */
   window: Window | null = null;
-
-  /** Why the list cannot be told, or is not up to date. */
-  problem: Problem | null = null;
 
   get filter(): Filter {
     return this._filter;
@@ -39,11 +30,6 @@ export class JobsModel extends Model {
   get isFiltered(): boolean {
     const { states, search, host, notebook } = this._filter;
     return states.length > 0 || search !== '' || host !== '' || notebook !== '';
-  }
-
-  /** Whether what is shown is up to date. */
-  get isLive(): boolean {
-    return this.feed.connection === 'open' && this.problem === null;
   }
 
   /** The index of the selected job in the whole list, -1 if it is not in the window. */
@@ -129,10 +115,7 @@ export class JobsModel extends Model {
     this.look = this.feed.look('jobs', () => ({ ...this._filter, first: this.first, count: MOST_JOBS }), {
       snapshot: value => this.replace(value),
       changes: value => this.change(value),
-      problem: problem => {
-        this.problem = problem;
-        this.tell();
-      }
+      problem: problem => this.fail(problem)
     });
     before?.dispose();
   }

@@ -1,14 +1,13 @@
 import { ISignal, Signal } from '@lumino/signaling';
 
 import { Feed } from '../feed';
-import { Job, Problem, Status } from '../types';
-import { Model } from './signalling';
+import { Job, Status } from '../types';
+import { FedModel } from './fed';
 
 /** How many jobs run, and which have ended: always watched, by the status bar and for notifications. */
-export class StatusModel extends Model {
+export class StatusModel extends FedModel {
   constructor(feed: Feed) {
-    super();
-    feed.connectionChanged.connect(() => this.tell());
+    super(feed);
     feed.look('status', () => ({}), {
       snapshot: status => {
         this.status = status;
@@ -18,15 +17,11 @@ export class StatusModel extends Model {
           this._ended.emit(job);
         }
       },
-      problem: problem => {
-        this.problem = problem;
-        this.tell();
-      }
+      problem: problem => this.fail(problem)
     });
   }
 
   status: Status | null = null;
-  problem: Problem | null = null;
 
   /** Emitted once for each job that has ended. */
   get ended(): ISignal<this, Job> {

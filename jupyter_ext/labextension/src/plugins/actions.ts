@@ -1,7 +1,7 @@
 import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { Clipboard, ICommandPalette, MainAreaWidget, Notification } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
-import { copyIcon, downloadIcon, linkIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
+import { copyIcon, downloadIcon, LabIcon, linkIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
 import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import { Widget } from '@lumino/widgets';
 
@@ -43,7 +43,7 @@ export const actions: JupyterFrontEndPlugin<void> = {
     const add = (
       id: string,
       label: string,
-      icon: typeof stopIcon,
+      icon: LabIcon | undefined,
       act: (job: JobId) => Promise<void> | void,
       can: (args: ReadonlyPartialJSONObject) => boolean = () => true
     ) => {
@@ -103,31 +103,23 @@ export const actions: JupyterFrontEndPlugin<void> = {
       );
       notebooks.currentChanged.connect(() => commands.notifyCommandChanged(CommandIDs.attach));
     }
-    addShell(app, jobOf, palette);
+    // a terminal in the job's process, where this Jupyter has terminals
+    add(
+      CommandIDs.shell,
+      'Open a Shell Where the Job Runs',
+      undefined,
+      async job => {
+        const terminal: unknown = await commands.execute('terminal:create-new');
+        if (terminal instanceof MainAreaWidget) {
+          const { session } = terminal.content as Widget & { session: TerminalSession };
+          const name = `'${job.name.replace(/'/g, `'\\''`)}'`;
+          session.send({ type: 'stdin', content: [`remote-exec shell ${name}\r`] });
+        }
+      },
+      () => commands.hasCommand('terminal:create-new')
+    );
   }
 };
-
-/** A terminal in a job's process, where this Jupyter has terminals. */
-function addShell(
-  app: JupyterFrontEnd,
-  jobOf: (args: ReadonlyPartialJSONObject) => JobId | null,
-  palette: ICommandPalette | null
-): void {
-  app.commands.addCommand(CommandIDs.shell, {
-    label: 'Open a Shell Where the Job Runs',
-    isEnabled: args => jobOf(args) !== null && app.commands.hasCommand('terminal:create-new'),
-    execute: async args => {
-      const job = jobOf(args);
-      const terminal: unknown = await app.commands.execute('terminal:create-new');
-      if (job && terminal instanceof MainAreaWidget) {
-        const { session } = terminal.content as Widget & { session: TerminalSession };
-        const name = `'${job.name.replace(/'/g, `'\\''`)}'`;
-        session.send({ type: 'stdin', content: [`remote-exec shell ${name}\r`] });
-      }
-    }
-  });
-  palette?.addItem({ command: CommandIDs.shell, category: 'Remote' });
-}
 
 interface TerminalSession {
   send(message: { type: 'stdin'; content: string[] }): void;

@@ -35,7 +35,7 @@ export function JobPage({ model, actions }: PageProps): React.JSX.Element {
   ];
   return (
     <div className="jp-RemoteExec-page">
-      {(problem !== null || !model.isConnected) && <Stale problem={problem} />}
+      {!model.isLive && <Stale problem={problem} />}
       <Header detail={detail} actions={actions} />
       <Tabs label={`Job ${detail.job.name}`} pages={pages} />
     </div>

@@ -33,8 +33,8 @@ export const JobRow = React.memo(function JobRow(props: RowProps): React.JSX.Ele
     return <div {...common} aria-label="loading" data-loading />;
   }
   const elapsed = elapsedText(job, now);
-  const second = secondLine(job);
   const progress = job.state === 'running' ? job.progress[0] : undefined;
+  const second = progress ? barText(progress) : factsOf(job);
   return (
     <div
       {...common}
@@ -59,11 +59,7 @@ export const JobRow = React.memo(function JobRow(props: RowProps): React.JSX.Ele
   );
 });
 
-function secondLine(job: Job): string {
-  const progress = job.state === 'running' ? job.progress[0] : undefined;
-  if (progress) {
-    return barText(progress);
-  }
+function factsOf(job: Job): string {
   const function_ = job.count > 1 ? `${job.function} × ${job.count}` : job.function;
   const ended =
     isActive(job) || job.state === 'cancelled' ? '' : job.summary || causeText(job.cause, job.state);

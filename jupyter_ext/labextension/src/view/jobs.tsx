@@ -8,7 +8,7 @@ import { isActive, JobActions } from './actions';
 import { useModel, useNow, useScroll } from './hooks';
 import { JobRow } from './job_row';
 import { HEAD, layOut, ROW, topOf } from './layout';
-import { IconButton, Message, ProblemMessage, Stale } from './parts';
+import { IconButton, Message, ProblemMessage, SearchField, Stale } from './parts';
 
 const TYPING_PAUSE = 200; // milliseconds, until what was typed is searched for
 
@@ -47,14 +47,7 @@ function Filters({ model }: { model: JobsModel }): React.JSX.Element {
   const hosts = model.window?.hosts ?? [];
   return (
     <div className="jp-RemoteExec-filters" role="search" aria-label="Filter jobs">
-      <input
-        type="search"
-        className="jp-RemoteExec-input"
-        placeholder="Search jobs"
-        aria-label="Search jobs"
-        value={typed}
-        onChange={event => setTyped(event.target.value)}
-      />
+      <SearchField label="Search jobs" value={typed} onSearch={setTyped} />
       <div>
         <select
           className="jp-RemoteExec-input"

@@ -4,7 +4,7 @@ import * as React from 'react';
 import { Style } from '../model/ansi';
 import { Line, LogModel } from '../model/log';
 import { useModel, useScroll } from './hooks';
-import { IconButton, Message, ProblemMessage } from './parts';
+import { IconButton, Message, ProblemMessage, SearchField } from './parts';
 
 const LINE = 18; // pixels; see .jp-RemoteExec-line
 const AROUND = 20;
@@ -19,7 +19,8 @@ export function LogView({ log, onDownload }: { log: LogModel; onDownload: () => 
   const found = log.find(wanted);
   const { lines } = log;
 
-  const at = found.length ? ((chosen % found.length) + found.length) % found.length : -1;
+  const around = (number: number) => ((number % found.length) + found.length) % found.length;
+  const at = found.length ? around(chosen) : -1;
   React.useLayoutEffect(() => {
     const element = reference.current;
     if (element && follows) {
@@ -28,7 +29,7 @@ export function LogView({ log, onDownload }: { log: LogModel; onDownload: () => 
   });
   const seek = (number: number) => {
     setChosen(number);
-    const line = found[((number % found.length) + found.length) % found.length];
+    const line = found[around(number)];
     if (reference.current && line !== undefined) {
       setFollows(false);
       reference.current.scrollTop = line * LINE - height / 2;
@@ -47,13 +48,10 @@ export function LogView({ log, onDownload }: { log: LogModel; onDownload: () => 
   return (
     <div className="jp-RemoteExec-log">
       <div className="jp-RemoteExec-logBar" role="toolbar" aria-label="Log">
-        <input
-          type="search"
-          className="jp-RemoteExec-input"
-          placeholder="Search the log"
-          aria-label="Search the log"
+        <SearchField
+          label="Search the log"
           value={wanted}
-          onChange={event => setWanted(event.target.value)}
+          onSearch={setWanted}
           onKeyDown={event => {
             if (event.key === 'Enter') {
               seek(at + (event.shiftKey ? -1 : 1));

@@ -47,6 +47,26 @@ export function IconButton(props: {
   );
 }
 
+/** A field for what is searched for; its label stands in it, and is read out. */
+export function SearchField(props: {
+  label: string;
+  value: string;
+  onSearch: (text: string) => void;
+  onKeyDown?: (event: React.KeyboardEvent) => void;
+}): React.JSX.Element {
+  return (
+    <input
+      type="search"
+      className="jp-RemoteExec-input"
+      placeholder={props.label}
+      aria-label={props.label}
+      value={props.value}
+      onChange={event => props.onSearch(event.target.value)}
+      onKeyDown={props.onKeyDown}
+    />
+  );
+}
+
 /** How far something is. */
 export function ProgressBar({ bar }: { bar: Bar }): React.JSX.Element {
   const far = fraction(bar);
