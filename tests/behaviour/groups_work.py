@@ -31,12 +31,12 @@ def ended(pid: int) -> bool:
     return not os.path.exists(f"/proc/{pid}")
 
 
-def note(folder: str) -> int:
-    """Leave this rank's process id in a folder; return the rank."""
+def note(folder: str, name: str = "") -> int:
+    """Leave this rank's process id in a folder, in a file named for the rank or otherwise; return the rank."""
     job = current_job()
     assert job is not None
     assert job.group is not None
-    path = Path(folder, str(job.group.rank))
+    path = Path(folder, name or str(job.group.rank))
     path.with_suffix(".part").write_text(str(os.getpid()))
     path.with_suffix(".part").rename(path)
     return job.group.rank
@@ -53,3 +53,15 @@ def hold(folder: str) -> int:
     while not Path(folder, "go").exists():
         time.sleep(0.01)
     return rank
+
+
+def summed(number: float) -> float:
+    """Have all ranks add up what they have, by PyTorch."""
+    import torch
+    import torch.distributed
+
+    distributed: Any = torch.distributed
+    distributed.init_process_group("gloo")
+    value = torch.tensor([number * (distributed.get_rank() + 1)])
+    distributed.all_reduce(value)
+    return float(value.item())

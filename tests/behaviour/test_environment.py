@@ -32,6 +32,7 @@ from remote_exec import remote
 from remote_exec.agent.builders import tool_environ
 from remote_exec.agent.environments import EnvironmentStore
 from remote_exec.backends import local
+from remote_exec.backends.host import Host
 from remote_exec.client.connections import connections
 from remote_exec.errors import HostUnavailable, RuntimeEnvironmentError
 from remote_exec.model.layout import Layout
@@ -234,11 +235,13 @@ def test_the_users_cloudpickle_is_theirs_whichever_it_is(wanted: str | None) -> 
 
 
 def test_pre_execution_commands_run_once_for_each_attempt_in_the_environment(
-    tmp_path: Path, wheels: Wheels
+    tmp_path: Path, wheels: Wheels, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     ran = tmp_path / "ran"
+    place = "ran" if host.here else ran  # here they run where the caller is
     python = 'import sys, os; print(sys.prefix, os.environ["GREETING"])'
-    commands = [f"python -c '{python}' >> {ran}", f"echo second >> {ran}"]
+    commands = [f"python -c '{python}' >> {place}", f"echo second >> {place}"]
     options: dict[str, Any] = {
         "dependencies": as_list(tmp_path, wheels),
         "environment_variables": {"GREETING": "hello"},

@@ -14,39 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from groups_work import SECONDS, ended, note, summed, until
 
 from remote_exec import RemoteExecutor, current_job, get_future, remote
 from remote_exec.errors import ConfigurationError, MaxRuntimeExceeded, WorkerDied
 
-SECONDS = 60.0
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
 
-def until(folder: Path, *, of: int = 1) -> list[str]:
-    """Wait for a folder to hold so many files, and return what they hold."""
-    deadline = time.monotonic() + SECONDS
-    while len(found := [one for one in sorted(folder.iterdir()) if one.suffix != ".part"]) < of:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return [one.read_text() for one in found]
-
-
 def gone(pid: str) -> bool:
-    deadline = time.monotonic() + SECONDS
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not os.path.exists(f"/proc/{pid}")
-
-
-def note(folder: str, name: str = "") -> int:
-    """Leave this rank's process id in a folder; return the rank."""
-    job = current_job()
-    assert job is not None
-    assert job.group is not None
-    path = Path(folder, name or str(job.group.rank))
-    path.with_suffix(".part").write_text(str(os.getpid()))
-    path.with_suffix(".part").rename(path)
-    return job.group.rank
+    """Wait here for a process to end."""
+    return ended.local(int(pid))
 
 
 @remote(nproc_per_node=2, return_all_ranks=True)
@@ -184,18 +162,7 @@ def test_a_job_is_cancelled_and_ends_in_time_with_all_its_ranks(tmp_path: Path) 
 
 @needs_torch
 def test_a_process_group_of_pytorch_in_a_job() -> None:
-    @remote(nproc_per_node=2, return_all_ranks=True)
-    def summed(number: float) -> float:
-        import torch
-        import torch.distributed
-
-        distributed: Any = torch.distributed
-        distributed.init_process_group("gloo")
-        value = torch.tensor([number * (distributed.get_rank() + 1)])
-        distributed.all_reduce(value)
-        return float(value.item())
-
-    found: Any = summed.options(detach=True)(1.0)
+    found: Any = remote(nproc_per_node=2, return_all_ranks=True, detach=True)(summed)(1.0)
     assert found == [3.0, 3.0]
 
 

@@ -26,7 +26,7 @@ from remote_exec.client.connections import connections
 from remote_exec.errors import ConfigurationError, JobNotFound, MaxRuntimeExceeded, WorkerDied
 
 SECONDS = 30.0
-SOON_SECONDS = 10.0  # to cancel takes two at the most, where nothing else runs
+CANCEL_SECONDS = 2.5
 PATIENCE_SECONDS = 1  # with a client elsewhere that has gone
 T = TypeVar("T")
 
@@ -45,9 +45,15 @@ def pool() -> Iterator[RemoteExecutor]:
         yield executor
 
 
-def until(found: Callable[[], T]) -> T:
+@pytest.fixture
+def at_once(host: Host) -> float:
+    """Within how many seconds the agent has done what it does at once; elsewhere a client is first waited for."""
+    return 3.0 if host.here else SECONDS
+
+
+def until(found: Callable[[], T], seconds: float = SECONDS) -> T:
     """Wait until `found()` is true, and return it."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     while not (result := found()):
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -66,14 +72,19 @@ def new_jobs(function: Callable[..., Any]) -> Callable[[], list[RemoteFuture[Any
     return lambda: [found for found in list_futures(prefix) if found.job not in before]
 
 
-def command(*arguments: str, stdin: str = "") -> str:
-    """Return what ``remote-exec`` prints."""
+def run_command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run ``remote-exec``."""
     done = subprocess.run(
         [sys.executable, "-m", "remote_exec.cli", *arguments],
         input=stdin, capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
+
+
+def command(*arguments: str, stdin: str = "") -> str:
+    """Return what ``remote-exec`` prints."""
+    return run_command(*arguments, stdin=stdin).stdout
 
 
 def told_of(name: str) -> Any:
@@ -106,15 +117,17 @@ def client(code: str, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_what_a_killed_client_has_started_is_found_by_another(host: Host, noted: Path, kind: str) -> None:
+def test_what_a_killed_client_has_started_is_found_by_another(
+    host: Host, noted: Path, at_once: float, kind: str
+) -> None:
     found = new_jobs(work.hold)
     with client(CLIENTS[kind], str(noted)) as process:
         worker = running(noted)
         process.kill()
     (job,) = until(found)
-    assert get_future(job.job).result(SECONDS) == "held"
+    assert get_future(job.job).result(at_once) == "held"
     assert len(noted.read_text().split()) == 1
-    until(lambda: not is_leased(host, worker))
+    until(lambda: not is_leased(host, worker), at_once)
 
 
 def test_a_big_result_whose_client_was_killed_is_kept(noted: Path) -> None:
@@ -131,7 +144,7 @@ def is_leased(host: Host, worker: int) -> bool:
     return any(w["pid"] == worker and w["state"] == "InUse" for found in pools for w in found["workers"])
 
 
-def test_a_map_whose_client_is_killed_ends(noted: Path) -> None:
+def test_a_map_whose_client_is_killed_ends(noted: Path, at_once: float) -> None:
     found = new_jobs(work.noted)
     code = "list(remote(work.noted).starmap([(path, item) for item in range(100_000)]))"
     with client(code, str(noted)) as process:
@@ -139,7 +152,7 @@ def test_a_map_whose_client_is_killed_ends(noted: Path) -> None:
         process.kill()
     for future in until(found):
         # one that was listed while it ran may have become part of its array's row, which has no outcome of its own
-        assert isinstance(future.exception(SECONDS), (type(None), JobNotFound))
+        assert isinstance(future.exception(at_once), (type(None), JobNotFound))
 
     def settled() -> bool:
         # the other worker's batch is a job of its own, and may not have been listed yet
@@ -147,24 +160,24 @@ def test_a_map_whose_client_is_killed_ends(noted: Path) -> None:
         time.sleep(PATIENCE_SECONDS)
         return noted.read_text().count("\n") == count
 
-    until(settled)
+    until(settled, at_once)
     assert max(Counter(noted.read_text().split()).values()) == 1
 
 
-def test_a_map_whose_client_is_interrupted_is_cancelled(noted: Path) -> None:
+def test_a_map_whose_client_is_interrupted_is_cancelled(noted: Path, at_once: float) -> None:
     found = new_jobs(work.hold)
     with client("list(remote(work.hold).map([path] * 4, [60] * 4))", str(noted)) as process:
         running(noted)
         process.send_signal(signal.SIGINT)
     names = [future.job for future in until(found)]
-    until(lambda: {get_future(name).status for name in names} == {"cancelled"})
+    until(lambda: {get_future(name).status for name in names} == {"cancelled"}, at_once)
 
 
-def test_a_killed_client_leaves_no_generator_running(noted: Path) -> None:
+def test_a_killed_client_leaves_no_generator_running(noted: Path, at_once: float) -> None:
     with client("[0 for _ in remote(work.count_slowly)(path)]", str(noted)) as process:
         until(lambda: noted.read_text().count("\n") > 2)
         process.kill()
-    until(lambda: "closed" in noted.read_text())
+    until(lambda: "closed" in noted.read_text(), at_once)
 
 
 # --- a worker that died ---
@@ -177,9 +190,8 @@ CALLED: dict[str, Callable[[Any, str], object]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("called", "how"), [("called", "exit"), ("submitted", "kill"), ("mapped", "kill"), ("durable", "exit")]
-)
+@pytest.mark.parametrize("how", ["exit", "kill"])
+@pytest.mark.parametrize("called", CALLED)
 def test_a_call_whose_worker_died_is_listed_with_its_certificate_and_its_log(called: str, how: str) -> None:
     found = new_jobs(work.print_and_die)
     with pytest.raises(WorkerDied):
@@ -234,6 +246,7 @@ def test_a_call_that_failed_can_be_debugged_and_is_known_at_once() -> None:
     assert isinstance(error, ValueError)
     assert str(error) == "no luck with 21"
     assert "(10.5, ***)" in command("debug", future.job, stdin="p half, password\n")
+    assert "remote-exec debug" in run_command("jobs", future.job).stderr
     assert told_of(future.job)["job"]["summary"] == "ValueError: no luck with 21"
 
 
@@ -264,8 +277,8 @@ DEAF = {
 
 
 @pytest.mark.parametrize("how", DEAF)
-def test_cancel_ends_a_function_soon_and_harms_no_neighbour(
-    pool: RemoteExecutor, noted: Path, tmp_path: Path, how: str
+def test_cancel_ends_a_function_within_two_seconds_and_harms_no_neighbour(
+    pool: RemoteExecutor, noted: Path, tmp_path: Path, at_once: float, how: str
 ) -> None:
     neighbour_noted = tmp_path / "neighbour"
     neighbour_noted.touch()
@@ -275,16 +288,18 @@ def test_cancel_ends_a_function_soon_and_harms_no_neighbour(
     running(neighbour_noted)
     began = time.monotonic()
     assert future.cancel(wait=True)
-    assert time.monotonic() - began < SOON_SECONDS
+    assert time.monotonic() - began < CANCEL_SECONDS
     assert future.cancelled()
     with pytest.raises(CancelledError):
         future.result(0)
-    assert neighbour.result(SECONDS) == "held"
+    assert neighbour.result(at_once) == "held"
     assert pool.submit(work.living, [worker]).result(SECONDS) == ([worker] if how == "sleeps" else [])
 
 
 @pytest.mark.parametrize("death", ["cancel", "kill"])
-def test_child_processes_end_with_their_function(pool: RemoteExecutor, noted: Path, death: str) -> None:
+def test_child_processes_end_with_their_function(
+    pool: RemoteExecutor, noted: Path, at_once: float, death: str
+) -> None:
     future = pool.submit(work.with_children, str(noted))
     pids = [int(pid) for pid in until(lambda: noted.read_text().split())]
     assert pool.submit(work.living, pids).result(SECONDS) == pids
@@ -292,8 +307,8 @@ def test_child_processes_end_with_their_function(pool: RemoteExecutor, noted: Pa
         future.cancel(wait=True)
     else:
         pool.submit(os.kill, pids[0], signal.SIGKILL).result(SECONDS)
-        assert isinstance(future.exception(SECONDS), WorkerDied)
-        until(lambda: not pool.submit(work.living, pids).result(SECONDS))
+        assert isinstance(future.exception(at_once), WorkerDied)
+        until(lambda: not pool.submit(work.living, pids).result(SECONDS), 1.0)
     assert not pool.submit(work.living, pids[1:]).result(SECONDS)
 
 

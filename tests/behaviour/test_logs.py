@@ -339,7 +339,8 @@ def test_no_phase_is_forgotten(attached: bool, tmp_path: Path, monkeypatch: pyte
 
     future = work.submit() if attached else work.options(detach=True).submit()
     future.result(SECONDS)
-    (attempt,) = until(lambda: job(future.job)["attempts"] if future.job in cli("jobs") else [])
+    until(lambda: future.job in cli("jobs", "--state", "succeeded"))  # the agent is told after the client
+    (attempt,) = job(future.job)["attempts"]
     assert {"capture", "transfer", "start"} <= {phase["name"] for phase in attempt["phases"]}
     assert attempt["ended_at"] - attempt["started_at"] >= 0.6
     told = job(future.job)["job"]

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from remote_exec import remote
+from remote_exec.backends.docker.host import DockerHost
+from remote_exec.backends.host import Host
 from remote_exec.errors import SerializationError
 
 table = np.zeros(2_000_000)
@@ -76,13 +78,16 @@ def test_an_import_that_no_requirement_provides_is_a_problem() -> None:
     assert fit.options(dependencies=["packaging", "numpy"]).preflight().ok
 
 
-def test_options_that_nobody_reads_are_said_and_those_that_matter_are_problems() -> None:
+def test_options_that_nobody_reads_are_said_and_those_that_matter_are_problems(host: Host) -> None:
     @remote(volume_size=40)
     def fit() -> None: ...
 
     assert any("volume_size" in sentence for sentence in fit.preflight().warnings)
     kept = fit.options(checkpoint_location="s3://bucket/run")
     assert any("checkpoint_location" in problem for problem in kept.preflight().problems)
+    isolated = fit.options(enable_network_isolation=True).preflight()
+    said = any("enable_network_isolation" in problem for problem in isolated.problems)
+    assert said != isinstance(host, DockerHost)  # which has containers without a network
 
 
 def test_another_python_minor_is_a_problem(tmp_path: Path) -> None:

@@ -9,23 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from groups_work import all_ranks, ended, hold, note, until
+from groups_work import all_ranks, ended, hold, note, summed, until
 
 from remote_exec import current_job, remote
 
 TORCH = importlib.util.find_spec("torch") is not None
 pytestmark = pytest.mark.skipif(not TORCH, reason="PyTorch is not installed")
-
-
-def summed(number: float) -> float:
-    import torch
-    import torch.distributed
-
-    distributed: Any = torch.distributed
-    distributed.init_process_group("gloo")
-    value = torch.tensor([number * (distributed.get_rank() + 1)])
-    distributed.all_reduce(value)
-    return float(value.item())
 
 
 def test_a_process_group_of_pytorch_just_works_again_and_again() -> None:

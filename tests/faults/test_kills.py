@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import jobs_work as work
 import pytest
-import work
 from own_home import agent_pid, agents_of, lives, processes_of, until
 
 from remote_exec import RemoteExecutor, remote
@@ -164,7 +164,9 @@ def test_a_map_of_two_thousand_items_loses_nothing_and_runs_nothing_twice(
 
 def client(code: str, *arguments: str) -> subprocess.Popen[bytes]:
     """Start another process that uses the same agent."""
-    script = f"import sys; import work; from remote_exec import remote; path = sys.argv[1]; {code}"
+    script = (
+        f"import sys; import jobs_work as work; from remote_exec import remote; path = sys.argv[1]; {code}"
+    )
     environ = {**os.environ, "PYTHONPATH": os.path.dirname(work.__file__)}
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments], env=environ, stderr=subprocess.DEVNULL
@@ -243,7 +245,7 @@ def test_max_runtime_is_kept(home: Path, noted: Path, how: str) -> None:
     began = time.monotonic()
     with pytest.raises(MaxRuntimeExceeded, match="max_runtime_in_seconds"):
         function(str(noted))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 1 + 2.5
     assert lives(running(noted)) == (how == "sleeps")
 
 

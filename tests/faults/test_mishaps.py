@@ -11,8 +11,8 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import jobs_work as work
 import pytest
-import work
 from own_home import agent_pid, until
 
 from remote_exec import remote

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jobs_work as work
 import pytest
-import work
 from own_home import agent_pid, lives, until
 
 from remote_exec import get_future, remote
@@ -194,7 +194,7 @@ def test_a_map_goes_on_when_agent_and_worker_have_died(fresh_home: Path, noted: 
 
 def test_a_call_without_a_client_ends_with_its_worker(home: Path, noted: Path) -> None:
     found = new_rows(work.hold)
-    code = "import sys, work; from remote_exec import remote; remote(work.hold)(sys.argv[1], 60)"
+    code = "import sys, jobs_work as work; from remote_exec import remote; remote(work.hold)(sys.argv[1], 60)"
     folders = os.pathsep.join([os.path.dirname(work.__file__), *sys.path])
     with subprocess.Popen(
         [sys.executable, "-c", code, str(noted)],

@@ -287,7 +287,8 @@ def test_an_image_whose_python_does_not_run_shows_its_last_words(engine: Engine,
 
 
 def test_gpus_that_the_engine_has_not_are_an_error_with_a_hint_and_leave_no_container(engine: Engine) -> None:
-    with pytest.raises(ResourceLimitExceeded, match="could not select device driver") as caught:
+    told = "could not start a container: could not select device driver"
+    with pytest.raises(ResourceLimitExceeded, match=told) as caught:
         opened(engine, replace(BOX, gpu_devices=("all",)))
     assert "install nvidia-container-toolkit" in caught.value.hint
     assert [left.kind for left in kept.list_kept(engine)] == ["volume"]

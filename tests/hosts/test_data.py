@@ -49,6 +49,26 @@ def check(found: Path, data: Path) -> None:
     assert Layout.of(os.environ).home in found.parents
 
 
+def blobs_of(server: SshServer) -> set[str]:
+    return {path.name for path in (server.home / ".local/share/remote_exec/cache/blobs-v1").glob("??/*")}
+
+
+def test_a_folder_goes_there_once_and_another_comes_back(
+    project: Project, gpu1: SshServer, data: Path
+) -> None:
+    on = project.add("gpu", host="gpu1")
+    call = on(turn_over)
+    found = call(Dir(data))
+    check(found, data)
+    before = blobs_of(gpu1)
+    check(call(Dir(data)), data)
+    assert blobs_of(gpu1) == before
+    again = call(found)
+    assert (again / "big").read_bytes() == (data / "big").read_bytes()
+    future = call.options(detach=True).submit(Dir(data))
+    check(future.result(SECONDS), data)
+
+
 def test_folders_travel_whole_over_a_link_that_flaps(
     project: Project, gpu1: SshServer, new_link: NewLink, data: Path
 ) -> None:

@@ -18,7 +18,9 @@ import pytest
 
 from remote_exec.backends.docker import kept
 from remote_exec.backends.docker.engine import Engine, close_engines, open_engine
+from remote_exec.backends.docker.host import DockerHost, close_ways
 from remote_exec.backends.docker.images import Progress, find_image
+from remote_exec.client.session import open_session
 from remote_exec.errors import ConfigurationError, HostUnavailable
 from remote_exec.testing import check_transport
 
@@ -136,9 +138,13 @@ def test_podmans_socket_serves_as_well(short_folder: Path, monkeypatch: pytest.M
             seen = python(engine, container, LOOK)
             assert (seen["uid"], seen["capabilities"]) == (os.getuid() or 1000, 0)
             assert seen["written"]["/usr"] == "Read-only file system"
+            session = open_session(DockerHost(settings))
+            assert session.ask("host")["home"] == "/remote_exec/state"
+            session.close()
             with tunnel_to_echo(engine, settings) as tunnel:
                 check_transport(tunnel.connect, cut=lambda: engine.api.kill(container.id))
         finally:
+            close_ways()
             kept.stop(engine, container.name)
             kept.prune(engine)
             assert kept.list_kept(engine) == []

@@ -159,6 +159,22 @@ def test_items_that_a_dead_host_had_not_begun_are_worked_on_elsewhere(
     assert len(rest) == 120
 
 
+def test_items_behind_one_that_turns_out_long_go_to_a_host_with_an_idle_worker(
+    two: tuple[SshServer, SshServer], tmp_path: Path
+) -> None:
+    function = remote(instance_type="gpu", cpus=ALL_CPUS)(at_work)  # each host has one worker
+    quick, long = tmp_path / "quick", tmp_path / "long"
+    for folder in (quick, long):
+        folder.mkdir()
+        (folder / "there").touch()
+    while len(set(homes_of(quick))) < len(two):
+        assert set(function.starmap([(str(quick), "there")] * 500)) <= {str(server.home) for server in two}
+    values = function.starmap([(str(long), "go"), (str(long), "there"), (str(long), "there")])
+    until(lambda: len(homes_of(long)) == 3)
+    (long / "go").touch()
+    assert len(list(values)) == 3
+
+
 def test_a_list_of_instance_types_is_the_first_that_can_be_had(
     project: Project, new_host: NewHost, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -191,6 +191,16 @@ def test_nothing_is_held_on_to(notebook: Notebook) -> None:
     assert isinstance(np.ones(1), np.ndarray)
 
 
+def test_what_has_another_name_is_not_sent_again(notebook: Notebook) -> None:
+    pytest.importorskip("numpy")
+    notebook.here("import numpy as np\nbig = np.zeros(1_000_000)")
+    assert not notebook.there("s = big.sum()")
+    assert notebook.sent > 8_000_000
+    notebook.here("same = big; del big")
+    assert not notebook.there("s = same.sum()")
+    assert notebook.sent < 100_000
+
+
 def test_tables_do_not_grow(notebook: Notebook) -> None:
     notebook.here("class P: pass\nl = []; d = {}\ndef f(): return [P(), {}]")
     sizes = []

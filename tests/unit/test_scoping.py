@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from scoping_cells import CELLS, Cell
 
-from remote_exec.session.reach import closure, names_of_reached
+from remote_exec.session.reach import closure
 from remote_exec.session.scoping import Names, compiled, names_of, names_of_function
 
 UNTOLD = {*vars(builtins), "get_ipython"}
@@ -341,7 +341,6 @@ def test_what_functions_and_classes_read_is_found(source: str) -> None:
     namespace = notebook(source)
 
     assert "x" in closure(names_of(*compiled("f", "<cell>")), namespace).reads
-    assert "x" in names_of_reached([namespace["f"]], namespace).reads
     assert "x" not in names_of(*compiled("f", "<cell>")).reads
 
 
