@@ -53,15 +53,3 @@ def hold(folder: str) -> int:
     while not Path(folder, "go").exists():
         time.sleep(0.01)
     return rank
-
-
-def summed(number: float) -> float:
-    """Have all ranks add up what they have, by PyTorch."""
-    import torch
-    import torch.distributed
-
-    distributed: Any = torch.distributed
-    distributed.init_process_group("gloo")
-    value = torch.tensor([number * (distributed.get_rank() + 1)])
-    distributed.all_reduce(value)
-    return float(value.item())

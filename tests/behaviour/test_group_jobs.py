@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from groups_work import SECONDS, ended, note, summed, until
+from groups_work import SECONDS, ended, note, until
+from torch_work import summed
 
 from remote_exec import RemoteExecutor, current_job, get_future, remote
 from remote_exec.errors import ConfigurationError, MaxRuntimeExceeded, WorkerDied

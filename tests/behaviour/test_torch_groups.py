@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from groups_work import all_ranks, ended, hold, note, summed, until
+from groups_work import all_ranks, ended, hold, note, until
+from torch_work import summed
 
 from remote_exec import current_job, remote
 
