@@ -215,7 +215,7 @@ def test_calls_that_print_at_the_same_time_come_in_whole_lines(
 
 
 def test_a_flood_is_bounded_and_keeps_nobody_waiting(capfd: pytest.CaptureFixture[str]) -> None:
-    @remote(log_size_limit="1MB")
+    @remote(log_size_limit="1MB", environment_variables={"FLOOD": "1"})  # its peak is told, so no used worker
     def flood() -> int:
         os.write(1, b"the beginning\n")
         for _ in range(100):
