@@ -22,6 +22,7 @@ from ..serial.cloudpickle_copy import RUNTIME, cloudpickle
 
 PIECE_BYTES = 1 << 20  # of memory: what has changed is found, and told, in pieces of this size
 ALONE_BYTES = 8 << 20  # memory beyond this is looked at by two threads
+OF_PANDAS = frozenset({"pandas.core.internals.blocks", "pandas.core.internals.managers"})
 _HERE = f"{RUNTIME}.session.content"
 
 
@@ -35,23 +36,35 @@ class Space:
 SPACE = Space()
 
 
+class StandIn:
+    """What stands for an object that is elsewhere; see `kept.Kept`."""
+
+    def told(self) -> Any:
+        """Return what goes into an update instead."""
+        raise NotImplementedError
+
+
 class Loading:
     """One end, while something is loaded there. Nothing that has been there before changes meanwhile.
 
     Args:
         namespace: into which.
         keeping: what stays at either end (`kept.KeptHere`).
+        blocks: of pandas, that have been met (`frames.Blocks`).
 
     Attributes:
         classes: that were there before, and are told of as if they were new, with their attributes.
+        parts: of arrays, that get new contents once all is loaded.
     """
 
     _running: ClassVar[list[Loading]] = []
 
-    def __init__(self, namespace: dict[str, Any], keeping: Any) -> None:
+    def __init__(self, namespace: dict[str, Any], keeping: Any, blocks: Any) -> None:
         self.namespace = namespace
         self.keeping = keeping
         self.classes: dict[type, dict[str, Any]] = {}
+        self.blocks = blocks
+        self.parts: list[tuple[Any, Any]] = []
 
     def __enter__(self) -> Loading:
         self._running.append(self)
@@ -108,22 +121,49 @@ class ValuePickler(pickling.Pickler):
         stands_for: identities of objects that stay here -> what goes instead.
         functions: of the namespace, that were met.
         by_value_ids: identities of the functions and classes that went by value.
+        arrays: of NumPy and PyTorch, that were met.
+        blocks: of pandas, that were met.
+        parts: identities of arrays that lie in others -> how these are taken apart.
+        storage_parts: addresses of tensors' storages that lie in others -> the same.
     """
 
     namespace: dict[str, Any]
-    stands_for: Mapping[int, Any]
+    stands_for: Mapping[int, StandIn]
     functions: list[FunctionType]
     by_value_ids: set[int]
+    arrays: list[Any]
+    blocks: list[Any]
+    parts: Mapping[int, Any]
+    storage_parts: Mapping[int, Any]
 
     def reducer_override(self, obj: object) -> Any:
         """As everywhere, and what belongs to the namespace stays bound to it."""
         if self.stands_for and id(obj) in self.stands_for:
-            return self.stands_for[id(obj)].__reduce__()
+            return self.stands_for[id(obj)].told()
+        if isinstance(obj, StandIn):
+            return obj.told()
         if type(obj) is ModuleType and vars(obj) is self.namespace:
             return cloudpickle.subimport, ("__main__",)
+        module = type(obj).__module__
+        if module == "numpy" and type(obj).__name__ == "ndarray":
+            self.arrays.append(obj)
+            array: Any = obj
+            if id(obj) in self.parts:
+                return self.parts[id(obj)]
+            if not array.flags.writeable:
+                return self._reduce_read_only(array)
+        elif module == "torch.storage" and self.storage_parts and type(obj).__name__ == "UntypedStorage":
+            storage: Any = obj
+            if storage.data_ptr() in self.storage_parts:
+                return self.storage_parts[storage.data_ptr()]
+        elif module in OF_PANDAS or type(obj) is memoryview:
+            reduced = self._reduce_memory(obj)
+            if reduced is not None:
+                return reduced
         reduced = super().reducer_override(obj)
         torch: Any = sys.modules.get("torch")
         if torch is not None and isinstance(obj, torch.Tensor):
+            self.arrays.append(obj)
             return _with_gradient(obj, reduced)
         parts: Any = reduced
         if isinstance(obj, type) and type(reduced) is tuple:
@@ -134,6 +174,17 @@ class ValuePickler(pickling.Pickler):
                 _add_repeated(obj, state["attributes"])
                 return _CLASS_MAKERS[maker], args, state, None, None, set_class_state
         return parts
+
+    def _reduce_read_only(self, array: Any) -> Any:
+        reduced = super().reducer_override(array)
+        return read_only, (array.__reduce_ex__(5) if reduced is NotImplemented else reduced)
+
+    def _reduce_memory(self, obj: Any) -> Any:
+        from . import frames, memory_parts  # which need this module
+
+        if type(obj) is memoryview:
+            return memory_parts.reduce_memoryview(obj)
+        return frames.reduce(obj, self.blocks)
 
     def _reduce_function(self, function: FunctionType) -> Any:
         if (function.__module__ or "").startswith(RUNTIME) or self.goes_by_reference(function):
@@ -166,7 +217,20 @@ def set_gradient(tensor: Any, gradient: Any) -> None:
     tensor.grad = gradient
 
 
-for _named in (loading_namespace, make_class, make_enum, set_class_state, set_gradient):
+def read_only(make: Callable[..., Any], args: tuple[Any, ...], state: Any = None) -> Any:
+    """Return an array that cannot be written to."""
+    made = make(*args)
+    if state is not None:
+        made.__setstate__(state)
+    try:
+        made.flags.writeable = True
+    except ValueError:  # what it is a view of at the other end may be written to
+        made = made.copy(order="K")
+    made.flags.writeable = False
+    return made
+
+
+for _named in (read_only, loading_namespace, make_class, make_enum, set_class_state, set_gradient):
     _named.__module__ = _HERE
 
 
@@ -250,6 +314,8 @@ class Look(NamedTuple):
         modules: names of modules that it needs.
         by_value: identities of functions and classes that went by value.
         memory: where large memory lies and how long it is -> the digests of its pieces.
+        arrays: of NumPy and PyTorch, in it.
+        blocks: of pandas, in it.
         pickler: that has looked: what it made is no other object's double while it lives.
     """
 
@@ -260,6 +326,8 @@ class Look(NamedTuple):
     modules: set[str]
     by_value: set[int]
     memory: dict[tuple[int, int], tuple[bytes, ...]]
+    arrays: list[Any]
+    blocks: list[Any]
     pickler: Any
 
 
@@ -272,6 +340,10 @@ def pickler_of(
     pickler.stands_for = stands_for
     pickler.functions = []
     pickler.by_value_ids = set()
+    pickler.arrays = []
+    pickler.blocks = []
+    pickler.parts = {}
+    pickler.storage_parts = {}
     pickler.named = pickling.Named()
     return pickler
 
@@ -306,8 +378,13 @@ def look(
         pickler.named.modules,
         pickler.by_value_ids,
         memory,
+        pickler.arrays,
+        pickler.blocks,
         pickler,
     )
+
+
+_WITH_STRIDES = 0x11C  # CPython's PyBUF_FULL_RO
 
 
 class _Buffer(ctypes.Structure):
@@ -324,10 +401,15 @@ def address_of(view: memoryview) -> tuple[int, int]:
     """Return where contiguous memory lies and how long it is."""
     if not view.readonly:
         return ctypes.addressof(ctypes.c_char.from_buffer(view)), view.nbytes
+    return first_of(view), view.nbytes
+
+
+def first_of(view: memoryview) -> int:
+    """Return where the first element lies, also of what does not lie in one piece."""
     buffer = _Buffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), 0)
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), _WITH_STRIDES)
     try:
-        return buffer.buf or 0, view.nbytes
+        return buffer.buf or 0
     finally:
         ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
 

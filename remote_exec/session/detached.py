@@ -63,8 +63,9 @@ class Recorder:
     def ask(self, _question: object) -> None:
         """Nobody answers."""
 
-    def heeded(self) -> None:
+    def heeded(self) -> bool:
         """Nobody waits for that."""
+        return False
 
     def _clear(self) -> None:
         if self._clear_next:

@@ -14,10 +14,14 @@ from typing import Any, NamedTuple
 
 from ..model.failure import Failure
 from ..serial import failures, pickling
+from ..worker import context
+from ..worker.about import About
 from ..worker.streams import Conversation, Talk
 from . import comms
+from .cell_text import CELL, as_written, in_cells, title_of, value_in_words
 from .comms import CommMessage
 from .interrupts import Interrupts
+from .kept import ON_REQUEST
 from .mirror import Mirror
 from .modules import Entered, Given, Modules
 from .settings import Settings
@@ -54,7 +58,13 @@ class Cell(NamedTuple):
 
 
 class Heeded(NamedTuple):
-    """Told when a cell has heeded its interrupt: what it has changed is on its way."""
+    """Told when a cell has heeded its interrupt: what it has changed is on its way.
+
+    Attributes:
+        asked: whether somebody had interrupted it; else it has raised that itself.
+    """
+
+    asked: bool
 
 
 class Outcome(NamedTuple):
@@ -67,6 +77,7 @@ class Outcome(NamedTuple):
         interrupted: whether that is an interrupt.
         cannot: names of what it has left that cannot travel, with the reasons.
         shown: the value as it is shown there, where it cannot travel.
+        cancelled: whether others than the notebook have interrupted it.
     """
 
     update: Update
@@ -75,6 +86,10 @@ class Outcome(NamedTuple):
     interrupted: bool
     cannot: dict[str, str]
     shown: dict[str, Any] | None
+    cancelled: bool = False
+
+    def __repr__(self) -> str:
+        return "<what a remote cell came to: its notebook alone can make use of it>"
 
 
 VALUE = "_remote_exec_value"
@@ -98,6 +113,7 @@ class FarEnd:
         self.mirror = Mirror(vars(main), first=1, own=self.shell.is_own)
         self.modules = Modules()
         self._last = (Cell("", "", 0, (), ANY_SIZE), Ran())
+        self._numbers: dict[str, int] = {}  # of cells, by the files that their code goes by
 
     def run(self, update: Update, cell: Cell, settings: Settings) -> Conversation:
         """Run a cell, and talk with the notebook meanwhile; the call's value is an `Outcome`.
@@ -109,8 +125,14 @@ class FarEnd:
             cell: what is to be run.
             settings: of the notebook, those that have changed.
         """
+        self._numbers[cell.filename] = cell.number
+        about = context.describe(
+            function=title_of(cell.source, cell.number),
+            code=as_written(cell.source),
+            tags=((CELL, str(cell.number)),),
+        )
         return self._conversation(
-            update, settings, cell, lambda: self.shell.run(cell.source, cell.filename, cell.number)
+            update, settings, cell, lambda: self.shell.run(cell.source, cell.filename, cell.number), about
         )
 
     def hear(self, update: Update, message: CommMessage, settings: Settings) -> Conversation:
@@ -167,20 +189,31 @@ class FarEnd:
             self.mirror.apply(update)
 
     def _conversation(
-        self, update: Update, settings: Settings, cell: Cell, run: Callable[[], Ran]
+        self,
+        update: Update,
+        settings: Settings,
+        cell: Cell,
+        run: Callable[[], Ran],
+        about: About | None = None,
     ) -> Conversation:
         def hold(talk: Talk) -> Outcome | NotLoaded | OutOfStep:
             try:
                 self.take(update)
             except (NotLoaded, OutOfStep) as refused:
                 return refused.with_traceback(None)
+            stopped = False
             with self.shell.heard_by(talk, settings):
                 ran = run()
                 if isinstance(ran.error, KeyboardInterrupt):
-                    talk.heeded()
-                    talk.tell(Heeded())
+                    stopped = talk.heeded()
+                    talk.tell(Heeded(stopped))
             self._last = cell, ran
-            return self._outcome(cell, ran)
+            outcome = self._outcome(cell, ran)
+            if about is not None:
+                if outcome.failure is not None:
+                    about.fails(in_cells(outcome.failure, self._numbers), cancelled=stopped)
+                about.result = value_in_words(ran.value) if ran.has_value else {}
+            return outcome
 
         return Conversation(hold)
 
@@ -198,7 +231,7 @@ class FarEnd:
                     if name in reach.looks and not isinstance(namespace[name], _COMES_HOME)
                 ]
                 instead = {
-                    name: self.mirror.keep(namespace[name], reach.looks[name].size, "it stays there")
+                    name: self.mirror.keep(namespace[name], reach.looks[name].size, ON_REQUEST)
                     for name in stay
                 }
                 told = self.mirror.update(reach, instead=instead)

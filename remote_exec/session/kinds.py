@@ -7,8 +7,10 @@ another object takes its place. No state but caches by class.
 
 from __future__ import annotations
 
+import array
 import copyreg
 import functools
+import io
 import random
 import sys
 import weakref
@@ -20,7 +22,7 @@ from typing import Any, cast
 from ..serial import reducers
 from . import kinds_of_arrays
 from .kind import Kind, Object, attributes_of, put_attributes
-from .kinds_of_arrays import ARRAY, TENSOR
+from .kinds_of_arrays import ARRAY, DERIVED, TENSOR
 from .kinds_of_code import CACHED, CELL, CLASS, DISPATCH, FUNCTION, PARTIAL
 
 
@@ -39,7 +41,7 @@ def way_back(held: Object, kind: Kind, contents: Object) -> Callable[[], None]:
     """Return what gives an object the contents that it has now, when others have been put into it."""
     if kind is INSTANCE:
         return functools.partial(_put_all, held, type(held), attributes_of(held), _slots(held))
-    if kind is ARRAY or kind is TENSOR:
+    if kind in (ARRAY, DERIVED, TENSOR):
         return kinds_of_arrays.way_back(held, contents)
     return functools.partial(kind.put, held, kind.take(held))
 
@@ -59,6 +61,11 @@ def _find(cls: type) -> Kind | None:
         return _BY_NAME[name]
     if cls.__module__.startswith("pandas") and cls.__name__.startswith("Arrow"):
         return None  # it is large, and its contents are made anew whenever they are asked for
+    if cls.__name__ == "SingleBlockManager":
+        return None  # its state would give it another block
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None and issubclass(cls, numpy.ndarray):
+        return DERIVED
     torch: Any = sys.modules.get("torch")
     if torch is not None and issubclass(cls, torch.Tensor):
         return TENSOR
@@ -144,6 +151,26 @@ def _put_bytearray(held: bytearray, contents: bytes) -> None:
     held[:] = contents
 
 
+def _take_numbers(held: Object) -> Any:
+    return held[:]
+
+
+def _put_numbers(held: Object, contents: Object) -> None:
+    held[:] = contents
+
+
+def _numbers_form(held: Object) -> Any:
+    return type(held), held.typecode
+
+
+def _take_file(held: Object) -> Any:
+    return held.__getstate__()
+
+
+def _put_file(held: Object, state: Any) -> None:
+    held.__setstate__(state)
+
+
 def _deque_form(held: Object) -> Any:
     return type(held), held.maxlen
 
@@ -158,6 +185,8 @@ ORDERED = Kind(_take_ordered, _put_ordered)
 SET = Kind(_take_set, _put_set)
 DEQUE = Kind(_take_deque, _put_deque, _deque_form)
 BYTES = Kind(bytes, _put_bytearray)
+NUMBERS = Kind(_take_numbers, _put_numbers, _numbers_form)
+FILE = Kind(_take_file, _put_file)
 _BASES: dict[type, Kind] = {OrderedDict: ORDERED, dict: MAPPING, list: LIST, set: SET, deque: DEQUE}
 
 
@@ -326,6 +355,9 @@ _KINDS: dict[type, Kind] = {
     set: SET,
     deque: DEQUE,
     bytearray: BYTES,
+    array.array: NUMBERS,
+    io.StringIO: FILE,
+    io.BytesIO: FILE,
     OrderedDict: ORDERED,
     CellType: CELL,
     FunctionType: FUNCTION,

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .content import PIECE_BYTES
-from .kind import Kind, Object
+from .kind import Kind, Object, attributes_of, put_attributes
 
 LARGE_BYTES = 64 << 20
-NOTHING = object()  # there are no contents to tell of
 
 
 def is_array(obj: Object) -> bool:
@@ -43,12 +42,13 @@ def place_of(obj: Object) -> tuple[int, int] | None:
 def is_large(held: Object, contents: Object) -> bool:
     """Whether so much is to be put into it that a way back would cost too much memory."""
     if is_array(held):
-        return type(contents) is not Pieces and held.nbytes > LARGE_BYTES
+        data: Any = contents[0]
+        return data is not None and type(data) is not Pieces and held.nbytes > LARGE_BYTES
     return is_tensor(held) and contents[0] is not None and held.numel() * held.element_size() > LARGE_BYTES
 
 
 def only_changes(obj: Object, contents: Any, before: tuple[bytes, ...], now: tuple[bytes, ...]) -> Any:
-    """Return what has changed in an array or a tensor, or `NOTHING`.
+    """Return what has changed in an array or a tensor.
 
     Args:
         obj: the array or tensor.
@@ -57,18 +57,23 @@ def only_changes(obj: Object, contents: Any, before: tuple[bytes, ...], now: tup
         now: as it is.
     """
     if before == now:
-        return NOTHING if is_array(obj) else (None, *contents[1:])
+        return None, *contents[1:]
     changed = [place for place, digest in enumerate(now) if before[place : place + 1] != (digest,)]
     if is_array(obj) and len(before) == len(now) and 2 * len(changed) < len(now):
-        return Pieces.of(obj, [place * PIECE_BYTES for place in changed], PIECE_BYTES) or contents
+        pieces = Pieces.of(obj, [place * PIECE_BYTES for place in changed], PIECE_BYTES)
+        return contents if pieces is None else (pieces, *contents[1:])
     return contents
 
 
 def way_back(held: Object, contents: Object) -> Callable[[], None]:
     """As `kinds.way_back`, for arrays and tensors."""
     if is_array(held):
-        before = contents.taken_from(held) if type(contents) is Pieces else held.copy()
-        return functools.partial(_put_array, held, before)
+        data: Any = contents[0]
+        before = data if data is None else data.taken_from(held) if type(data) is Pieces else held.copy()
+        return functools.partial(_put_array, held, (before, held.flags.writeable))
+    if not is_tensor(held):
+        _, *own = _take_derived(held)
+        return functools.partial(_put_derived, held, (held.view(sys.modules["numpy"].ndarray).copy(), *own))
     data, *rest = _take_tensor(held)
     return functools.partial(_put_tensor, held, (data.clone() if contents[0] is not None else None, *rest))
 
@@ -118,35 +123,39 @@ class Pieces:
 
 
 def _take_array(array: Any) -> Any:
-    return array.view()
+    return array.view(), array.flags.writeable
 
 
 def _put_array(array: Any, contents: Any) -> None:
-    put: Callable[[], None] = functools.partial(_write, array, contents)
-    if array.flags.writeable:
-        put()
-        return
-    with contextlib.suppress(
-        ValueError
-    ):  # not its own memory, or known to be read-only: then nobody changed it
-        array.flags.writeable = True
-        put()
-        array.flags.writeable = False
+    data, writeable = contents
+    with contextlib.suppress(ValueError):  # in memory that is read-only: then nobody has changed it
+        if data is not None:
+            if not array.flags.writeable:
+                array.flags.writeable = True
+            _write(array, data)
+        if array.flags.writeable != writeable:
+            array.flags.writeable = writeable
 
 
-def _write(array: Any, contents: Any) -> None:
-    if type(contents) is Pieces:
-        contents.put(array)
+def _write(array: Any, data: Any) -> None:
+    if type(data) is Pieces:
+        data.put(array)
     else:
-        array[...] = contents
+        array[...] = data
 
 
 def _array_form(array: Any) -> Any:
-    return array.shape, array.strides, array.dtype, array.flags.writeable
+    return array.shape, array.strides, array.dtype
 
 
 def _take_tensor(tensor: Any) -> Any:
     return tensor.detach(), tensor.grad, tensor.requires_grad
+
+
+def apart_from(contents: Any) -> Any:
+    """Return a tensor's contents in memory of their own."""
+    data, *rest = contents
+    return (data if data is None else data.clone(), *rest)
 
 
 def _put_tensor(tensor: Any, contents: Any) -> None:
@@ -173,5 +182,21 @@ def _tensor_form(tensor: Any) -> Any:
     return type(tensor), tensor.is_leaf, str(tensor.device), tensor.dtype, str(tensor.layout)
 
 
+def _take_derived(array: Any) -> Any:
+    numpy: Any = sys.modules["numpy"]
+    return array.view(numpy.ndarray), array.flags.writeable, attributes_of(array)
+
+
+def _put_derived(array: Any, contents: Any) -> None:
+    *own, attributes = contents
+    _put_array(array.view(sys.modules["numpy"].ndarray), own)
+    put_attributes(array, attributes or {})
+
+
+def _derived_form(array: Any) -> Any:
+    return type(array), _array_form(array)
+
+
 ARRAY = Kind(_take_array, _put_array, _array_form)
+DERIVED = Kind(_take_derived, _put_derived, _derived_form)
 TENSOR = Kind(_take_tensor, _put_tensor, _tensor_form)

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 from ..model.collector import collector_paused
 from .content import Loading, Look, TooBig, look
 from .contents import Contents
-from .kept import NOT_SENT, Kept, KeptHere
+from .former import Former
+from .kept import LARGE, NOT_SENT, Handles, Kept, KeptHere
 from .kinds_of_code import give_attributes
-from .pickles import ATOMS, NEVER_KNOWN, PLAIN, Pickles
+from .pickles import ATOMS, NEVER_KNOWN, PLAIN, Pickles, own_names
 from .scoping import names_of_function
 from .shared import CHANGED, STAYS, Shared
 from .updates import NotLoaded, OutOfStep, Parts, Update, load
@@ -40,7 +41,7 @@ class Reach(NamedTuple):
         large: names of what is new to the other end, and more than the limit.
         deletes: names that are to be there, so that they can be deleted, whatever they stand for.
         aliased: names of objects that others beside the name may hold.
-        former: what has changed and lost its name then, while others may hold it at the other end.
+        former: what may have changed and lost its place then, while others may hold it at the other end.
     """
 
     looks: dict[str, Look]
@@ -57,6 +58,7 @@ class _Told(NamedTuple):
 
     names: dict[str, frozenset[int]]
     there: frozenset[str]
+    contents: array[int]
     fresh: range
     gone: list[int]
     released: list[int]
@@ -70,18 +72,29 @@ class Mirror:
         namespace: this end's.
         first: 0 at one end, 1 at the other: each gives numbers of its own.
         own: names that are this end's alone.
+        session: at home, what brings things from the other end.
+        handles: at home, what stands for things of this session's and others' other ends.
     """
 
-    def __init__(self, namespace: dict[str, Any], *, first: int, own: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        namespace: dict[str, Any],
+        *,
+        first: int,
+        own: Callable[[str], bool],
+        session: object = None,
+        handles: Handles | None = None,
+    ) -> None:
         self.namespace = namespace
         self._own = own
         self._shared = Shared(first)
-        self._keeping = KeptHere(first)
+        self._keeping = KeptHere(first, handles)
+        self._keeping.session = session
         self._pickles = Pickles(namespace, self._shared, self._keeping)
         self._there: set[str] = set()
         self._refused: dict[str, tuple[bytes, NotLoaded]] = {}
         self._leads = not first  # what is deleted or bound there is deleted or bound here
-        self._held: dict[str, Any] = {}
+        self._former = Former(namespace, self._shared, self._pickles)
         self._untold = set[str]()
         self._turn = 0
         self._last: _Told | None = None
@@ -135,7 +148,7 @@ class Mirror:
                 continue
             if self._leads and (held or looked.size <= SMALL_BYTES):
                 aliased.add(name)
-            pending += _own_names(looked, self.namespace)
+            pending += own_names(looked, self.namespace)
             for function in looked.functions:
                 if function.__globals__ is self.namespace:
                     names_in = names_of_function(function)
@@ -145,18 +158,9 @@ class Mirror:
         return found._replace(
             large=frozenset(large),
             deletes=frozenset(deleted),
-            former=tuple(self._changed_former()),
+            former=tuple(self._former.changed(found.looks, found.changed)),
             aliased=frozenset(aliased),
         )
-
-    def _changed_former(self) -> Iterator[tuple[Any, Look]]:
-        for name, value in self._held.items():
-            known = self._shared.names.get(name)
-            if known is not None and known.is_of(value) and self.namespace.get(name) is not value:
-                with contextlib.suppress(Exception):
-                    found = self._pickles.look(value)
-                    if known.digest != self._shared.digest(found):
-                        yield value, found
 
     def _look_again(self, name: str, found: Reach, most_bytes: int | None) -> Look | None:
         value, known = self.namespace[name], self._shared.names.get(name)
@@ -193,7 +197,7 @@ class Mirror:
         known = self._shared.names
         return [
             name
-            for name, value in self.namespace.items()
+            for name, value in list(self.namespace.items())  # a subshell's thread may bind others meanwhile
             if not (name in known and known[name].is_of(value) and name not in self._untold)
             and not self._own(name)
         ]
@@ -204,7 +208,9 @@ class Mirror:
 
     def prune(self) -> None:
         """Hold on to nothing that no name stands for any longer; to be called after each cell here."""
-        here = set(map(id, self.namespace.values()))  # what has another name now is not to be sent again
+        here = set(
+            map(id, list(self.namespace.values()))
+        )  # what has another name now is not to be sent again
         for name, known in list(self._shared.names.items()):
             if id(known.value()) not in here:
                 self._shared.leave(name)
@@ -250,22 +256,25 @@ class Mirror:
             for name, error in reach.cannot.items()
             if not self._stays(name)
         }
-        stays |= {name: self._keep_named(name, "it is large") for name in reach.large} | dict(instead or {})
+        stays |= {name: self._keep_named(name, LARGE) for name in reach.large} | dict(instead or {})
         only_there = self._only_there(reach) - {*reach.changed, *stays} if self._leads else set[str]()
         stays |= dict.fromkeys(only_there, _NOT_SENT)
-        names = list(dict.fromkeys([*reach.changed, *stays]))
+        former = [found for _, found in reach.former]
+        memory = self._pickles.plan_memory({*reach.changed} - stays.keys(), reach.looks, former)
+        names = list(dict.fromkeys([*reach.changed, *memory.again, *stays]))
         names.sort(
             key=lambda name: not isinstance(self.namespace[name], CODE)
         )  # what loading the others needs
         looks = {name: reach.looks[name] for name in names if name not in stays}
         hold = tuple(sorted(reach.aliased))
         parts = Parts()
-        all_looks = [*looks.values(), *(found for _, found in reach.former)]
-        pickler = self._pickles.pickler(parts, all_looks)
-        contents = self._pickles.dump_contents(pickler, parts, all_looks)
+        all_looks = [*looks.values(), *former, *memory.wholes]
+        pickler = self._pickles.pickler(parts, all_looks, memory)
+        contents = self._pickles.dump_contents(pickler, parts, all_looks, reach.looks)
         for name in names:
             value = self.namespace[name]
-            pickler.dump(stays.get(name) or self._keeping.stands_for.get(id(value), value))
+            stands_in = stays.get(name)
+            pickler.dump(self._keeping.stands_for.get(id(value), value) if stands_in is None else stands_in)
             parts.mark()
         for value, _ in reach.former:
             pickler.dump(value)
@@ -282,11 +291,17 @@ class Mirror:
             self._shared.leave(name)
         self._leave_former()
         self._shared.drop_unused(range(first, self._shared.next, 2))
-        self._held = {}
+        self._former.let_go()
         gone, self._shared.gone = self._shared.gone, []
         released = self._keeping.take_released()
         self._last = _Told(
-            told, frozenset(self._there), range(first, self._shared.next, 2), gone, released, self._turn
+            told,
+            frozenset(self._there),
+            contents,
+            range(first, self._shared.next, 2),
+            gone,
+            released,
+            self._turn,
         )
         self._there = (self._there | set(names)) - set(deleted)
         self._untold.clear()
@@ -356,6 +371,7 @@ class Mirror:
                 self.keep(self.namespace[name], 0, str(error))
         for number in last.fresh:
             self._shared.drop(number, tell=False)
+        self._shared.doubt_memory(last.contents)
         for name, numbers in last.names.items():
             known = self._shared.names.get(name)
             if known is not None:
@@ -392,7 +408,7 @@ class Mirror:
             raise OutOfStep
         lent: list[str] = []
         try:
-            with Loading(self.namespace, self._keeping) as loading:
+            with Loading(self.namespace, self._keeping, self._shared.blocks) as loading:
                 contents = Contents(self._shared)
                 loaded = load(
                     update, self._shared, contents.put, contents.undo, functools.partial(self._lend, lent)
@@ -405,6 +421,7 @@ class Mirror:
         if not update.turn:
             self._shared.forget()
         contents.put_large()
+        contents.put_parts(loading.parts)
         for cls, attributes in loading.classes.items():
             give_attributes(cls, attributes)
         self._bind(
@@ -413,13 +430,14 @@ class Mirror:
         for number, index in enumerate(array("I", update.fresh)):
             self._shared.add(update.first + 2 * number, loaded.memo[index])
         self._pickles.look_alone(range(update.first, update.first + len(update.fresh) // 2, 2))
+        self._shared.doubt(contents.told, frozenset(update.names))
         self._agree_on(update)
         for number in array("Q", update.gone):
             self._shared.drop(number, tell=False)
         for number in array("Q", update.released):
             self._keeping.release(number)
         self._last = None
-        self._held = {name: self.namespace[name] for name in update.hold if name in self.namespace}
+        self._former.hold(update.hold)
         self._turn = update.turn + 1
         return [name for name in update.names if name]
 
@@ -463,11 +481,3 @@ class Mirror:
             self._shared.disagree(name, self.namespace[name], ())
         for name in update.deleted:
             self._shared.leave(name)
-
-
-def _own_names(looked: Look, namespace: dict[str, Any]) -> Iterator[str]:
-    """Names by which functions and classes are found by whoever pickles them there."""
-    for key in looked.by_value:
-        name: str = looked.memo[key][1].__qualname__ if key in looked.memo else ""
-        if namespace.get(name) is not None and id(namespace[name]) == key:
-            yield name

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+from . import frames
 from .content import SPACE, Digest, Look, ValuePickler, pickler_of
 from .content import look as look_at
 from .kept import Kept, KeptHere
 from .kinds import kind_of
-from .kinds_of_arrays import NOTHING, only_changes, place_of
+from .kinds_of_arrays import ARRAY, TENSOR, apart_from, is_array, is_tensor, only_changes, place_of
+from .memory import Extent, buffer_of, covered, plan, ranges_of
+from .memory_parts import filled, laid_in
 from .shared import Shared
 from .updates import Parts
 
-MOST_OBJECTS = 20_000  # in what is told at once; beyond that only what has a name is known one by one
+MOST_OBJECTS = 300_000  # in what is told at once; beyond that only what has a name is known one by one
 MOST_WITHOUT_KIND = 500  # the same, of objects whose contents cannot be replaced: each is looked at by itself
 ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None), type(Ellipsis), range})
 PLAIN = frozenset({tuple, frozenset})  # known one by one only where they have a name
@@ -29,6 +32,22 @@ class SharedPickler(ValuePickler):
 
     def persistent_id(self, obj: Any) -> int | None:
         return self.number_of(obj)
+
+
+class MemoryTold(NamedTuple):
+    """How arrays are told of that share memory.
+
+    Attributes:
+        parts: identity -> how an array is taken apart that lies in another one.
+        storages: address -> how a tensor's storage is taken apart that lies in another array.
+        again: names of what holds arrays that must be told of as others.
+        wholes: looks at what arrays are parts of, and was not met: what it holds is to be told, too.
+    """
+
+    parts: dict[int, Any]
+    storages: dict[int, Any]
+    again: list[str]
+    wholes: list[Look]
 
 
 class Pickles:
@@ -45,26 +64,99 @@ class Pickles:
         self._shared = shared
         self._keeping = keeping
 
-    def pickler(self, parts: Parts, looks: list[Look]) -> Any:
+    def plan_memory(
+        self, told: Container[str], looks_at: Mapping[str, Look], former: list[Look]
+    ) -> MemoryTold:
+        """Plan how new arrays are told of that share memory. What must be told of as another one is shared no longer.
+
+        Args:
+            told: names that are told of.
+            looks_at: names that could be told of, too.
+            former: looks at what has lost its name, and is told of.
+        """
+        shared, number_of = self._shared, self.namer()
+        looks = [*looks_at.values(), *former]
+        for found in looks:
+            shared.blocks.update(found.blocks)
+        new_looks = [*(found for name, found in looks_at.items() if name in told), *former]
+        arrays = {id(one): one for found in new_looks for one in found.arrays}
+        new = [one for one in arrays.values() if number_of(one) is None]
+        known = [one for number in list(shared.arrays) if number_of(one := shared[number]) is not None]
+        arrays_only = filter(is_array, (*new, *known))
+        buffers = {id(one): one for array in arrays_only if (one := buffer_of(array)) is not None}
+        for key, buffer in buffers.items():
+            if key in shared.numbers:
+                known.append(buffer)
+            elif any(key in found.memo for found in new_looks):
+                new.append(buffer)
+        if not new:
+            return MemoryTold({}, {}, [], [])
+        again = {id(one) for found in looks for one in found.arrays}
+        again.update(key for key in buffers if any(key in found.memo for found in looks))
+        apart = self.arrays_in_blocks() if frames.copies_on_write() else {}
+        made = plan(new, known, again, apart, leads=shared.leads)
+        for one in made.again:
+            shared.drop(shared.numbers[id(one)])
+        planned = MemoryTold(
+            {}, {}, [name for name, found in looks_at.items() if holds_one_of(found, made.again)], []
+        )
+        wholes: dict[int, Any] = {}
+        for extent, part in made.parts:
+            whole = part[1][0]
+            if part[0] is laid_in:
+                part = filled(part, extent.holder)
+            elif id(whole) in shared.numbers and id(whole) not in again:
+                if shared.leads:
+                    wholes[id(whole)] = whole
+                else:  # what was not met has not changed here, and may have there
+                    part = filled(part, extent.holder)
+            if is_tensor(extent.holder):
+                planned.storages[extent.low] = part
+            else:
+                planned.parts[id(extent.holder)] = part
+        return planned._replace(wholes=[self.look(whole) for whole in wholes.values()])
+
+    def arrays_in_blocks(self) -> dict[int, Any]:
+        """Return the identities of the arrays that are the values of pandas' blocks, with these."""
+        return dict(frames.arrays_of(self._shared.blocks))
+
+    def pickler(self, parts: Parts, looks: list[Look], memory: MemoryTold) -> Any:
         """Return a pickler that names what both ends know, of what was looked at."""
-        shares = any(self._shared.shares(found) for found in looks)  # asking for each object takes its time
+        shares = (
+            memory.parts or memory.storages or any(map(self._shared.shares, looks))
+        )  # to ask for each object takes its time
         made = pickler_of(
             SharedPickler if shares else ValuePickler, parts, self._namespace, self._keeping.stands_for
         )
         made.number_of = self.namer()
+        made.parts, made.storage_parts = memory.parts, memory.storages
         return made
 
     def look(self, value: Any, most_bytes: int | None = None) -> Look:
         stands_for = self._keeping.stands_for
         return look_at(stands_for.get(id(value), value), self._namespace, stands_for, most_bytes)
 
-    def dump_contents(self, pickler: Any, parts: Parts, looks: list[Look]) -> array[int]:
-        told = array("Q")
+    def dump_contents(
+        self, pickler: Any, parts: Parts, looks: list[Look], names: Container[str]
+    ) -> array[int]:
+        """Tell of the contents of shared objects; return which.
+
+        Args:
+            pickler: into which.
+            parts: its file.
+            looks: at what is told of.
+            names: that have been looked at.
+        """
+        told: dict[int, list[Extent]] = {}
         memory = {place: digests for found in looks for place, digests in found.memory.items()}
         numbers = self._shared.inside_out(looks)
         for number in numbers:
             if number in self._shared:
                 pickler.number_of(self._shared[number])
+        arrays = [self._shared[number] for number in numbers if number in self._shared.arrays]
+        told_with_others = covered(one for one in arrays if is_array(one)) if len(arrays) > 1 else set[int]()
+        if told_with_others and frames.copies_on_write():
+            told_with_others -= self.arrays_in_blocks().keys()
         for number in numbers:
             if number not in self._shared or (kind := kind_of(held := self._shared[number])) is None:
                 continue
@@ -74,11 +166,15 @@ class Pickles:
                 entry = self._shared.entry(number)
                 contents = only_changes(held, contents, entry.memory, memory[place])
                 entry.memory = memory[place]
-            if contents is not NOTHING:
-                pickler.dump(contents)
-                parts.mark()
-                told.append(number)
-        return told
+            if id(held) in told_with_others:
+                contents = None, *contents[1:]
+            elif kind is TENSOR and place is not None and place[0] in pickler.storage_parts:
+                contents = apart_from(contents)  # which would be told of as a part of itself
+            pickler.dump(contents)
+            parts.mark()
+            told[number] = ranges_of(held, contents) if kind is ARRAY or kind is TENSOR else []
+        self._shared.doubt(told, names, frozenset(numbers))
+        return array("Q", told)
 
     def namer(self) -> Callable[[Any], int | None]:
         """Return what tells the number of an object that can be told of by it."""
@@ -117,9 +213,12 @@ class Pickles:
     def learn_sent(self, pickler: Any, looks: list[Look]) -> bytes:
         """Number the objects that were told of for the first time; return where they are in the pickles' memo."""
         memo: dict[int, tuple[int, Any]] = pickler.memo.copy()
-        named = {id(value) for value in self._namespace.values()} & memo.keys()
+        named = {id(value) for value in list(self._namespace.values())} & memo.keys()
         few = len(memo) <= MOST_OBJECTS
         # What is in both pickles is no object that pickling has made.
+        if not few:
+            named.update(id(one) for found in looks for one in found.arrays if id(one) in memo)
+            named |= _met_twice(looks) & memo.keys()
         candidates = set[int]().union(*(found.memo.keys() & memo.keys() for found in looks)) if few else named
         found: list[tuple[int, Any]] = []
         without_kind: list[tuple[int, Any]] = []
@@ -167,6 +266,29 @@ class Pickles:
             place = place_of(found.memo[key][1])
             if place in found.memory:
                 self._shared.entry(numbers[key]).memory = found.memory[place]
+
+
+def _met_twice(looks: list[Look]) -> set[int]:
+    """Return the identities of what several names lead to."""
+    met, again = set[int](), set[int]()
+    if len(looks) > 1:
+        for found in looks:
+            again |= met & found.memo.keys()
+            met |= found.memo.keys()
+    return again
+
+
+def holds_one_of(found: Look, objects: list[Any]) -> bool:
+    """Whether one of some objects is in what was looked at."""
+    return any(id(one) in found.memo for one in objects)
+
+
+def own_names(looked: Look, namespace: dict[str, Any]) -> Iterator[str]:
+    """Names by which functions and classes are found by whoever pickles them there."""
+    for key in looked.by_value:
+        name: str = looked.memo[key][1].__qualname__ if key in looked.memo else ""
+        if namespace.get(name) is not None and id(namespace[name]) == key:
+            yield name
 
 
 def _first(pair: tuple[int, Any]) -> int:

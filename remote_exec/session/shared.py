@@ -9,14 +9,19 @@ import hashlib
 import weakref
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from .content import Look
+from .frames import Blocks
 from .kinds import kind_of
+from .kinds_of_arrays import ARRAY, TENSOR
+from .memory import Extent, extent_of, without
 
 CHANGED = b"?"  # the digest of what is to be told whatever it is now
 STAYS = b""  # the digest of what stays at one end
+
+Ranges = Sequence[Extent]
 
 
 class _Strong:
@@ -106,13 +111,19 @@ class Shared:
         next: the number of the next object that this end shares.
         names: what is known of names.
         gone: numbers that the other end is to forget.
+        leads: whether what this end has holds where the ends differ; beside what the other has just been at.
+        arrays: numbers of the arrays and tensors.
+        blocks: of pandas, that have been met.
     """
 
     def __init__(self, first: int) -> None:
         self.next = first
+        self.leads = not first
         self.numbers: dict[int, int] = {}
         self.names: dict[str, Known] = {}
         self.gone: list[int] = []
+        self.arrays: set[int] = set()
+        self.blocks: Blocks = Blocks()
         self._entries: dict[int, _Entry] = {}
         self._uses: Counter[int] = Counter()
         own = weakref.ref(self)
@@ -151,7 +162,18 @@ class Shared:
         kind = kind_of(obj)
         self.numbers[id(obj)] = number
         entry = self._entries[number] = _Entry(held, kind.form(obj) if kind is not None else None)
+        if kind is ARRAY or kind is TENSOR:
+            self.arrays.add(number)
         return entry
+
+    def replace(self, before: Any, after: Any) -> None:
+        """Another object takes the place of a shared one; nothing where that is not shared."""
+        number = self.numbers.get(id(before))
+        if number is not None:
+            memory, uses = self._entries[number].memory, self._uses[number]
+            self.drop(number, tell=False)
+            self.add(number, after).memory = memory
+            self._uses[number] = uses
 
     def add_next(self, obj: Any) -> int:
         """Share an object under a new number of this end's."""
@@ -165,6 +187,7 @@ class Shared:
         if entry is None:
             return
         key = id(entry.held()) if key is None else key
+        self.arrays.discard(number)
         if self.numbers.get(key) == number:
             del self.numbers[key]
         self._uses.pop(number, None)
@@ -188,7 +211,7 @@ class Shared:
         """
         former = [self.names.pop(name) for name in told if name in self.names]
         for name, (value, found) in told.items():
-            numbers = self._numbers_in(found) if found is not None else frozenset[int]()
+            numbers = self.numbers_in(found) if found is not None else frozenset[int]()
             self._uses.update(numbers)
             self.names[name] = Known(value, self.digest(found) if found is not None else STAYS, numbers)
         for known in former:
@@ -209,6 +232,40 @@ class Shared:
         if former is not None:
             self._let_go(former.numbers)
 
+    def doubt(
+        self, told: Mapping[int, Ranges], names: Container[str], seen: Container[int] = frozenset()
+    ) -> None:
+        """One end tells of contents: what was agreed on of others than these names, of which these are a part, ends.
+
+        Args:
+            told: numbers of objects whose contents are told of -> where those lie, of arrays.
+            names: that are agreed on now.
+            seen: numbers of arrays whose memory is known as it is now.
+        """
+        numbers = set(told)
+        arrays = told.keys() & self.arrays
+        changed = [extent for extents in told.values() for extent in extents]
+        if changed:
+            for number in self.arrays - arrays:
+                extent = extent_of(self[number])
+                if extent is not None and any(
+                    one.low < extent.high and extent.low < one.high for one in changed
+                ):
+                    numbers.add(number)
+            for number in self.arrays & numbers:
+                entry = self._entries[number]
+                if entry.memory and number not in seen:
+                    entry.memory = without(entry.memory, extent_of(entry.held()), changed)
+        for name, known in self.names.items():
+            if name not in names and known.digest != STAYS and not numbers.isdisjoint(known.numbers):
+                known.digest = CHANGED
+
+    def doubt_memory(self, numbers: Iterable[int]) -> None:
+        """It is not known what arrays hold at the other end."""
+        for number in numbers:
+            if number in self._entries:
+                self._entries[number].memory = ()
+
     def _let_go(self, numbers: frozenset[int]) -> None:
         self._uses.subtract(numbers)
         self.drop_unused(numbers)
@@ -220,6 +277,7 @@ class Shared:
                 self.names[name] = Known(known.value(), CHANGED, frozenset())
         self.numbers.clear()
         self._entries.clear()
+        self.arrays.clear()
         self._uses.clear()
         self.gone.clear()
 
@@ -245,7 +303,8 @@ class Shared:
             numbers.update((number, None) for _, number in places)
         return list(numbers)
 
-    def _numbers_in(self, found: Look) -> frozenset[int]:
+    def numbers_in(self, found: Look) -> frozenset[int]:
+        """Return the numbers of the shared objects that were met."""
         return frozenset(self.numbers[key] for key in self._shared_keys(found))
 
     def _shared_keys(self, found: Look) -> Iterable[int]:

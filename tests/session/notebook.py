@@ -47,14 +47,23 @@ class Process:
 
 
 class Notebook:
-    """One namespace at two ends, the near one this process's `__main__`."""
+    """One namespace at two ends, the near one this process's `__main__`.
 
-    def __init__(self, process: Process, *, most_bytes: int | None = None) -> None:
+    Args:
+        process: with the far end.
+        most_bytes: of a value, that may come.
+        beside: another, with which it shares the near end.
+    """
+
+    def __init__(
+        self, process: Process, *, most_bytes: int | None = None, beside: Notebook | None = None
+    ) -> None:
         self.process = process
         process.ask("begin")
         main = types.ModuleType("__main__")
-        sys.modules["__main__"] = main
-        self.names: dict[str, Any] = vars(main)
+        if beside is None:
+            sys.modules["__main__"] = main
+        self.names: dict[str, Any] = vars(main) if beside is None else beside.names
         self.mirror = Mirror(self.names, first=0, own=is_own)
         self.most_bytes = most_bytes
         self.cannot: dict[str, str] = {}

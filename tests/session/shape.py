@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import random
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -54,6 +55,11 @@ def _parts(obj: Any, namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         for name, value in sorted(vars(obj).items()):
             if not name.startswith("__") or name == "__init__":
                 yield name, value
+    elif isinstance(obj, (bytearray, memoryview, array.array)):
+        yield "contents", repr(bytes(obj))
+    elif type(obj).__module__ == "numpy":
+        yield "form", repr((obj.dtype, obj.shape, obj.flags.writeable))
+        yield "elements", obj.tolist() if obj.dtype.hasobject else repr(obj.tolist())
     elif isinstance(obj, random.Random):
         yield "state", repr(obj.getstate()[1][-5:])
     elif isinstance(obj, types.MethodType):

@@ -120,6 +120,20 @@ TRAPS = {
     ),
     "an iterator": ("import itertools\nc = itertools.count(); d = c", "x = next(c), next(c)", "x, next(d), c is d", ((0, 1), 2, True)),
     "a cell that raises": ("l = [1]", "l.append(2); x = 5; 1 / 0", "l, x", ([1, 2], 5)),
+    "an object that is taken out of a list once it has changed": (
+        "a = [1]; o = type('O', (), {})(); o.x = 1; l = [[a], o]", "l[0][0].append(2); l[1].x = 2; l.clear()", "a, o.x, l", ([1, 2], 2, []),
+    ),
+    "numbers of an array in a list": (
+        "import array\na = array.array('d', [1, 2]); b = [a]", "a.append(3); r = b[0] is a", "b[0].tolist(), b[0] is a, r", ([1.0, 2.0, 3.0], True, True),
+    ),
+    "a file in memory, in a list": (
+        "import io\nf = io.StringIO(); g = io.BytesIO(b'x'); h = [f, g]", "f.write('ab'); g.seek(0, 2); g.write(b'y'); r = h[1] is g",
+        "f.write('c'), h[0].getvalue(), h[1].getvalue(), h[0] is f, r", (1, "abc", b"xy", True, True),
+    ),
+    "a view of memory": (
+        "b = bytearray(6); m = memoryview(b)[1:4]; n = m[::-1]", "m[0] = 5; r = b[1], n[2]; n[0] = 7; b[2] = 6", "bytes(b), bytes(m), bytes(n), r",
+        (b"\0\5\6\7\0\0", b"\5\6\7", b"\7\6\5", (5, 5)),
+    ),
     "a name deleted there": ("x = 1", "del x", "'x' in globals()", False),
     "a name bound to what it was there": ("x = 1", "y = x", "y", 1),
     "inheritance": (
@@ -153,6 +167,21 @@ def test_the_far_end_is_as_if_it_were_here(notebook: Notebook, trap: str, known:
         assert value_of(notebook, str(look)) == expected[0]
     else:
         assert value_of(notebook, str(look))[:2] == (2, [1])
+
+
+def test_a_change_that_is_taken_back_is_told_through_whatever_name(notebook: Notebook) -> None:
+    notebook.here("a = [1]; c = {'k': a}")
+    assert not notebook.there("x = a, c")
+    notebook.here("a.append(2)")
+    assert not notebook.there("x = len(a)")
+    notebook.here("a.pop()")
+    assert not notebook.there("r = list(c['k']); c['k'].append(3)")
+    assert value_of(notebook, "r, a, c['k'] is a") == ([1], [1, 3], True)
+    notebook.here("a[:] = [1, 3, 4]")
+    assert not notebook.there("x = len(c)")
+    notebook.here("a.pop()")
+    assert not notebook.there("r = list(a)")
+    assert notebook["r"] == [1, 3]
 
 
 def test_what_changes_here_is_new_there(notebook: Notebook) -> None:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from .notebook import Notebook, value_of
@@ -110,6 +112,61 @@ def test_frames_change_in_place(notebook: Notebook) -> None:
     notebook.here(
         "df['z'] = 1.0; df.loc[2, 'z'] = 5; s.iloc[0] = 3; more = g * 2"
     )  # all of it can be written
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        "df.iloc[0, 0] = 9; s.iloc[1] = 7",
+        "df.iloc[0, 0] = 9",
+        "s.iloc[0] = 9",
+        "n = df[1:]; n.iloc[0, 0] = 5",
+    ],
+)
+@pytest.mark.parametrize(
+    "column",
+    [
+        "[1.0, 2.0, 3.0]",
+        "pd.array([1, 2, None], dtype='Int64')",
+        "pd.date_range('2020', periods=3)",
+        "['x', 'y', 'z']",
+    ],
+)
+def test_frames_that_share_memory_seem_not_to(notebook: Notebook, column: str, there: str) -> None:
+    pytest.importorskip("pandas", minversion="3")
+    there = there.replace("9", "df.iloc[2, 0]").replace("7", "df.iloc[0, 0]").replace("5", "df.iloc[0, 0]")
+    begin = f"import pandas as pd\ndf = pd.DataFrame({{'a': {column}, 'b': {column}}}); s = df['a']; head = df[:2]\n"
+    notebook.here(begin)
+    assert not notebook.there(there)
+    assert not notebook.here("df.iloc[1, 1] = df.iloc[0, 0]")
+    assert not notebook.there("r = [x.copy() for x in (df, s, head)]")
+    alone: dict[str, Any] = {}
+    exec(f"{begin}{there}\ndf.iloc[1, 1] = df.iloc[0, 0]\nr = [x.copy() for x in (df, s, head)]", alone)
+    for name in ("df", "s", "head"):
+        assert notebook[name].equals(alone[name]), name
+    assert all(ours.equals(theirs) for ours, theirs in zip(notebook["r"], alone["r"], strict=True))
+
+
+def test_tensors_and_arrays_share_memory(notebook: Notebook) -> None:
+    torch = pytest.importorskip("torch")
+    notebook.here(
+        "import torch, numpy as np\nt = torch.zeros(10); a = np.zeros(6); net = torch.nn.Linear(2, 2)"
+    )
+    assert not notebook.there(
+        "s = t[2:]; n = t.numpy(); u = torch.from_numpy(a)[1:]; s[0] = 1; n[3] = 2; u[0] = 3"
+    )
+    notebook.here("w = net.weight.data; s[2] = 4; a[2] = 5; part = t[:3]; w.fill_(1)")
+    assert not notebook.there(
+        "seen = t.tolist(), u.tolist(); part[1] = 6; w[0, 0] = 7; r = n[1], net.weight[0, 0].item()"
+    )
+    assert value_of(notebook, "t.tolist(), n.tolist() == t.tolist(), s.tolist() == t[2:].tolist()") == (
+        [0, 6, 1, 2, 4, 0, 0, 0, 0, 0], True, True,
+    )  # fmt: skip
+    assert value_of(notebook, "a.tolist(), u.tolist(), r, net.weight.tolist()") == (
+        [0, 3, 5, 0, 0, 0], [3, 5, 0, 0, 0], (6, 7), [[7, 1], [1, 1]],
+    )  # fmt: skip
+    assert notebook["seen"] == ([0, 0, 1, 2, 4, 0, 0, 0, 0, 0], [3, 5, 0, 0, 0])
+    assert torch.zeros(1) is not None
 
 
 def test_a_model_and_its_optimizer_share_parameters(notebook: Notebook) -> None:
