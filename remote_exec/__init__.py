@@ -14,17 +14,22 @@ if TYPE_CHECKING:
     from .executor import RemoteExecutor
     from .function import RemoteFunction
     from .future import RemoteFuture
+    from .model.cost import Cost
+    from .model.metric import MetricPoint
     from .options import CustomFileFilter
     from .remote_class import RemoteClass
     from .serial.directories import Dir
     from .worker.checkpoint import CheckpointLocation
     from .worker.context import current_job
+    from .worker.metrics import log_metrics
     from .worker.progress import progress
 
 __all__ = [
     "CheckpointLocation",
+    "Cost",
     "CustomFileFilter",
     "Dir",
+    "MetricPoint",
     "RemoteClass",
     "RemoteExecutor",
     "RemoteFunction",
@@ -32,14 +37,17 @@ __all__ = [
     "current_job",
     "get_future",
     "list_futures",
+    "log_metrics",
     "progress",
     "remote",
 ]
 
 _HOMES = {
     "CheckpointLocation": "worker.checkpoint",
+    "Cost": "model.cost",
     "CustomFileFilter": "options",
     "Dir": "serial.directories",
+    "MetricPoint": "model.metric",
     "RemoteClass": "remote_class",
     "RemoteExecutor": "executor",
     "RemoteFunction": "function",
@@ -47,6 +55,7 @@ _HOMES = {
     "current_job": "worker.context",
     "get_future": "client.finding",
     "list_futures": "client.finding",
+    "log_metrics": "worker.metrics",
     "progress": "worker.progress",
     "remote": "decorator",
     "_restore_function": "decorator",

@@ -15,6 +15,8 @@ from .model.errors import RemoteExecError
 if TYPE_CHECKING:
     from .client.calls import Call
     from .client.dispatching import Dispatching
+    from .model.cost import Cost
+    from .model.metric import MetricPoint
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -178,10 +180,40 @@ class RemoteFuture(Future[T], Generic[T]):
             return "it has not been sent"
         return self._dispatcher.why(self._call)
 
+    @property
+    def cost(self) -> Cost | None:
+        """What the call has cost until now, as its host's agent has it; see `Cost`.
+
+        It is the time that its worker ran it, at the price of the instance type. A short call is listed together with
+        its like, and costs what they do on average. None where there is no price (`cost_per_hour`), before it has been
+        sent, and once nothing is kept of it.
+        """
+        call = self._call
+        return call.cost(done=self.done()) if call is not None else None
+
     def logs(self) -> str:
         """Return what the call has printed and logged so far; of very much, the last megabyte."""
         call = self._call
         return str(call.output) if call is not None and call.output is not None else ""
+
+    def metrics(self) -> dict[str, list[MetricPoint]]:
+        """Return what the call has logged by `log_metrics` so far, and what it was seen to use.
+
+        Of a call that lasts, processors (``system/cpu_percent``: 100 is one core), memory (``system/memory_bytes``)
+        and GPUs are looked at every few seconds.
+
+        Returns:
+            For each name its values in the order in which they were logged, as ``(time, step, value)``.
+
+        Raises:
+            HostUnavailable: the call's host cannot be reached.
+
+        Example:
+            >>> [(step, value) for _, step, value in future.metrics()["loss"]]
+            [(0, 1.0), (1, 0.5)]
+        """
+        call = self._call
+        return call.metrics() if call is not None else {}
 
     def _wait(self, timeout: float | None) -> None:
         if self.done():

@@ -12,6 +12,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, cast
 
+from .model.cost import Price
 from .model.errors import ConfigurationError
 from .model.pool import Shape
 from .model.record import record
@@ -57,6 +58,11 @@ BACKEND_SETTINGS: Mapping[str, Mapping[str, Kind[Any]]] = {
         "cap_add": kinds.strings(text="a list of Linux capabilities"),
     },
 }
+# what an instance type of any backend has besides
+PRICE_SETTINGS: Mapping[str, Kind[Any]] = {
+    "cost_per_hour": kinds.number(above=0),
+    "currency": kinds.string(pattern=r"[^\s\d.,]{1,8}", text="a currency, such as EUR"),
+}
 # other names of options in an instance type's table
 SHORT_NAMES = {"image": "image_uri"}
 
@@ -70,6 +76,7 @@ class InstanceType:
         backend: what brings it up.
         options: options that its table sets; they rank above the files' general ones.
         settings: the backend's own settings, such as ``host``, in the normal form of their kinds.
+        price: what one machine costs, as a call has it; None where the table does not say.
         source: where it is defined.
     """
 
@@ -77,6 +84,7 @@ class InstanceType:
     backend: str
     options: Options = field(default_factory=Options)
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    price: Price | None = None
     source: str = "built in"
 
     @property
@@ -132,11 +140,16 @@ def _parse_instance(name: str, table: Mapping[str, object], *, path: Path, key: 
     kinds_of_backend = BACKEND_SETTINGS.get(backend)
     given: dict[str, object] = {}
     settings: dict[str, Any] = {}
+    prices: dict[str, Any] = {}
     for word, value in table.items():
         option = SHORT_NAMES.get(word, word)
         if word == "backend":
             continue
-        if kinds_of_backend is not None and word in kinds_of_backend:
+        if word in PRICE_SETTINGS:
+            prices[word] = _setting(
+                PRICE_SETTINGS[word], value, place=f"{key}.{word} in {path}", folder=path.parent
+            )
+        elif kinds_of_backend is not None and word in kinds_of_backend:
             settings[word] = _setting(
                 kinds_of_backend[word], value, place=f"{key}.{word} in {path}", folder=path.parent
             )
@@ -169,6 +182,7 @@ def _parse_instance(name: str, table: Mapping[str, object], *, path: Path, key: 
         backend=backend,
         options=options.anchored(path.parent),
         settings=settings,
+        price=_price(prices, path=path, key=key),
         source=f"{path}, {key}",
     )
 
@@ -198,15 +212,27 @@ def _setting(kind: Kind[Any], value: object, *, place: str, folder: Path) -> Any
         raise ConfigurationError(f"{place} must be {kind.text}, not {value!r}") from None
 
 
+def _price(told: Mapping[str, Any], *, path: Path, key: str) -> Price | None:
+    if not told:
+        return None
+    if "cost_per_hour" not in told:
+        raise ConfigurationError(
+            f"{key}.currency in {path} is of no use without cost_per_hour",
+            option="currency",
+            hint="add cost_per_hour = 2.50, or whatever one machine costs",
+        )
+    return Price(per_hour=float(told["cost_per_hour"]), currency=told.get("currency", ""))
+
+
 def _unknown_key(word: str, backend: str, *, place: str) -> ConfigurationError:
     settings = BACKEND_SETTINGS[backend]
-    near = nearest(word, ("backend", *settings, *SHORT_NAMES)) or Options.nearest(word)
+    near = nearest(word, ("backend", *settings, *PRICE_SETTINGS, *SHORT_NAMES)) or Options.nearest(word)
     own = f": {', '.join(settings)}" if settings else " of which it has none"
     return ConfigurationError(
         f"{place} is neither an option nor a setting of the backend {backend!r}"
         f"{near and f'; did you mean {near!r}?'}",
         option=word,
-        hint=f"allowed are backend, every option, and the backend's own settings{own}",
+        hint=f"allowed are backend, cost_per_hour, currency, every option, and the backend's own settings{own}",
     )
 
 

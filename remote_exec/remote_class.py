@@ -95,6 +95,7 @@ class RemoteInstance(Generic[T]):
         modules: frozenset[str] = frozenset(),  # further ones that it needs
         requires: tuple[str, ...] = (),  # installed ones that its environment has whatever the user asked for
         name: str = "",
+        listed: bool = True,  # whether its calls are of interest to whoever looks at lists
         idle_seconds: float | None = None,  # how long it is kept unused, where no option was set
     ) -> None:
         name = name or cls.__name__
@@ -112,6 +113,8 @@ class RemoteInstance(Generic[T]):
         self._class = cls
         self._modules = found.reach.names
         self._sent = sent_of(name, found, place)
+        if not listed:
+            self._sent.told["listed"] = False
         self._host = place.host
         self._options = place.options
         if modules:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, Union
 
 from ..model.errors import ResourceLimitExceeded, RuntimeEnvironmentError
+from ..worker.private import make_private_folder
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -87,7 +88,7 @@ class Database:
                 f"this Python's SQLite is {sqlite3.sqlite_version}; the journal needs 3.35 or newer",
                 hint="let the agent start with another Python, such as one that uv brings",
             )
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(path.parent)
         reason = why_not_local(path.parent)
         if reason:
             raise RuntimeEnvironmentError(

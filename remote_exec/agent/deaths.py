@@ -16,6 +16,7 @@ from ..wire.protocol import WorkerExited, WorkerLost
 from ..worker.guards import CANCELLED_EXIT, TIMED_OUT_EXIT
 from ..worker.joblog import LOG_NAME, LogReader, LogWriter, Stream
 from ..worker.output import from_text
+from ..worker.private import make_private_folder
 
 if TYPE_CHECKING:
     from .service import Agent
@@ -173,7 +174,7 @@ def keep_rest(exited: WorkerExited, folder: Path, *, limit_bytes: int) -> tuple[
     texts: tuple[tuple[Stream, str], ...] = (("out", out), ("err", err))
     if out or err:
         with contextlib.suppress(OSError):  # a full disk: the client is told all the same
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(folder)
             with LogWriter(folder / LOG_NAME, limit_bytes=limit_bytes) as log:
                 for stream, text in texts:
                     if text:

@@ -33,6 +33,7 @@ from types import MappingProxyType
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import RuntimeEnvironmentError
 from ..model.record import record
+from ..worker.private import make_private_folder
 from .builders import Order, activate_conda, build
 from .generations import (
     BUILD_LOCK,
@@ -190,7 +191,7 @@ class EnvironmentStore:
         if found := self.lookup(spec):
             return found
         home = self._home(spec.digest)
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(home)
         with building(home, on_line, cancelled):
             return self.lookup(spec) or self._build_generation(spec, home, on_line, cancelled, environ)
 

@@ -23,6 +23,7 @@ from typing import Any
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.errors import RuntimeEnvironmentError
 from ..model.record import record
+from ..worker.private import make_private_folder
 from .interpreters import FileState, probe, state_of
 
 _log = logging.getLogger(__name__)
@@ -249,7 +250,7 @@ def building(
 def try_lock(path: Path, operation: int, *, create: bool = False) -> int | None:
     """Return a descriptor that holds the lock, or None when it is taken or its file is gone."""
     if create:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(path.parent)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
     except FileNotFoundError:

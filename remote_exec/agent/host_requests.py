@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..wire.messages import to_plain
-from . import contents, syncing, usage
+from ..worker import usage
+from . import contents, syncing
 
 if TYPE_CHECKING:
     from .service import Agent

@@ -24,7 +24,7 @@ from ..model.pool import WorkerState
 from ..model.record import record
 from ..wire import protocol
 from ..worker.unpacked import prune
-from . import memory, tools, trees
+from . import abouts, memory, tools, trees
 from . import pool_events as events
 from .results import Results
 
@@ -173,6 +173,7 @@ def tidy(agent: Agent, alive: Alive) -> dict[str, int]:
     settings, now = agent.settings, time.time()
     results = Results(agent.journal)
     jobs = prune_jobs(agent, alive, ended_before=now - settings.retention_seconds)
+    abouts.prune(agent.journal).result()
     folders = sweep_folders(agent, alive, older_than=now - settings.retention_seconds)
     old = results.prune(
         used_before=now - settings.retention_seconds,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..model.pool import PoolSpec
 from ..wire.messages import from_plain
+from ..worker.private import make_private_folder
 
 if TYPE_CHECKING:
     from .service import Agent
@@ -21,7 +22,7 @@ def keep(agent: Agent, name: str, variables: dict[str, str]) -> None:
         OSError: that cannot be done.
     """
     path = _file(agent, name)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    make_private_folder(os.path.dirname(path))
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         json.dump(variables, file)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..model.cost import Bill, Instance, Price
 from ..model.errors import ALL as ERRORS
 from ..model.errors import ConfigurationError, RemoteExecError, RuntimeEnvironmentError
 from ..model.job import (
@@ -29,6 +30,7 @@ from ..model.job import (
 )
 from ..model.pool import PoolSpec
 from ..wire import frames, protocol
+from ..wire.messages import from_plain
 from ..wire.stream import CallStream
 from ..worker.keeping import INLINE_BYTES
 from . import job_failures, job_variables
@@ -117,6 +119,7 @@ class Job:
                 uv=self.spec["uv"],
                 streams=1,
                 log_limit_bytes=self.spec.get("log_limit_bytes", 0),
+                instance=Instance(type=self.record.instance_type, price=_price(self.spec)),
             ),
             [],
             client=None,
@@ -317,6 +320,7 @@ def submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable
 
 def _submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callable[[str, str], None]) -> None:
     spec = {key: value for key, value in arguments.items() if key != "variables"}
+    price = _price(spec)
     record = JobRecord(
         name=arguments["name"],
         kind="job",
@@ -326,6 +330,7 @@ def _submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callabl
         instance_type=arguments["instance_type"],
         attempts=0,
         tags=tuple((key, value) for key, value in arguments["tags"]),
+        bill=Bill(price=price) if price is not None else None,
     )
     if agent.journal.get(record.name) is not None:
         reply("ConfigurationError", f"name={record.name!r}: a job of that name exists on this host")
@@ -383,8 +388,9 @@ def finish(agent: Agent, name: str, *, state: JobState, cause: Cause, outcome: O
 
 
 def promote(agent: Agent, record: JobRecord, attempt: AttemptRecord | None) -> None:
-    """A call whose client is gone becomes a job."""
-    agent.journal.create_job(replace(record, kind="job"), spec_json="{}")
+    """A call whose client is gone becomes a job; what it costs is counted by its attempt."""
+    bill = Bill(price=record.bill.price) if record.bill is not None else None
+    agent.journal.create_job(replace(record, kind="job", bill=bill), spec_json="{}")
     if attempt is not None:
         agent.journal.start_attempt(attempt)
 
@@ -432,7 +438,7 @@ def finish_dead(
     agent.journal.end_attempt(
         replace(attempt, state=state, cause=certificate.cause, ended_at=time.time(), certificate=certificate)
     )
-    error = job_failures.death(record.function, certificate)
+    error = job_failures.death(record.name.rsplit("-", 2)[0], certificate)
     finish(
         agent,
         record.name,
@@ -441,6 +447,11 @@ def finish_dead(
         outcome=Outcome(kind=OutcomeKind.FAILED, failure=None if cancelled else job_failures.as_text(error)),
         summary="cancelled" if cancelled else job_failures.summary(error),
     )
+
+
+def _price(spec: dict[str, Any]) -> Price | None:
+    """Return what its client's configuration said that its worker costs."""
+    return from_plain(Price, spec["price"]) if spec.get("price") else None
 
 
 def job_of(lease: str) -> str:

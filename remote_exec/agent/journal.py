@@ -288,7 +288,7 @@ class Journal:
         def apply(connection: Connection) -> bool:
             rows = connection.execute(_Q["start_attempt"], facts).fetchall()
             for (job_id,) in rows:
-                connection.execute(_Q["count_attempt"], {"id": job_id, "number": attempt.number})
+                connection.execute(_Q["count_attempt"], {**facts, "id": job_id})
             return bool(rows)
 
         return self._told([attempt.job], self._database.submit(apply, durable=durable))
@@ -298,9 +298,12 @@ class Journal:
         facts = attempt_facts(attempt)
 
         def apply(connection: Connection) -> bool:
-            return bool(connection.execute(_Q["end_attempt"], facts).fetchall())
+            rows = connection.execute(_Q["end_attempt"], facts).fetchall()
+            for (job_id,) in rows:
+                connection.execute(_Q["let_go"], {**facts, "id": job_id})
+            return bool(rows)
 
-        return self._database.submit(apply, durable=durable)
+        return self._told([attempt.job], self._database.submit(apply, durable=durable))
 
     def get(self, name: str) -> JobRecord | None:
         """Return one job or call, or None."""

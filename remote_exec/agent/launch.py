@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from ..model.layout import Layout
+from ..worker.private import make_private_folder
 from .early import BOOT
 
 UP_SECONDS = 20.0
@@ -73,7 +74,7 @@ def environ_for(home: str) -> dict[str, str]:
 def _spawn(
     layout: Layout, environ: dict[str, str], runtime: str, digest: str, version: str, python: str
 ) -> int:
-    layout.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(layout.home)
     log = os.open(layout.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     spare = sys.executable if python == f"{sys.version_info[0]}.{sys.version_info[1]}" else ""
     told = (runtime, digest, version, str(layout.home), str(layout.sockets), spare, "")

@@ -9,10 +9,12 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, replace
 from typing import Any
 
+from ..model.cost import Price
+from ..model.pool import PoolInfo
 from ..model.record import record
 from ..wire import protocol
 from ..wire.credentials import peer_uid
@@ -41,6 +43,7 @@ class ForkServerLink:
     log_from: int = 0  # where in the agent's log its output begins
     workers: dict[int, Link] = field(default_factory=dict[int, Link])
     pids: dict[int, int] = field(default_factory=dict[int, int])
+    prices: dict[int, Price] = field(default_factory=dict[int, Price])  # at which workers were leased last
 
 
 Told = Callable[[str, int, Any, bytes], None]  # pool, worker (0: the fork server itself), message, body
@@ -190,12 +193,32 @@ class Processes:
         if link is not None:
             link.hear_out()
 
+    def note_price(self, pool: str, worker: int, price: Price | None) -> None:
+        """A worker is leased at a price, or without one."""
+        server = self.fork_servers.get(pool)
+        if server is not None and price is not None:
+            server.prices[worker] = price
+        elif server is not None:
+            server.prices.pop(worker, None)
+
+    def priced(self, pools: Iterable[PoolInfo]) -> tuple[PoolInfo, ...]:
+        """Return pools with the prices of their workers."""
+        return tuple(self._priced(pool) for pool in pools)
+
+    def _priced(self, pool: PoolInfo) -> PoolInfo:
+        server = self.fork_servers.get(pool.key)
+        if server is None or not server.prices:
+            return pool
+        workers = tuple(replace(worker, price=server.prices.get(worker.id)) for worker in pool.workers)
+        return replace(pool, workers=workers)
+
     def forget_worker(self, pool: str, worker: int) -> None:
         """It has been reaped."""
         server = self.fork_servers.get(pool)
         if server is not None:
             link = server.workers.pop(worker, None)
             server.pids.pop(worker, None)
+            server.prices.pop(worker, None)
             if link is not None:
                 link.close()
 

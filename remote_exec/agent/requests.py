@@ -116,7 +116,7 @@ def _host(agent: Agent, _: dict[str, Any], _send: Send) -> Any:
             gpus=tuple(gpu.name for gpu in agent.host.gpus),
             home=str(agent.layout.home),
             clients=len(agent.clients.connected),
-            pools=agent.pools.infos(time.monotonic()),
+            pools=agent.processes.priced(agent.pools.infos(time.monotonic())),
         )
     )
 
@@ -130,7 +130,7 @@ def _jobs(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
     rows = [to_plain(record) for record in page.jobs]
     if before is None and JobState.RUNNING in states:
         # a job's own call is listed as the job
-        known = {row["name"] for row in rows} | {job.lease for job in agent.jobs.values()}
+        known = {row["name"] for row in rows} | agent.jobs.keys()
         live = [
             r
             for r in agent.running.records.values()
@@ -155,6 +155,7 @@ def _job(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
         "progress": _last("progress", agent, record.name, record.attempts),
         "gpus": _last("gpus", agent, record.name, record.attempts),
         "spec": _spec(agent, record.name),
+        "about": agent.running.about(record.name),
     }
 
 
@@ -218,7 +219,9 @@ def _logs(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
     raise _Later
 
 
-def _read_log(agent: Agent, name: str, attempts: int, offset: int) -> tuple[list[Any], int]:
+def _read_log(
+    agent: Agent, name: str, attempts: int, offset: int, file: str = LOG_NAME
+) -> tuple[list[Any], int]:
     """Return a job's log from `offset` on, and where to go on; nothing new where that is the same.
 
     A row is ``[time, stream, text, event]``: a log record's and an event's facts come along, all others have None.
@@ -227,7 +230,7 @@ def _read_log(agent: Agent, name: str, attempts: int, offset: int) -> tuple[list
     first, position = divmod(offset, ATTEMPT_BYTES)
     for number, folder, call in _log_folders(agent, name, attempts):
         if number >= first:
-            found, after = LogReader(folder / LOG_NAME).read(position if number == first else 0)
+            found, after = LogReader(folder / file).read(position if number == first else 0)
             if found:
                 rows = [
                     [r.time, r.stream, r.text, r.event]
@@ -466,6 +469,7 @@ _ASK: dict[str, Callable[[Agent, dict[str, Any], Send], Any]] = {
     "contents": _loaded("host_requests", "tell_contents"),
     "sync": _loaded("host_requests", "sync"),
     "port": _loaded("host_requests", "tell_port"),
+    "metrics": _loaded("metric_requests", "tell_metrics"),
     "remember": lambda agent, arguments, send: None,
     "stop": _stop,
     "submit": lambda agent, arguments, send: None,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from ..model.cost import Bill, Price
 from ..model.job import AttemptRecord, Cause, DeathCertificate, JobRecord, JobState, Phase
 from .database import Row
 
@@ -27,6 +28,7 @@ def part_rows(
 
 
 def job_row(record: JobRecord) -> tuple[Any, ...]:
+    bill = record.bill
     return (
         record.name,
         record.kind,
@@ -42,12 +44,17 @@ def job_row(record: JobRecord) -> tuple[Any, ...]:
         record.count,
         record.failed,
         json.dumps(record.tags) if record.tags else "[]",
+        *((None, None, None, None) if bill is None else _bill_row(bill)),
     )
+
+
+def _bill_row(bill: Bill) -> tuple[Any, ...]:
+    return (bill.price.per_hour, bill.price.currency, bill.seconds, bill.since)
 
 
 def job_of(row: Row) -> JobRecord:
     (name, kind, function, state, created_at, started_at, ended_at, cause, summary, instance_type) = row[:10]
-    attempts, count, failed, tags = row[10:]
+    attempts, count, failed, tags, per_hour, currency, held_seconds, held_since = row[10:]
     return JobRecord(
         name=name,
         kind=kind,
@@ -63,6 +70,9 @@ def job_of(row: Row) -> JobRecord:
         count=count,
         failed=failed,
         tags=() if tags == "[]" else tuple((key, value) for key, value in json.loads(tags)),
+        bill=None
+        if per_hour is None
+        else Bill(price=Price(per_hour=per_hour, currency=currency), seconds=held_seconds, since=held_since),
     )
 
 

@@ -246,7 +246,9 @@ class Agent:
             job="" if entry.client is not None else entry.id.rpartition(".")[0],
             phases=instruction.phases,
             linger_seconds=entry.request.linger_seconds,
+            instance=entry.request.instance,
         )
+        self.processes.note_price(instruction.pool, instruction.worker, attach.instance.price)
         self.processes.tell_worker(instruction.pool, instruction.worker, attach, tuple(entry.fds))
         self.arrivals.hand_over(entry)
         close_fds(entry.fds)

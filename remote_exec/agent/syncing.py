@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model.errors import ProtocolError
+from ..worker.private import make_private_folder
 from ..worker.unpacked import place_of
 from .bundles import why_not
 
@@ -41,7 +42,7 @@ def bring(
     for path in (name, *(path for path, _ in files)):
         if reason := why_not(path):
             raise ProtocolError(f"the path {path[:200]!r} is refused: {reason}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(folder)
     note = _note_of(folder, name)
     if _read(note).get("origin", origin) != origin:
         name = f"{name}-{hashlib.sha256(origin.encode()).hexdigest()[:6]}"

@@ -24,6 +24,7 @@ from pathlib import Path
 from ..model.environment import mask_credentials
 from ..model.errors import RuntimeEnvironmentError
 from ..model.record import record
+from ..worker.private import make_private_folder
 from .interpreters import FileState, state_of
 
 OLDEST = (0, 5)  # that knows all that `builders` asks for
@@ -249,7 +250,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Generator[Path, None, None]:
     """Make a folder to fill beside those that are there; it goes, unless it was published."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(folder)
     work = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
         yield work

@@ -65,7 +65,7 @@ class Watch:
         rows: list[dict[str, Any]] = []
         if before is None:
             self._live = self._calls()
-            rows += [to_plain(record) for record in self._live.values()]
+            rows += [to_plain(self._agent.journal.get(name) or call) for name, call in self._live.items()]
         page = self._agent.journal.list(before=before, limit=PIECE_ROWS)
         rows += [to_plain(record) for record in page.jobs if record.name not in self._live]
         told += len(page.jobs)
@@ -116,8 +116,8 @@ class Watch:
 
     def _calls(self) -> dict[str, JobRecord]:
         """The calls that run and are not written down yet; a job's own call is listed as the job."""
-        jobs = {job.lease for job in self._agent.jobs.values()}
-        return {name: record for name, record in self._agent.running.records.items() if name not in jobs}
+        jobs, calls = self._agent.jobs, self._agent.running.records
+        return {name: record for name, record in calls.items() if name not in jobs}
 
     def _with_progress(self) -> list[str]:
         """Return what has got on since the last turn: a few are looked at in each."""

@@ -48,6 +48,7 @@ def unpack(data: bytes, folder: str, place: str) -> None:
 
 
 def main() -> None:
+    os.umask(0o077)
     stdin = sys.stdin.buffer
     asked = json.loads(stdin.readline().decode())
     home = os.path.realpath(os.path.expanduser(asked["home"] or default_home()))

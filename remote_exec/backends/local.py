@@ -18,6 +18,7 @@ from ..model.layout import Layout
 from ..model.record import record
 from ..version import VERSION
 from ..wire.credentials import peer_uid
+from ..worker.private import make_private_folder
 from . import runtime
 from .host import Greet
 from .variables import meaningful
@@ -171,7 +172,7 @@ def launch(
     """
     from ..agent.early import BOOT
 
-    layout.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(layout.home)
     ours, theirs = socket.socketpair()
     log = os.open(layout.agent_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     # The base interpreter outlives the virtual environment, and starts without it.

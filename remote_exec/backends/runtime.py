@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..model.digests import digest_of
 from ..model.layout import Layout
+from ..worker.private import make_private_folder
 
 NAME = "remote_exec_runtime"
 PARTS = ("model", "wire", "serial", "session", "worker", "agent")
@@ -65,8 +66,7 @@ def digest() -> str:
     made = _digest()
     if time.time() - max(s.st_ctime for _, s in stats) > SETTLED_SECONDS:
         with contextlib.suppress(OSError):
-            for folder in (kept.parent.parent, kept.parent):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(kept.parent)
             temporary = kept.with_suffix(f".{os.getpid()}")
             temporary.write_text(f"{files_now} {made}")
             temporary.replace(kept)
@@ -108,7 +108,7 @@ def unpack(folder: Path) -> Path:
     import shutil
     import tempfile
 
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
     _remove_stale(folder)
     work = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder))
     try:

@@ -27,6 +27,7 @@ from ..model.layout import Layout
 from ..model.record import record
 from ..wire.credentials import peer_uid
 from ..wire.resume import ANSWER_SIZE, CONTROL, Opening
+from ..worker.private import make_private_folder
 from . import patience, progress
 from .host import Greet
 from .local import make_sure_of
@@ -231,7 +232,7 @@ class SshHost:
     @contextlib.contextmanager
     def _alone(self) -> Generator[int]:
         for folder in (self.folder.parent, self.folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(folder)
             make_sure_of(folder)
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

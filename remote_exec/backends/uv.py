@@ -24,6 +24,7 @@ from ..agent.platforms import this_platform
 from ..model.environment import mask_credentials
 from ..model.errors import RuntimeEnvironmentError
 from ..model.platform import Platform
+from ..worker.private import make_private_folder
 
 FETCH_SECONDS = 600.0
 STALE_SECONDS = 3600.0  # what has been fetched for so long was left by a process that died
@@ -106,7 +107,7 @@ def _oldest_version() -> tuple[int, ...]:
 
 def _fetch(uv: Path, triple: str, place: Path) -> None:
     """Have uv unpack its own wheel for another platform, and publish the executable; nothing in it is run."""
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(place.parent)
     _remove_old(place.parent)
     with _scratch(place.parent) as work:
         argv = [str(uv), "--color", "never", "pip", "install", "--python", sys.executable]

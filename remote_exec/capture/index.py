@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..model.record import record
+from ..worker.private import make_private_folder
 
 if TYPE_CHECKING:
     from ..model.bundle import BundleFile
@@ -171,7 +172,7 @@ def hash_file(path: str, entry: FileEntry) -> None:
 def _write_atomically(path: Path, content: bytes) -> None:
     import tempfile
 
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".index-")
     try:
         with open(descriptor, "wb") as file:

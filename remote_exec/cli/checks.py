@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..worker.private import make_private_folder
 from .host import layout, session
 
 LEAST_FREE_BYTES = 1_000_000_000
@@ -107,7 +108,7 @@ def _home() -> str:
     home = layout().home
     fix = "set REMOTE_EXEC_HOME to a directory of your own on a local disk"
     try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(home)
         probe = home / f".doctor-{os.getpid()}"
         probe.touch()
         probe.unlink()

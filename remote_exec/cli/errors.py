@@ -64,9 +64,10 @@ def _keep(error: BaseException) -> Path:
 
     from .. import __version__
     from ..model.layout import Layout
+    from ..worker.private import make_private_folder
 
     folder = Layout.of(os.environ).home / "bugs"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
     path = folder / f"remote-exec-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}.log"
     lines = [
         f"remote_exec {__version__}, Python {platform.python_version()}, {platform.platform()}",

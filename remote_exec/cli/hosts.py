@@ -41,19 +41,28 @@ def command(context: click.Context, *, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    hosts: list[dict[str, Any]] = []
-    if running():
-        hosts.append({"host": "local", "state": "here", **ask("host"), "jobs": _count_jobs(session())})
-    hosts += _far_hosts()
+    hosts = known_hosts()
     if as_json:
         print_json(hosts)
         return
-    print_table(
-        COLUMNS, [_row(host) for host in hosts], none=f"no agent runs on this machine ({layout().home})"
-    )
+    print_table(COLUMNS, [row_of(host) for host in hosts], none=none_known())
 
 
-def _row(host: dict[str, Any]) -> tuple[str, ...]:
+def known_hosts() -> list[dict[str, Any]]:
+    """Return what is known of this machine and other hosts; no agent is started, no connection opened."""
+    hosts: list[dict[str, Any]] = []
+    if running():
+        hosts.append({"host": "local", "state": "here", **ask("host"), "jobs": _count_jobs(session())})
+    return hosts + _far_hosts()
+
+
+def none_known() -> str:
+    """Return what is said where there are none."""
+    return f"no agent runs on this machine ({layout().home})"
+
+
+def row_of(host: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a table tells of a host."""
     known = (host["host"], host["state"], moment(host.get("reached_at") or None))
     if "pid" not in host:
         return (*known, "", host["version"], *[""] * 6, host["home"])

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..client.reporter import progress_line
+from ..model.cost import Cost, bill_of
 from .host import ask, complete_jobs, connected, on_option
 from .show import duration, full_moment, json_option, moment, note, print_facts, print_json, print_table, size
 
@@ -44,11 +45,11 @@ def command(
     """
     if name is not None:
         told = ask("job", name=name)
-        print_json(told) if as_json else _tell(told)
+        print_json({**told, "job": with_cost(told["job"])}) if as_json else _tell(told)
         return
     rows, more = newest_jobs(states=states, prefix=prefix, limit=None if everything else limit)
     if as_json:
-        print_json(rows)
+        print_json([with_cost(row) for row in rows])
         return
     print_table(*table_of(rows), none="no jobs")
     if more:
@@ -81,13 +82,21 @@ def _rows(ask: Callable[..., Any], question: dict[str, Any], limit: int | None) 
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the headings and cells of jobs; where some are another machine's, hosts stand beside the names."""
+    """Return the headings and cells of jobs.
+
+    Where some are another machine's, hosts stand beside the names; where some have a price, costs before the summaries.
+    """
     now = time.time()
+    columns: tuple[str, ...] = COLUMNS
     cells = [row_of(row, now) for row in rows]
+    costs = [cost_text(row, now) for row in rows]
+    if any(costs):
+        columns = (*columns[:-1], "COST", columns[-1])
+        cells = [(*others, cost, summary) for cost, (*others, summary) in zip(costs, cells, strict=True)]
     if all(row["host"] == "local" for row in rows):
-        return COLUMNS, cells
+        return columns, cells
     named = [(name, row["host"], *others) for row, (name, *others) in zip(rows, cells, strict=True)]
-    return (*COLUMNS[:1], "HOST", *COLUMNS[1:]), named
+    return (*columns[:1], "HOST", *columns[1:]), named
 
 
 def row_of(job: Mapping[str, Any], now: float) -> tuple[str, ...]:
@@ -120,6 +129,35 @@ def elapsed(job: Mapping[str, Any], now: float) -> float | None:
     return float((now if ended is None else ended) - begun)
 
 
+def cost_text(job: Mapping[str, Any], now: float) -> str:
+    """Return what a job has cost until now; empty where it has no price, or has had no worker yet."""
+    bill = bill_of(job)
+    return str(bill.cost(now)) if bill is not None and bill.held(now) else ""
+
+
+def with_cost(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job with what it has cost until now, for programs."""
+    bill, plain = bill_of(job), {**job, "cost": None}
+    plain.pop("bill", None)
+    if bill is not None:
+        now = time.time()
+        plain["cost"] = {
+            "amount": bill.cost(now).amount,
+            "currency": bill.price.currency,
+            "per_hour": bill.price.per_hour,
+            "held_seconds": bill.held(now),
+        }
+    return plain
+
+
+def _cost_fact(job: Mapping[str, Any]) -> str:
+    bill = bill_of(job)
+    if bill is None:
+        return ""
+    now, price = time.time(), bill.price
+    return f"{bill.cost(now)}, {duration(bill.held(now))} at {Cost(price.per_hour, price.currency)} an hour"
+
+
 def _gpu(gpu: Mapping[str, Any]) -> str:
     used, peak = size(gpu["memory_used_bytes"]), size(gpu["peak_memory_bytes"])
     return f"{gpu['uuid']}: {used} in use, at most {peak}, {gpu['percent']} % busy"
@@ -128,6 +166,8 @@ def _gpu(gpu: Mapping[str, Any]) -> str:
 def facts_of(told: Mapping[str, Any]) -> dict[str, str]:
     """Return what is told of one job; empty texts are of no interest."""
     job = told["job"]
+    about: dict[str, Any] = told.get("about") or {}
+    result: dict[str, str] = about.get("result") or {}
     return {
         "name": job["name"],
         "kind": job["kind"],
@@ -140,12 +180,14 @@ def facts_of(told: Mapping[str, Any]) -> dict[str, str]:
         "started": full_moment(job["started_at"]),
         "ended": full_moment(job["ended_at"]),
         "elapsed": duration(elapsed(job, time.time())),
+        "cost": _cost_fact(job),
         "progress": progress_line(told["progress"]),
         "GPUs": "\n".join(_gpu(gpu) for gpu in told["gpus"]),
         "instance type": job["instance_type"],
         "calls": f"{job['count']}, {job['failed']} failed" if job["count"] > 1 else "",
         "tags": ", ".join(f"{key}={value}" for key, value in job["tags"]),
-        "environment": _environment(told["spec"]),
+        "environment": _environment(told["spec"], about),
+        "result": " ".join(filter(None, result.values())),
     }
 
 
@@ -161,8 +203,8 @@ def _tell(told: Mapping[str, Any]) -> None:
         note(f"\nhint: remote-exec result {job['name']}, or: remote-exec debug {job['name']}")
 
 
-def _environment(spec: Mapping[str, Any]) -> str:
-    environment: dict[str, Any] = spec.get("pool", {}).get("environment", {})
+def _environment(spec: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    environment: dict[str, Any] = spec.get("pool", {}).get("environment") or about.get("environment", {})
     wanted: list[str] = environment.get("requirements") or []
     return (
         f"{environment['kind']} {environment['python']} {', '.join(wanted)}".rstrip() if environment else ""

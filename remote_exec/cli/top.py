@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..agent.usage import Sample, Use
+from ..worker.usage import Sample, Use
 from .host import ask, home_there, on_option, told
 from .jobs import COLUMNS as JOB_COLUMNS
 from .jobs import row_of as job_row

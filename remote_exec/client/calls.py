@@ -18,9 +18,11 @@ from ..serial.pickling import Pickled
 from ..wire import frames
 
 if TYPE_CHECKING:
+    from ..model.cost import Cost
     from ..model.errors import HostUnavailable
     from .channel import Channel
     from .dispatching import Dispatching
+    from .metrics import Metrics
 
 _tokens = itertools.count(1)
 _making = threading.Lock()  # of futures
@@ -160,6 +162,20 @@ class Call:
     def name(self) -> str:
         """The name by which it is known everywhere; empty before it has been sent."""
         return f"{self.captured.name}-{self.channel.lease}-{self.number}" if self.channel is not None else ""
+
+    def metrics(self) -> Metrics:
+        """Return the metrics that it has logged so far."""
+        from .metrics import metrics_of
+
+        return metrics_of(self)
+
+    def cost(self, *, done: bool) -> Cost | None:
+        """Return what it has cost until now; None where its worker has no price, or nothing is kept of it."""
+        if self.channel is None or self.channel.price is None:
+            return None
+        from .costs import cost_of_call
+
+        return cost_of_call(self, done=done)
 
     def spend(self) -> RemoteFuture[Any]:
         """Return the future, to be completed, and let go of it: it refers to this call, and may hold gigabytes.

@@ -27,6 +27,7 @@ from .calls import SHORT_SECONDS, Call, Captured
 from .reporter import interactive
 
 if TYPE_CHECKING:
+    from ..model.cost import Price
     from .far_stream import FarStream
     from .session import Session
 
@@ -71,6 +72,7 @@ class Channel:
         self.outbox: list[bytes] = []  # frames that go in one piece
         self.bytes_in_flight = 0
         self.granted: protocol.LeaseGranted | None = None
+        self.granted_at = 0.0
         self.refused: protocol.LeaseRefused | None = None
         self.lost: protocol.WorkerLost | None = None
         self.waits: protocol.LeaseWaits | None = None
@@ -83,6 +85,7 @@ class Channel:
         self._log_levels: dict[str, int] = {}
         self._root_level: int = -1
         self._next_call = 1
+        self.price: Price | None = None  # of its worker
         self._acknowledged = 0
         self.to_acknowledge = 0
         self._far_ends: list[socket.socket] = []
@@ -106,6 +109,7 @@ class Channel:
 
     def open(self, request: dict[str, Any]) -> None:
         """Ask for the lease. Calls may be sent at once: they wait in the socket."""
+        self.price = request["instance"].price
         if self._link is not None:
             message = protocol.RequestLease(lease=self.lease, streams=0, **request)
             self.session.request_lease(message, (), self)
@@ -125,7 +129,7 @@ class Channel:
     def on_lease(self, message: object) -> None:
         """Leave word of what became of the lease."""
         if isinstance(message, protocol.LeaseGranted):
-            self.granted = message
+            self.granted, self.granted_at = message, time.monotonic()
         elif isinstance(message, protocol.LeaseWaits):
             self.waits = message
         elif isinstance(message, protocol.LeaseRecalled):

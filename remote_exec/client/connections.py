@@ -20,6 +20,7 @@ from ..backends.patience import Patience, given_up, is_over, left, within
 from ..backends.progress import heard_by
 from ..model.errors import HostUnavailable
 from . import greeting
+from .channel import Channel
 from .dispatcher import Dispatcher
 from .interrupts import ends_program
 from .phases import Phases, Span
@@ -145,6 +146,10 @@ class Connections:
     def leases(self, host: Host) -> int:
         """Return how many leases this process has on a host, or waits for."""
         return sum(one.leases for (there, _), one in list(self._dispatchers.items()) if there == host)
+
+    def priced(self, since: float) -> list[Channel]:
+        """Return the channels whose worker has a price, and is at work on a call made at that time or later."""
+        return [found for one in list(self._dispatchers.values()) for found in one._lanes.priced(since)]
 
     def is_there(self, host: Host) -> bool:
         """Whether there is a session with a host's agent, whose connection is not broken."""

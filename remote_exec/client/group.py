@@ -116,6 +116,11 @@ class Group:
         call = self._members[0].call if self.begun else None
         return call.name if call is not None else ""
 
+    @property
+    def calls(self) -> list[Call]:
+        """Those of its members, once all workers are there."""
+        return [member.call for member in self._members if member.call is not None] if self.begun else []
+
     def why(self) -> str:
         """Say in words what it waits for."""
         for member in self._members:

@@ -6,12 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..future import RemoteFuture
+from ..model.cost import Cost, total
 from ..model.errors import HostUnavailable
 from .connections import connections
 from .dispatcher import FORKED
 
 if TYPE_CHECKING:
     from .group import Group
+    from .metrics import Metrics
 
 
 class GroupFuture(RemoteFuture[Any]):
@@ -36,9 +38,22 @@ class GroupFuture(RemoteFuture[Any]):
         """Say in words what the group waits for."""
         return super().why() if self.done() else self._group.why()
 
+    @property
+    def cost(self) -> Cost | None:
+        """What all ranks have cost until now, as their hosts' agents have it; None as for a call, of any of them."""
+        costs = [call.cost(done=call.ended) for call in self._group.calls]
+        return None if None in costs else total(cost for cost in costs if cost is not None)
+
     def logs(self) -> str:
         """Return what all ranks have printed so far, each line with its rank; of very much, the last megabyte."""
         return str(self._group.printed)
+
+    def metrics(self) -> Metrics:
+        """Return what all ranks have logged so far; the names of those of other ranks than 0 tell which."""
+        found: Metrics = {}
+        for call in self._group.calls:
+            found |= call.metrics()
+        return found
 
     def cancel(self, wait: bool = False) -> bool:
         """Ask for all ranks to be stopped.

@@ -25,6 +25,7 @@ from ..model.errors import ProtocolError
 from ..model.layout import Layout
 from ..model.record import record
 from ..wire.messages import from_plain, to_plain
+from ..worker.private import make_private_folder
 
 NOTED_SECONDS = 60.0  # a note of this age is as good as a new one
 JOBS_BYTES = 1 << 20  # of the names that are kept for one host; the older half goes
@@ -86,7 +87,7 @@ def note_job(host: Host, name: str) -> None:
     """Note that a job lies on a host."""
     with contextlib.suppress(OSError):
         file = _folder() / f"{key_of(host)}.jobs"
-        _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(_folder())
         with open(file, "a", encoding="utf-8") as jobs:
             jobs.write(f"{name}\n")  # one write, at the end of the file
             size = jobs.tell()
@@ -181,7 +182,7 @@ def _write(file: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _locked() -> Generator[None, None, None]:
-    _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(_folder())
     lock = os.open(_folder() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any, cast
 
 from ..backends.host import Host
 from ..future import RemoteFuture
+from ..model.cost import Cost, bill_of
 from ..model.errors import HostUnavailable, JobNotFound
 from ..model.ids import new_id
 from ..options import Options
@@ -23,6 +25,8 @@ from ..wire.stream import inline
 from .answers import rebuild
 from .channel import LEAST_SECONDS
 from .connections import connections
+from .metrics import Metrics, by_name, points_of
+from .notebook import tags_of
 from .target import Place
 
 FUNCTION = 1
@@ -64,6 +68,12 @@ class JobFuture(RemoteFuture[Any]):
         why: str = told["why"] or f"it is {told['job']['state']}"
         return why
 
+    @property
+    def cost(self) -> Cost | None:
+        """What the job has cost until now, all attempts together; None where its instance type had no price."""
+        bill = bill_of(self._ask("job")["job"])
+        return bill.cost(time.time()) if bill is not None else None
+
     def logs(self) -> str:
         """Return what the job has printed so far."""
         texts: list[str] = []
@@ -73,6 +83,10 @@ class JobFuture(RemoteFuture[Any]):
             texts += [text for _, _, text, _ in piece["records"]]
             before, offset = offset, piece["offset"]
         return "".join(texts)
+
+    def metrics(self) -> Metrics:
+        """Return what the job has logged by `log_metrics` so far, in all its attempts, and what it was seen to use."""
+        return by_name(points_of(lambda offset: self._ask("metrics", offset=offset)))
 
     def done(self) -> bool:
         """Whether the job has ended."""
@@ -198,7 +212,15 @@ def source_of(function: object) -> str:
     return ""
 
 
-def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str, code: str = "") -> JobFuture:
+def submit_job(
+    place: Place,
+    sent: Any,
+    arguments: Pickled,
+    *,
+    name: str,
+    code: str = "",
+    tags: tuple[tuple[str, str], ...] = (),
+) -> JobFuture:
     """Make a call a durable job; return when it is written down.
 
     Args:
@@ -207,6 +229,7 @@ def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str, code: 
         arguments: its arguments, pickled.
         name: the job's.
         code: the source of what it runs, to be shown with it.
+        tags: beside those of its options.
 
     Raises:
         ConfigurationError: a job of that name exists.
@@ -233,7 +256,8 @@ def submit_job(place: Place, sent: Any, arguments: Pickled, *, name: str, code: 
             "name": name,
             "function": sent.name,
             "instance_type": place.instance.name,
-            "tags": [list(tag) for tag in options.tags],
+            "price": to_plain(request["instance"].price),
+            "tags": [*tags_of(options), *map(list, tags)],
             "pool": pool,
             "variables": variables,
             "bundle": request["bundle"],

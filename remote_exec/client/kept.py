@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..agent.environments import EnvironmentStore
     from ..agent.service import Agent
 
-ANSWERED = frozenset(["jobs", "job", "logs", "result", "environments"])
+ANSWERED = frozenset(["jobs", "job", "logs", "metrics", "result", "environments"])
 
 
 class OlderJournal(RuntimeEnvironmentError):  # noqa: N818 - named as the others are

@@ -202,6 +202,19 @@ class Lanes:
         """All calls that have been sent and not answered."""
         return [call for channel in self.channels for call in channel.in_flight.values()]
 
+    def priced(self, since: float) -> list[Channel]:
+        """The channels whose worker has a price, and is at work on a call that was made at that time or later.
+
+        Any thread may ask.
+        """
+        found: list[Channel] = []
+        for channel in list(self.channels):
+            if channel.price is not None and channel.granted is not None:
+                calls = list(channel.in_flight.values())
+                if calls and calls[0].started_at >= since:
+                    found.append(channel)
+        return found
+
     def oldest(self) -> Call | None:
         """The call that has waited for longest."""
         return next(iter(self.in_flight()), self.queue[0] if self.queue else None)

@@ -78,6 +78,19 @@ def stays_here(given: Options) -> bool:
     return instances[0].backend == "local"
 
 
+def hosts_for(given: Options) -> Sequence[Host]:
+    """Return all hosts that calls with these options may go to; what is wrong with the options is said by `choose`."""
+    config = load_config()
+    try:
+        return [
+            host
+            for instance in resolve_instance_types(config.resolve(given).instance_type, config)
+            for host in hosts_of(instance, config.resolve(given, instance))
+        ]
+    except ConfigurationError:
+        return []
+
+
 def hosts_of(instance: InstanceType, options: Options) -> Sequence[Host]:
     """Return all hosts of an instance type, without a word to any of them.
 

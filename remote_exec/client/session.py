@@ -21,6 +21,7 @@ from ..wire import protocol
 from ..wire.compression import LEAST, Compression
 from ..wire.control import ControlStream
 from .greeting import greeted
+from .interrupts import shield, unshield
 from .phases import Span
 
 PIECE = 1 << 20  # one is taken in while the next is on its way
@@ -217,6 +218,7 @@ class Session:
 
     def _send(self, message: object, body: bytes = b"", fds: tuple[int, ...] = ()) -> None:
         # Whoever expects an answer has registered before: either this fails, or the loss is told to it.
+        shielded = self.host.here and shield()  # what is half sent elsewhere is sent again
         try:
             with self._lock:
                 if self.lost:
@@ -225,6 +227,9 @@ class Session:
         except OSError as error:
             self._lose()
             raise errors.HostUnavailable(f"the agent is gone: {error}") from error
+        finally:
+            if shielded:
+                unshield()
 
     def _read(self) -> None:
         try:

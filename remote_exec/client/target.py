@@ -16,6 +16,7 @@ from ..capture.function import Captured, source_paths
 from ..capture.preflight import warnings_of
 from ..config import load_config
 from ..instances import InstanceType, shape_of
+from ..model.cost import Instance
 from ..model.digests import digest_of
 from ..model.environment import EnvironmentKind, EnvironmentSpec
 from ..model.job import Phase
@@ -23,10 +24,11 @@ from ..model.platform import Platform
 from ..model.pool import PoolSpec
 from ..model.record import record
 from ..options import Options
-from ..options.group_plan import group_plan
+from ..options.group_plan import GroupPlan, group_plan
 from ..serial.pickling import Pickled
 from .connections import connections
 from .dispatcher import Dispatcher
+from .notebook import tags_of
 from .placement import Found, choose
 
 if TYPE_CHECKING:
@@ -113,7 +115,8 @@ def target_of(found: Found, captured: Captured) -> Target:
 
 def _dispatcher(place: Place, max_workers: int) -> Dispatcher:
     request = place.request
-    key = f"{request['pool'].key}/{request['bundle']}/{max_workers}/{request['log_limit_bytes']}"
+    parts = (request["bundle"], max_workers, request["log_limit_bytes"], request["instance"])
+    key = "/".join([request["pool"].key, *map(str, parts)])
     return connections.dispatcher(place.host, key, request, max_workers=max_workers)
 
 
@@ -181,6 +184,7 @@ def _place_on(found: Found, captured: Captured, private: str) -> Place:
         "max_workers": options.max_workers or max(processors, (options.max_parallel_jobs or 0) * workers),
         "log_limit_bytes": options.log_size_limit,
         "uv": _uv_for(host, environment),
+        "instance": _instance(instance, plan),
     }
     if not host.here:
         request["linger_seconds"] = float(options.connection_timeout)
@@ -189,6 +193,14 @@ def _place_on(found: Found, captured: Captured, private: str) -> Place:
         Phase(name="transfer", seconds=transfer.seconds),
     )
     return Place(instance, options, request, host, asked, processors, phases)
+
+
+def _instance(instance: InstanceType, plan: GroupPlan | None) -> Instance:
+    """Return as what each worker is asked for; of a group it has several machines, or a part of one."""
+    price = instance.price
+    if price is not None and plan is not None:
+        price = price.times(plan.nodes / plan.workers)
+    return Instance(type=instance.name, price=price)
 
 
 def bring_trees(pickled: Pickled, host: Host, of: str) -> None:
@@ -275,6 +287,8 @@ def told_of(name: str, options: Options) -> dict[str, Any]:
         told["pre_execution"] = commands
     if (plan := group_plan(options)) is not None:
         told |= plan.told()  # of the one worker; those of several are told their places when they are there
+    if tags := tags_of(options):
+        told["tags"] = tags
     return told
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from .cost import Bill
 from .record import record
 
 
@@ -105,6 +106,8 @@ class JobRecord:
     count: int = 1
     failed: int = 0
     tags: tuple[tuple[str, str], ...] = ()
+    # where its instance type had a price when it was sent
+    bill: Bill | None = None
 
 
 class OutcomeKind(str, Enum):

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from enum import Enum
 
+from .cost import Price
 from .digests import digest_of
 from .environment import EnvironmentSpec
 from .record import record
@@ -91,6 +92,7 @@ class WorkerInfo:
     bundle: str = ""
     gpus: tuple[str, ...] = ()  # UUIDs
     keep_alive_seconds: float = 0.0  # how long it may be idle
+    price: Price | None = None  # at which it was leased last
 
 
 @record(kw_only=True)

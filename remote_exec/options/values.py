@@ -330,6 +330,13 @@ def dependencies() -> Kind[str | tuple[str, ...]]:
             value = [_plain_path(item) for item in cast("Sequence[object]", value)]
         return _home(_string(value)) if isinstance(value, str) else _strings(value)
 
+    def parse(text: str) -> object:
+        if text.lstrip().startswith("[") or "\n" in text:
+            return _listing("\n")(text)
+        from .requirement_texts import requirements_in
+
+        return requirements_in(text) or text
+
     def anchor(value: str | tuple[str, ...], folder: Path) -> str | tuple[str, ...]:
         if isinstance(value, str):
             return value if value == "auto_capture" else _anchored(value, folder)
@@ -342,8 +349,7 @@ def dependencies() -> Kind[str | tuple[str, ...]]:
             "'auto_capture', or a list of requirements or wheels"
         ),
         check=check,
-        # commas belong to requirements ("numpy>=1,<3"), so only lines make a list
-        parse=lambda text: _listing("\n")(text) if text.lstrip().startswith("[") or "\n" in text else text,
+        parse=parse,
         plain=lambda value: value if isinstance(value, str) else list(value),
         anchor=anchor,
         repeated=True,

@@ -11,10 +11,14 @@ from __future__ import annotations
 import linecache
 import os
 import time
-from types import CodeType
+from functools import partial
+from types import CodeType, FunctionType, MethodType
+from typing import Any
 
 # A file that is larger says little in a traceback that its line numbers do not.
 MAX_SOURCE_CHARS = 1_000_000
+MAX_SHOWN_CHARS = 64 << 10  # of one function
+_MOST_WRAPPERS = 32
 _MAX_CACHED_FILES = 64
 
 # Names that many pieces of code share: whichever came last would answer for all.
@@ -71,6 +75,63 @@ def register(filename: str, text: str) -> None:
         return
     # No modification time: `linecache.checkcache` then never looks for a file, which may be another one here.
     linecache.cache[filename] = (len(text), None, lines, filename)
+
+
+def text_of(function: object) -> str:
+    """Return the source of a function or class, as its file was when it was loaded; empty where it is not to be had.
+
+    Any thread may ask: no code of anybody's runs, and no module is looked at.
+    """
+    from inspect import getblock
+    from tokenize import TokenError
+
+    found = _inner(function)
+    try:
+        if isinstance(found, type):
+            return _class_text(found)
+        if not isinstance(found, FunctionType):
+            return ""
+        lines = linecache.getlines(found.__code__.co_filename)
+        text = "".join(getblock(lines[found.__code__.co_firstlineno - 1 :]))
+    except (OSError, SyntaxError, ValueError, RecursionError, TokenError):
+        return ""
+    return text if len(text) <= MAX_SHOWN_CHARS else ""
+
+
+def _inner(function: object) -> object:
+    """Return what wrappers that say so are about."""
+    for _ in range(_MOST_WRAPPERS):
+        own: dict[str, Any] = {} if isinstance(function, type) else getattr(function, "__dict__", {})
+        if isinstance(function, partial):
+            function = function.func
+        elif isinstance(function, MethodType):
+            function = function.__func__
+        elif "__wrapped__" in own:
+            function = own["__wrapped__"]
+        else:
+            break
+    return function
+
+
+def _class_text(cls: type) -> str:
+    """Return the source of a class, found by one of its methods."""
+    for value in vars(cls).values():
+        method = _inner(value)
+        if isinstance(method, FunctionType) and method.__qualname__.startswith(f"{cls.__qualname__}."):
+            break
+    else:
+        return ""
+    lines = linecache.getlines(method.__code__.co_filename)
+    line = method.__code__.co_firstlineno
+    import ast
+
+    found = ""
+    for node in ast.walk(ast.parse("".join(lines))):
+        if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            if first <= line <= (node.end_lineno or 0):  # the innermost comes last
+                found = "".join(lines[first - 1 : node.end_lineno])
+    return found if len(found) <= MAX_SHOWN_CHARS else ""
 
 
 def _mtime(filename: str) -> float | None:

@@ -6,6 +6,7 @@ from dataclasses import field
 from typing import Any, ClassVar
 
 from ..model.bundle import Bundle
+from ..model.cost import Instance
 from ..model.job import AttemptRecord, DeathCertificate, JobRecord, Phase
 from ..model.pool import GpuUse, PoolInfo, PoolSpec
 from .messages import message
@@ -54,6 +55,7 @@ class RequestLease:
     group_size: int = 1  # ... once so many of them have been asked for
     # the call stream is a connection of its own, and may be broken off for so long; 0: its descriptors come along
     linger_seconds: float = 0.0
+    instance: Instance = Instance()  # as what the client's configuration has the worker
 
 
 @message
@@ -291,6 +293,7 @@ class WorkerExited:
     running: bool  # the call that was begun last had not been answered
     function: str
     started_at: float
+    about: str = ""  # JSON: what is told of that call, see `About.noted`
 
 
 # --- agent to worker ----------------------------------------------------------------------------------------
@@ -309,6 +312,7 @@ class Attach:
     job: str = ""  # the agent itself is the client, on behalf of this job
     phases: tuple[Phase, ...] = ()  # what the lease has waited for: a part of its first call's way
     linger_seconds: float = 0.0  # how long the stream may be broken off; connections come by `StreamArrived`
+    instance: Instance = Instance()
 
 
 @message
@@ -385,6 +389,9 @@ class CallRunning:
     function: str
     started_at: float
     phases: tuple[Phase, ...] = ()  # before it
+    instance: Instance = Instance()
+    tags: tuple[tuple[str, str], ...] = ()
+    about: str = ""  # JSON: what whoever looks at it is told, see `About.told`
 
 
 @message
@@ -395,6 +402,7 @@ class CallsEnded:
     attempts: tuple[AttemptRecord, ...] = ()  # of those that were long on their way
     failures: dict[str, str] = field(default_factory=lambda: dict[str, str]())  # JSON, by the record's name
     summed: tuple[str, ...] = ()  # names that were listed, of calls that have no record but their array's
+    abouts: tuple[tuple[str, tuple[str, ...]], ...] = ()  # what is told of records, as JSON, with their names
 
 
 @message
@@ -407,6 +415,9 @@ class CallOrphaned:
     function: str
     started_at: float
     phases: tuple[Phase, ...] = ()
+    instance: Instance = Instance()
+    tags: tuple[tuple[str, str], ...] = ()
+    about: str = ""
 
 
 @message
@@ -418,6 +429,7 @@ class OrphanEnded:
     ok: bool
     attempt: AttemptRecord | None = None
     blob: str = ""  # where the pickled value lies instead
+    about: str = ""
 
 
 @message

@@ -50,11 +50,17 @@ class ResumableControl(ControlStream):
                 raise ConnectionError("this end of a control stream is closed")
             if self._kept.size + len(data) > MAX_QUEUED:
                 raise ConnectionError("the peer of a control stream does not read")
-            self._kept.add(data)
-            if not self.cut:
-                self._queue.append((memoryview(data), []))
-                self._queued_size += len(data)
-                self.flush()
+            try:
+                self._kept.add(data)
+                if not self.cut:
+                    self._queue.append((memoryview(data), []))
+                    self._queued_size += len(data)
+                    self.flush()
+            except (
+                BaseException
+            ):  # Ctrl-C: how much of it went is not known, so the next connection takes all of it
+                self.let_go()
+                raise
 
     def flush(self) -> None:
         """Send as much as the socket takes."""

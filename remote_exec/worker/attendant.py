@@ -25,12 +25,14 @@ from ..serial import pickling
 from ..wire import frames, protocol
 from ..wire.control import ControlStream
 from ..wire.stream import CallStream
-from . import progress
+from . import context, progress
 from .joblog import LOG_NAME, LogWriter, Stream
 from .keeping import INLINE_BYTES, keep_result, keep_trees, without_room
 from .lease import Lease, Outcome
 from .output import READ_SIZE, Output
+from .private import make_private_folder
 from .progress import Bars
+from .sampling import Sampler, log_gpus
 
 TICK_SECONDS = 0.25
 COALESCE_SECONDS = 0.01  # how often a chattering function is listened to
@@ -64,6 +66,7 @@ class Attendant(threading.Thread):
         self._bars = Bars(SHOWN_SECONDS)
         self._logged_bars = Bars(LOGGED_SECONDS)
         self._bars_call = 0
+        self._sampler = Sampler()
         output.on_switch = self._on_switch
         self._deadline: tuple[Lease, int, float] | None = None
         self._flushes = False
@@ -91,6 +94,7 @@ class Attendant(threading.Thread):
     def end_with(self, lease: Lease) -> None:
         """Let nothing be lost of a lease when the process ends now."""
         self._flush_records(lease)
+        lease.metrics.close()
         with self.output.lock:
             self._close_log()
 
@@ -104,21 +108,15 @@ class Attendant(threading.Thread):
         """The client is gone: what runs is a job from now on."""
         if not lease.orphaned:
             lease.orphaned = True
-            call, function = lease.running, lease.running_function
-            if call:
-                self._tell(
-                    protocol.CallOrphaned(
-                        lease.id,
-                        call,
-                        lease.name_of(call, function),
-                        function,
-                        lease.started_at,
-                        lease.phases.get(call, ()),
-                    )
-                )
+            call = lease.running
+            if call and lease.about.listed:
+                self._tell(lease.as_running(call, protocol.CallOrphaned))
 
     def orphan_ended(self, lease: Lease, outcome: Outcome) -> None:
         """Give an outcome that no client took to the agent."""
+        if not outcome.about.listed and lease.reported != outcome.call:
+            return
+        outcome = outcome.as_told()
         if outcome.trees:
             keep_trees(lease, outcome.trees)
         body, blob = pickling.join(outcome.stream, outcome.buffers), ""
@@ -129,7 +127,8 @@ class Attendant(threading.Thread):
                 outcome = without_room(outcome, len(body), error)
                 body = b"".join(outcome.stream)
         record, attempt = lease.to_record(outcome), lease.to_attempt(outcome)
-        self._tell(protocol.OrphanEnded(lease.id, record, outcome.ok, attempt, blob), body)
+        about = "" if lease.attach.job else outcome.about.told()
+        self._tell(protocol.OrphanEnded(lease.id, record, outcome.ok, attempt, blob, about), body)
 
     def flush_soon(self) -> None:
         """Tell the agent within moments what has ended: somebody may ask for it."""
@@ -167,6 +166,9 @@ class Attendant(threading.Thread):
     def forward_event(self, lease: Lease, event: dict[str, Any]) -> None:
         """Take in what a running call tells beside its output, after all that it has printed before."""
         call = lease.running
+        if "metrics" in event:
+            lease.metrics.add(call, event["metrics"])
+            return
         self.output.flush()
         with self.output.lock:
             self._drain(lease, call, wait=False)
@@ -253,6 +255,9 @@ class Attendant(threading.Thread):
         if lease.is_given_up(time.monotonic()):
             self._client_is_gone(lease)
         progress.catch_up()
+        self._sampler.tick(lease, context.rank())
+        if lease.metrics.waiting:
+            lease.metrics.tick(now)
         if self.backlogged:
             self.forward_output(lease, lease.running, wait=False)
         if self._flushes:
@@ -262,11 +267,10 @@ class Attendant(threading.Thread):
 
     def _report_running(self, lease: Lease) -> None:
         with lease.lock:  # what is told to be running is recorded, or summed up, after that
-            call, function = lease.running, lease.running_function
-            if call:
+            call, listed = lease.running, lease.about.listed
+            if call and (listed or lease.orphaned):  # what is nobody's and goes on is to be seen, too
                 lease.reported = call
-                name, phases = lease.name_of(call, function), lease.phases.get(call, ())
-                self._tell(protocol.CallRunning(lease.id, call, name, function, lease.started_at, phases))
+                self._tell(lease.as_running(call, protocol.CallRunning if listed else protocol.CallOrphaned))
 
     def _flush_records(self, lease: Lease) -> None:
         ended = lease.take_ended()
@@ -316,6 +320,7 @@ class Attendant(threading.Thread):
             event = {"gpus": [asdict(gpu) for gpu in seen.gpus]}
             with self.output.lock:
                 self._to_log(lease, "event", json.dumps(event).encode(), lease.running)
+            log_gpus(lease, seen.gpus, context.rank())
 
     def _clear_bars(self) -> None:
         self._bars.clear()
@@ -324,7 +329,7 @@ class Attendant(threading.Thread):
     def _to_log(self, lease: Lease, stream: Stream, data: bytes, call: int) -> None:
         with contextlib.suppress(OSError):  # a full disk must not end the call
             if self._log is None:
-                os.makedirs(lease.folder, mode=0o700, exist_ok=True)
+                make_private_folder(lease.folder)
                 path = os.path.join(lease.folder, LOG_NAME)
                 self._log = LogWriter(path, limit_bytes=lease.attach.log_limit_bytes)
             self._log.write(stream, data, call=call)

@@ -111,7 +111,7 @@ class Batch:
         trees = directories.noted.take()
         outcome = Outcome(
             self.number,
-            self._function.name,
+            self._function.about,
             self._lease.started_at,
             time.time(),
             not text,

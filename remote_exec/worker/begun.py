@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ..model.record import record
+from .about import NOTED_BYTES, About
 
 _CALL = struct.Struct("=QQd")  # call, item of a batch, when it began
 _NUMBER = struct.Struct("=Q")
@@ -21,7 +22,8 @@ _ENDED_AT = _CALL.size
 _END_BY_AT = _ENDED_AT + _NUMBER.size
 _LEASE_AT = 64
 _FUNCTION_AT = 1024
-SIZE = mmap.PAGESIZE
+_ABOUT_AT = 4096
+SIZE = _ABOUT_AT + mmap.PAGESIZE * -(-(NOTED_BYTES + 2) // mmap.PAGESIZE)
 
 
 @record
@@ -34,6 +36,7 @@ class Noted:
     started_at: float  # UTC, seconds since the epoch
     function: str
     running: bool  # the call had begun and was not answered
+    about: str  # what is told of the call, see `About.noted`
     end_by: float  # when a watchdog ends the process, on the monotonic clock; 0: never
 
 
@@ -51,7 +54,7 @@ class Begun:
 
     def __init__(self, memory: mmap.mmap) -> None:
         self._memory = memory
-        self._function = ""
+        self._about: About | None = None
         self.call: Callable[[int, int, float], None] = partial(_CALL.pack_into, memory, 0)
         self.numbers = memoryview(memory).cast("Q")
         self.ended: Callable[[int], None] = partial(_NUMBER.pack_into, memory, _ENDED_AT)
@@ -63,11 +66,12 @@ class Begun:
         self.ended(0)
         self._write(_LEASE_AT, lease, _FUNCTION_AT)
 
-    def function(self, name: str) -> None:
-        """Note the function of the call that is noted next."""
-        if name != self._function:
-            self._function = name
-            self._write(_FUNCTION_AT, name, SIZE)
+    def function(self, about: About) -> None:
+        """Note what is told of the call that is noted next, or has just been."""
+        if about is not self._about:
+            self._about = about
+            self._write(_FUNCTION_AT, about.name, _ABOUT_AT)
+            self._write(_ABOUT_AT, about.noted(), SIZE)
 
     def last(self) -> tuple[int, int, float]:
         """Return call, item and time as they are noted."""
@@ -91,6 +95,7 @@ def read(memory: mmap.mmap) -> Noted:
         item=item,
         started_at=started_at,
         function=_text(memory, _FUNCTION_AT),
+        about=_text(memory, _ABOUT_AT),
         running=call > ended,
         end_by=end_by,
     )

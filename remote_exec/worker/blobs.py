@@ -41,6 +41,7 @@ from .atomic import (
     write_all,
 )
 from .incoming import Upload
+from .private import make_private_folder
 
 # `read` hashes these each time
 SMALL_BYTES = 64 << 10
@@ -108,7 +109,7 @@ class BlobStore:
         self.folder = folder
         self._root = os.fspath(folder)
         self._incoming = folder / "incoming"
-        self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(self._incoming)
         self._verified: dict[str, _Identity] = {}
         self._relaxed = False  # something was stored that the disk may not have yet
 

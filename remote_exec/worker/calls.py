@@ -22,6 +22,7 @@ from ..serial import directories, failures, failures_json, pickling
 from ..wire import frames
 from ..wire.frames import HEADER, Frame
 from . import context, streams
+from .about import KEPT_FAILURE_CHARS, About, kept, summary_of
 from .batches import AWAITED, Batch
 from .begun import Begun
 from .keeping import keep_trees
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 QUICK_SECONDS = 0.0001  # after a call that took less, the next is waited for awake
 SMALL = 1 << 16  # bytes that are sent in one piece
-SUMMARY_CHARS = 300
-KEPT_FAILURE_CHARS = 256 << 10  # of an attached call's failure, for the journal
 
 
 class Calls:
@@ -75,6 +74,7 @@ class Calls:
         context.enter(lease, self._attendant.forward_event)
         directories.install(lambda: _side_of(lease))
         self._begun.lease(lease.id)
+        lease.note_about = self._begun.function
         goodbye = False
         receive, handlers = lease.stream.receive, self._handlers
         try:
@@ -114,8 +114,8 @@ class Calls:
             self._refuse(lease, frame.call, function)
             return
         started_at = time.time()
-        lease.started_at, lease.running_function = started_at, function.name
-        self._begun.function(function.name)
+        lease.started_at, lease.about = started_at, function.about
+        self._begun.function(function.about)
         self._begun.call(frame.call, 0, started_at)
         arguments: Any = None
         value: Any = None
@@ -149,7 +149,7 @@ class Calls:
         self._quick = ended_at - started_at < QUICK_SECONDS
         outcome = Outcome(
             frame.call,
-            function.name,
+            lease.about,
             started_at,
             ended_at,
             True,
@@ -266,19 +266,19 @@ class Calls:
         text = failures_json.to_json(failure)
         outcome = Outcome(
             call,
-            function.name,
+            lease.about,
             started_at,
             time.time(),
             False,
             [text.encode()],
             cause=cause,
-            summary=_summary(error, failure),
-            failure=_kept(text, failure),
+            summary=summary_of(failure),
+            failure=kept(text, failure),
         )
         self._answer_failure(lease, outcome)
 
     def _refuse(self, lease: Lease, call: int, function: Function | None) -> None:
-        name = function.name if function else "function"
+        about = function.about if function else About()
         text = function.failure if function else ""
         if not text:
             error = DeserializationError("the call names a function that was not defined on this stream")
@@ -288,7 +288,7 @@ class Calls:
             lease,
             Outcome(
                 call,
-                name,
+                about,
                 now,
                 now,
                 False,
@@ -339,8 +339,8 @@ class Calls:
             self._refuse(lease, number, function)
             return
         since, started_at = time.monotonic(), time.time()
-        lease.started_at, lease.running_function = started_at, function.name
-        self._begun.function(function.name)
+        lease.started_at, lease.about = started_at, function.about
+        self._begun.function(function.about)
         self._begun.call(number, 0, started_at)
         try:
             items = pickling.load(*lease.stream.parts(frame))
@@ -354,7 +354,7 @@ class Calls:
         if not sent:
             batch.leave(alone=alone)
         elif failure is None:
-            lease.record_many(function.name, number, batch.ran, started_at)
+            lease.record_many(function.about, number, batch.ran, started_at)
         else:
             failure = failure._replace(items=batch.ran, failed=batch.failed, ended_at=time.time())
             if lease.record(failure, printed=True):
@@ -377,14 +377,14 @@ class Calls:
         text = failures_json.to_json(failure)
         return Outcome(
             call,
-            function.name,
+            function.about,
             started_at,
             time.time(),
             False,
             [text],
             cause=cause,
-            summary=_summary(told, failure),
-            failure=_kept(text, failure),
+            summary=summary_of(failure),
+            failure=kept(text, failure),
         )
 
     def _on_define(self, lease: Lease, frame: Frame) -> None:
@@ -392,13 +392,13 @@ class Calls:
         # Calls are numbered in the order they are sent: the one that comes with this definition is the next. If
         # loading the function ends the process, that call has had its turn, and must not end others.
         call, item, at = self._begun.last()
-        self._begun.function(function.name)
+        self._begun.function(function.about)
         self._begun.call(call + 1, 0, time.time())
         lease.loading = call + 1
         try:
             stream, buffers = lease.stream.parts(frame)
             if function.launch is None:
-                function.call = pickling.load(stream, buffers)
+                function.call = function.about.source = pickling.load(stream, buffers)
             else:
                 from .launch import Launch
 
@@ -427,7 +427,7 @@ class Calls:
             lease.know(
                 int(number),
                 Function(
-                    name=row["name"],
+                    about=About.of(row),
                     max_runtime_seconds=row.get("max_runtime_seconds", 0.0),
                     pre_execution=tuple(row.get("pre_execution", ())),
                     group=Group(**row["group"]) if "group" in row else None,
@@ -438,6 +438,8 @@ class Calls:
 
     def _flush_output(self, lease: Lease, call: int) -> bool:
         output = self._output
+        if lease.metrics.waiting:
+            lease.metrics.finish()
         output.flush()
         with output.lock:
             # What the attendant has drained may not have been sent yet.
@@ -461,17 +463,6 @@ def _side_of(lease: Lease) -> directories.Side:
     from .trees import WorkerSide
 
     return WorkerSide(lease.attach.jobs_folder, durable=bool(lease.attach.job))
-
-
-def _summary(error: BaseException, failure: Failure) -> str:
-    return f"{failure.qualname}: {failure.message}"[:SUMMARY_CHARS]
-
-
-def _kept(text: str, failure: Failure) -> str:
-    """Return what the journal is to have of a failure whose caller has all of it."""
-    if len(text) <= KEPT_FAILURE_CHARS:
-        return text
-    return failures_json.to_json(failure, max_chars=KEPT_FAILURE_CHARS)
 
 
 def _raw(buffers: Any) -> list[Any]:

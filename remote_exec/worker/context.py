@@ -10,7 +10,8 @@ from typing import Any
 
 from ..model.group import Group
 from ..model.record import record
-from . import progress
+from . import metrics, progress
+from .about import About
 from .lease import Lease
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -39,6 +40,7 @@ def enter(lease: Lease, send: Send) -> None:
     global _lease, _send
     _lease, _send = lease, send
     progress.set_sink(_emit_progress)
+    metrics.set_sink(_emit_metrics)
 
 
 def leave() -> None:
@@ -46,6 +48,7 @@ def leave() -> None:
     global _lease, _send
     _lease = _send = None
     progress.set_sink(None)
+    metrics.set_sink(None)
 
 
 def emit(event: dict[str, Any]) -> bool:
@@ -59,6 +62,22 @@ def emit(event: dict[str, Any]) -> bool:
 
 def _emit_progress(bar: dict[str, Any]) -> None:
     emit({"progress": bar})
+
+
+def _emit_metrics(rows: list[metrics.Row]) -> None:
+    emit({"metrics": of_rank(rows)})
+
+
+def of_rank(rows: list[metrics.Row]) -> list[metrics.Row]:
+    """Return points of metrics under the names that tell this rank's from those of others."""
+    number = rank()
+    return [[metrics.told_apart(name, number), *rest] for name, *rest in rows] if number else rows
+
+
+def rank() -> int:
+    """Return which of a group this process is; 0 where there is none."""
+    group = _group or (_launched.group if _launched is not None else None)
+    return group.rank if group is not None else 0
 
 
 def jobs_folder() -> str:
@@ -77,11 +96,30 @@ def current_job() -> CurrentJob | None:
     lease = _lease
     if lease is None or not lease.running:
         return _launched
-    function = lease.running_function
+    function = lease.about.name
     name = lease.name_of(lease.running, function)
     if _group is not None:  # whose members are told apart by it
         function = function.removesuffix(f".rank{_group.rank}")
     return CurrentJob(name=name, function=function, group=_group)
+
+
+def describe(*, function: str, code: str, tags: tuple[tuple[str, str], ...]) -> About | None:
+    """Say what the running call is, in place of what is told of its function; what it returns can say more.
+
+    Args:
+        function: as lists show it.
+        code: that it runs.
+        tags: of this call.
+
+    Returns:
+        None outside of a call, and for a job: it is known what that is.
+    """
+    lease = _lease
+    if lease is None or not lease.running or lease.attach.job:
+        return None
+    about = lease.about.of_call(function=function, code=code, tags=tags)
+    lease.describe(about)
+    return about
 
 
 def set_group(group: Group | None) -> None:

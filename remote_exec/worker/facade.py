@@ -15,9 +15,11 @@ from functools import partial, update_wrapper
 from typing import Any, cast
 
 from ..model import errors
+from ..model.cost import Cost
+from ..model.metric import MetricPoint
 from ..model.record import record
 from ..serial.directories import Dir
-from . import context
+from . import context, metrics
 from . import progress as _progress
 from .bound import BoundFunction
 from .checkpoint import CheckpointLocation
@@ -246,6 +248,9 @@ _NAMES: dict[str, Any] = {
     "Dir": Dir,
     "get_future": get_future,
     "list_futures": list_futures,
+    "Cost": Cost,
+    "MetricPoint": MetricPoint,
+    "log_metrics": metrics.log_metrics,
     "progress": _progress.progress,
     "current_job": context.current_job,
     "_restore_function": _restore_function,

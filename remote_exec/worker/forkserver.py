@@ -259,6 +259,7 @@ class ForkServer:
             running=noted.running,
             function=noted.function,
             started_at=noted.started_at,
+            about=noted.about,
         )
         out, err = exited.rest
         self._exited.append(replace(exited, rest=(out[-LAST_BYTES:], err[-LAST_BYTES:])))

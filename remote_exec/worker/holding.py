@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 from .atomic import same_file, write_all
+from .private import make_private_folder
 
 
 class Holder:
@@ -64,7 +65,7 @@ def held_in(folder: Path) -> frozenset[str]:
 
 
 def _begin(folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
     while True:
         path = folder / secrets.token_hex(8)
         descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)

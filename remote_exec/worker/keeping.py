@@ -7,6 +7,7 @@ import os
 from ..model.errors import ResourceLimitExceeded
 from ..model.job import Cause
 from .lease import Lease, Outcome
+from .private import make_private_folder
 
 INLINE_BYTES = 256 << 10  # of a result that lies in the journal itself; a longer one lies among the blobs
 TREES_NAME = "trees"  # in a job's folder: the digests of the folders that its result names
@@ -14,7 +15,7 @@ TREES_NAME = "trees"  # in a job's folder: the digests of the folders that its r
 
 def keep_trees(lease: Lease, digests: tuple[str, ...]) -> None:
     """Have trees stay for as long as what is kept of a job: its result needs them."""
-    os.makedirs(lease.folder, mode=0o700, exist_ok=True)
+    make_private_folder(lease.folder)
     with open(os.path.join(lease.folder, TREES_NAME), "a", encoding="ascii") as file:
         file.writelines(f"{digest}\n" for digest in digests)
         file.flush()
@@ -39,7 +40,7 @@ def without_room(outcome: Outcome, size: int, error: OSError) -> Outcome:
     from ..serial import failures, failures_json, pickling
 
     refusal = ResourceLimitExceeded(
-        f"what {outcome.function} returned has {size:,} bytes, and could not be kept on its host: {error}",
+        f"what {outcome.about.function} returned has {size:,} bytes, and could not be kept on its host: {error}",
         hint="make room on that machine, or have the function write its result elsewhere",
     )
     text = failures_json.to_json(failures.capture(refusal, dumps=pickling.dump_bytes))

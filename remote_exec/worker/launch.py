@@ -360,7 +360,7 @@ class Ranks:
             _write(target, b"".join(prefix + line + b"\n" for line in lines))
 
     def _hear(self, event: dict[str, Any]) -> None:
-        if "progress" in event:
+        if "progress" in event or "metrics" in event:
             context.emit(event)
             return
         self.began = True

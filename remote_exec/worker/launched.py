@@ -13,7 +13,7 @@ from typing import Any, cast
 from ..model.errors import RuntimeEnvironmentError
 from ..model.group import Group
 from ..serial import directories, failures, failures_json, pickling
-from . import context, facade, groups, progress
+from . import context, facade, groups, metrics, progress
 from .launch import ARGUMENTS, EVENTS, FAILURE, FUNCTION, PLAN, STREAMS, TREES, VALUE
 from .trees import WorkerSide
 
@@ -46,6 +46,8 @@ def main(folder: str) -> None:
     _settle(plan, group)
     if not group.rank:
         progress.set_sink(lambda bar: _tell(events, {"progress": bar}))
+    thinning = metrics.Thinning(lambda rows: _tell_metrics(events, rows))
+    metrics.set_sink(lambda rows: thinning.add(context.of_rank(rows)))
     wanted = plan["all_ranks"] or not group.rank
     try:
         kind, data = VALUE, pickling.dump_bytes(_call(folder, wanted=wanted))
@@ -54,6 +56,7 @@ def main(folder: str) -> None:
         _note(error, group)
         failure = failures.capture(error, dumps=pickling.dump_bytes)
         kind, data = FAILURE, failures_json.to_json(failure).encode()
+    thinning.finish()
     _leave(folder, f"{local}.{kind}", data)
     groups.leave_process_group(sound=kind == VALUE)
     sys.exit(0 if kind == VALUE else 1)
@@ -123,6 +126,16 @@ def _content(folder: str, name: str) -> bytearray:
 
 def _line(event: dict[str, Any]) -> bytes:
     return json.dumps(event).encode() + b"\n"
+
+
+def _tell_metrics(pipe: int, rows: list[metrics.Row]) -> None:
+    """Tell of points in lines that the pipe takes in one piece."""
+    if len(rows) > 1 and len(_line({"metrics": rows})) > PIPE_BYTES:
+        middle = len(rows) // 2
+        _tell_metrics(pipe, rows[:middle])
+        _tell_metrics(pipe, rows[middle:])
+    else:
+        _tell(pipe, {"metrics": rows})
 
 
 def _tell(pipe: int, event: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.errors import ProtocolError
@@ -20,8 +21,10 @@ from ..model.group import Group
 from ..model.job import AttemptRecord, Cause, JobRecord, JobState, Phase
 from ..model.record import record
 from ..wire.frames import FUNCTIONS_KEPT
-from ..wire.protocol import Attach, StreamArrived
+from ..wire.protocol import Attach, CallOrphaned, CallRunning, StreamArrived
 from ..wire.stream import CallStream
+from .about import About
+from .metric_log import MetricLog
 
 if TYPE_CHECKING:
     from .batches import Batch
@@ -37,7 +40,7 @@ TOLD_SECONDS = 0.5  # a call that took longer is recorded with the phases of its
 class Function:
     """What a DEFINE frame made: the function, or why it could not be loaded."""
 
-    name: str = "function"
+    about: About = field(default_factory=About)
     call: Callable[..., Any] | None = None
     failure: str = ""
     max_runtime_seconds: float = 0.0
@@ -46,12 +49,17 @@ class Function:
     returns: bool = True  # whether anybody wants what this member returns
     launch: dict[str, Any] | None = None  # what starts its processes, where a launcher does
 
+    @property
+    def name(self) -> str:
+        """The first part of its calls' names."""
+        return self.about.name
+
 
 class Outcome(NamedTuple):
     """What a call came to; kept until the client has acknowledged it."""
 
     call: int
-    function: str
+    about: About
     started_at: float
     ended_at: float
     ok: bool
@@ -64,6 +72,31 @@ class Outcome(NamedTuple):
     failed: int = 0
     trees: tuple[str, ...] = ()  # digests of the folders that the value names
 
+    def as_told(self) -> Outcome:
+        """Return what is told of it: where the call has said that it failed, that."""
+        about = self.about
+        if not self.ok or about.cause is Cause.NONE:
+            return self
+        return self._replace(
+            ok=False,
+            stream=[about.failure.encode()],
+            buffers=(),
+            cause=about.cause,
+            summary=about.summary,
+            failure=about.failure,
+        )
+
+
+@record(frozen=False)
+class _Short:
+    """Short calls of one function, which share a row."""
+
+    about: About
+    started_at: float
+    ended_at: float = 0.0
+    seconds: float = 0.0
+    count: int = 0
+
 
 class Ended(NamedTuple):
     """What the journal is to be told."""
@@ -72,6 +105,8 @@ class Ended(NamedTuple):
     attempts: tuple[AttemptRecord, ...]  # of those that took a while
     failures: dict[str, str]  # by the name of the call
     summed: tuple[str, ...]  # calls that were listed while they ran, and have no record but their array's
+    # what is told of records, see `About.told`, with their names
+    abouts: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 class Lease:
@@ -86,7 +121,8 @@ class Lease:
         self.working_folder = ""
         # the running call: its number is set last and cleared first, and 0 means that none runs
         self.running = 0
-        self.running_function = ""
+        self.about = About()  # of the call that runs, or ran last
+        self.note_about: Callable[[About], None] = lambda about: None  # for who finds this process dead
         self.loading = 0  # the call that is the next, while its function is loaded
         self.ended = 0  # the last that has
         self.started_at = 0.0
@@ -101,6 +137,7 @@ class Lease:
         # what calls that have not ended had waited for before they began
         self.phases: dict[int, tuple[Phase, ...]] = {1: attach.phases} if attach.phases else {}
         self.batch: Batch | None = None  # that runs
+        self.metrics = MetricLog(self.folder)
         self._begun = 0
         self._withdrawn = 0
         self._records: list[JobRecord] = []
@@ -109,7 +146,8 @@ class Lease:
         self._failed_at = time.monotonic()
         self._summed: list[str] = []
         self._attempts: list[AttemptRecord] = []
-        self._short: dict[str, list[float]] = {}  # function -> [count, first start, last end]
+        self._short: dict[str, _Short] = {}  # by function
+        self._told: list[tuple[str, About]] = []  # of the records
 
     @property
     def folder(self) -> str:
@@ -179,6 +217,11 @@ class Lease:
         """The name by which a call of this lease is known everywhere."""
         return self.attach.job or call_name(function, self.id, call)
 
+    def describe(self, about: About) -> None:
+        """Take in what the running call tells of itself."""
+        self.about = about
+        self.note_about(about)
+
     def acknowledge(self, call: int) -> None:
         """Forget outcomes that the client has taken in."""
         while self.unacknowledged and self.unacknowledged[0].call <= call:
@@ -192,19 +235,24 @@ class Lease:
     def record(self, outcome: Outcome, *, printed: bool) -> bool:
         """Remember an ended call for the journal; return whether it should be told soon."""
         length = outcome.ended_at - outcome.started_at
+        about = outcome.about
         with self.lock:
-            if not outcome.function:  # no call of the user's: what it has waited for, the next one has
-                self.phases[outcome.call + 1] = self.phases.pop(outcome.call, ())
+            if not about.listed:  # no call of the user's: what it has waited for, the next one has
+                self._hand_on_phases(outcome.call)
                 return False
+            if about.own:
+                outcome, printed = outcome.as_told(), False
+            printed = printed or self.metrics.call == outcome.call
             if outcome.ok and not printed and not self.phases and length < RECORDED_ALONE_SECONDS:
-                self._sum(outcome.function, outcome.call, 1, outcome.started_at, outcome.ended_at)
+                self._sum(about, outcome.call, 1, outcome.started_at, outcome.ended_at)
                 return False
             waited = self._waited(outcome.call) if self.phases else 0.0
             if outcome.ok and not printed and length < RECORDED_ALONE_SECONDS and not waited > TOLD_SECONDS:
-                self._sum(outcome.function, outcome.call, 1, outcome.started_at, outcome.ended_at)
+                self._sum(about, outcome.call, 1, outcome.started_at, outcome.ended_at)
             else:
                 record = self.to_record(outcome)
                 self._records.append(record)
+                self._told.append((record.name, about))
                 if length + waited > TOLD_SECONDS:
                     self._attempts.append(self.to_attempt(outcome))
                 if outcome.failure and self._may_keep(len(outcome.failure)):
@@ -212,20 +260,27 @@ class Lease:
             self.phases.pop(outcome.call, None)
         return not outcome.ok
 
-    def record_many(self, function: str, call: int, count: int, started_at: float) -> None:
+    def record_many(self, about: About, call: int, count: int, started_at: float) -> None:
         """Remember a batch that succeeded."""
         with self.lock:
             self.phases.pop(call, None)
-            self._sum(function, call, count, started_at, time.time())
+            self._sum(about, call, count, started_at, time.time())
 
-    def _sum(self, function: str, call: int, count: int, started_at: float, ended_at: float) -> None:
-        row = self._short.get(function)
+    def _hand_on_phases(self, call: int) -> None:
+        if phases := self.phases.pop(call, ()):
+            self.phases[call + 1] = phases + self.phases.get(call + 1, ())
+
+    def _sum(self, about: About, call: int, count: int, started_at: float, ended_at: float) -> None:
+        if about.own:  # it is not worth a row, and has no like to share one with
+            return
+        row = self._short.get(about.name)
         if row is None:
-            row = self._short[function] = [0, started_at, 0.0]
-        row[0] += count
-        row[2] = ended_at
+            row = self._short[about.name] = _Short(about, started_at)
+        row.count += count
+        row.ended_at = ended_at
+        row.seconds += ended_at - started_at
         if self.reported == call:
-            self._summed.append(self.name_of(call, function))
+            self._summed.append(self.name_of(call, about.name))
 
     def _may_keep(self, chars: int) -> bool:
         """Whether the journal can take so much of a failure: a function may fail thousands of times a second."""
@@ -245,27 +300,48 @@ class Lease:
             records, self._records = self._records, []
             attempts, self._attempts = self._attempts, []
             short, self._short = self._short, {}
+            told, self._told = self._told, []
             failures, self._failures = self._failures, {}
             summed, self._summed = self._summed, []
-        for function, (count, first, last) in short.items():
+        instance = self.attach.instance
+        for name, row in short.items():
             records.append(
                 JobRecord(
-                    name=call_name(function, self.id, SUMMED),
+                    name=call_name(name, self.id, SUMMED),
                     kind="array",
-                    function=function,
+                    function=row.about.function,
                     state=JobState.SUCCEEDED,
-                    created_at=first,
-                    started_at=first,
-                    ended_at=last,
-                    count=int(count),
+                    created_at=row.started_at,
+                    started_at=row.started_at,
+                    ended_at=row.ended_at,
+                    instance_type=instance.type,
+                    count=row.count,
+                    tags=row.about.tags,
+                    bill=instance.bill(seconds=max(0.0, row.seconds)),
                 )
             )
-        return Ended(tuple(records), tuple(attempts), failures, tuple(summed))
+            told.append((records[-1].name, row.about))
+        return Ended(tuple(records), tuple(attempts), failures, tuple(summed), _texts(told))
+
+    def as_running(self, call: int, message: type[CallRunning | CallOrphaned]) -> CallRunning | CallOrphaned:
+        """Return what tells the agent of the call that runs."""
+        about = self.about
+        return message(
+            self.id,
+            call,
+            self.name_of(call, about.name),
+            about.function,
+            self.started_at,
+            self.phases.get(call, ()),
+            self.attach.instance,
+            about.tags,
+            "" if self.attach.job else about.told(),
+        )
 
     def to_attempt(self, outcome: Outcome) -> AttemptRecord:
         """Return the journal's row for the one try at a call."""
         return AttemptRecord(
-            job=self.name_of(outcome.call, outcome.function),
+            job=self.name_of(outcome.call, outcome.about.name),
             number=1,
             state=_state_of(outcome),
             cause=outcome.cause,
@@ -278,17 +354,20 @@ class Lease:
     def to_record(self, outcome: Outcome) -> JobRecord:
         """Return the journal's row for an outcome."""
         return JobRecord(
-            name=self.name_of(outcome.call, outcome.function),
+            name=self.name_of(outcome.call, outcome.about.name),
             kind="array" if outcome.items > 1 else "call",
-            function=outcome.function,
+            function=outcome.about.function,
             state=_state_of(outcome),
             created_at=outcome.started_at - self._waited(outcome.call),
             started_at=outcome.started_at,
             ended_at=outcome.ended_at,
             cause=outcome.cause,
             summary=outcome.summary,
+            instance_type=self.attach.instance.type,
             count=outcome.items,
             failed=outcome.failed,
+            tags=outcome.about.tags,
+            bill=self.attach.instance.bill(seconds=max(0.0, outcome.ended_at - outcome.started_at)),
         )
 
     def _waited(self, call: int) -> float:
@@ -300,6 +379,14 @@ class Lease:
             with contextlib.suppress(OSError):  # it may be gone, and so may the one we are in
                 if _here() != self.working_folder:
                     os.chdir(self.working_folder)
+
+
+def _texts(told: list[tuple[str, About]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return what is told of records, each text once, with the records' names."""
+    found: dict[str, list[str]] = {}
+    for name, about in told:
+        found.setdefault(about.told(), []).append(name)
+    return tuple((text, tuple(names)) for text, names in found.items())
 
 
 def _state_of(outcome: Outcome) -> JobState:

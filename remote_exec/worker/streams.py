@@ -106,10 +106,15 @@ class Talk:
             if frame.kind == frames.ANSWER and frame.call == self._call:
                 return pickling.load(*self._lease.stream.parts(frame))
 
-    def heeded(self) -> None:
-        """Say that the call has heeded its interrupt and is about to end; its process would be killed soon."""
+    def heeded(self) -> bool:
+        """Say that the call has heeded its interrupt and is about to end; its process would be killed soon.
+
+        Returns:
+            Whether anybody had asked for that.
+        """
         if self._lease.stopping:
             self._calls._attendant.call_ended(self._lease)
+        return self._call in self._lease.interrupted
 
     def _receive(self) -> Frame:
         frame = self._lease.stream.receive()  # nothing else can come from the consumer now

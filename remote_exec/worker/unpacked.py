@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Generator
 from pathlib import Path
 
 from .atomic import remove_folder, same_file
+from .private import make_private_folder
 
 GRACE_SECONDS = 600.0
 
@@ -150,7 +151,7 @@ def _remove_unless_held(temporary: Path) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path, kind: int) -> Generator[None, None, None]:
     """Hold the lock that parts using a folder from removing it: the folder's own."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, kind)

@@ -31,6 +31,7 @@ CONFORMING = (
     "test_classes",
     "test_values",
     "test_logs",
+    "test_metrics",
     "test_directories",
     "test_capture",
     "test_preflight",
@@ -45,6 +46,7 @@ CONFORMING = (
     "test_cli",
     "test_housekeeping",
     "test_gpus",
+    "test_costs",
 )
 INDEX_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "UV_", "PIP_")
 Table = Mapping[str, str | list[str]]

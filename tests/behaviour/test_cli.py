@@ -193,6 +193,14 @@ def test_a_failed_job_is_debugged_at_home_and_secrets_stay_away(user: User) -> N
     assert "did not fail" in user("debug", "good", code=1).stderr
 
 
+def test_a_shell_is_in_the_process_of_a_running_job(user: User) -> None:
+    pid = user.json("jobs", "slow")["attempts"][-1]["worker_pid"]
+    beside = f'echo "$A_POOL"; [ "$(pwd -P)" = "$(readlink /proc/{pid}/cwd)" ] && exit 3'
+    assert user("shell", "slow", "--", "sh", "-c", beside, code=3).stdout == "of its own\n"
+    assert "good has ended: it has no process" in user("shell", "good", code=1).stderr
+    assert "there is no host 'nobody'" in user("shell", "nobody", code=1).stderr
+
+
 def test_a_running_job_shows_its_stack_and_is_stopped(user: User) -> None:
     assert "in work" in user("stack", "slow").stdout
     assert "remote_exec_runtime" not in user("stack", "slow").stdout

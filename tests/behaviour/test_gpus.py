@@ -243,6 +243,9 @@ def test_top_says_who_holds_which_gpu_and_how_busy_it_is_and_so_does_the_record_
     until(lambda: seen() == (20, 30, 50))
     told = [row["event"]["gpus"][0] for row in cli("logs", first.job) if "gpus" in row.get("event", {})]
     assert [gpu["percent"] for gpu in told][:: len(told) - 1] == [95, 50]
+    drawn = [point.value for point in first.metrics()["system/gpu0_percent"]]
+    assert drawn[:: len(drawn) - 1] == [95.0, 50.0]
+    assert first.metrics()["system/gpu0_memory_bytes"][-1].value == 20 << 30
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(WorkerDied) as caught:
         first.result(SECONDS)

@@ -84,6 +84,8 @@ def test_a_host_is_listed_stopped_and_removed_and_nothing_is_left_of_it(
     found = user.host("gpu1")
     assert (found["state"], found["home"]) == ("connected", f"{gpu1.home}/.local/share/remote_exec")
     assert found["pid"] in gpu1.processes()
+    for folder in (Path(found["home"]), *Path(found["home"]).parents[:2]):
+        assert folder.stat().st_mode & 0o077 == 0, f"{folder} is open to others"
 
     assert "the agent on gpu1 has ended" in user("hosts", "stop", "gpu").stderr
     assert gpu1.processes() == {}

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from remote_exec.config import Config, load_config, resolve_instance_types
 from remote_exec.errors import ConfigurationError
 from remote_exec.instances import shape_of
+from remote_exec.model.cost import Price
 from remote_exec.model.pool import Shape
 from remote_exec.options import Options, Origin
 
@@ -150,6 +151,17 @@ def test_relative_paths_are_relative_to_the_file_that_holds_them(place: Place) -
         ("[tool.remote_exec.instances.gpu]\nbackend = 'ssh'\nhost = 'x'\nport = 0", "from 1 to 65535"),
         ("[tool.remote_exec.instances.gpu]\nbackend = 'ssh'\nhost = 'x'\ncpus = -1", "instances.gpu.cpus"),
         ("[tool.remote_exec.instances.local]\nbackend = 'ssh'\nhost = 'x'", "'local' is this machine"),
+        (
+            "[tool.remote_exec.instances.local]\ncost_per_hour = -2",
+            "tool.remote_exec.instances.local.cost_per_hour in",
+        ),
+        (
+            "[tool.remote_exec.instances.local]\ncost_per_hour = '2 EUR'",
+            "must be a number, above 0, not '2 EUR'",
+        ),
+        ("[tool.remote_exec.instances.local]\ncost_per_hour = 2\ncurrency = 3", "such as EUR, not 3"),
+        ("[tool.remote_exec.instances.local]\ncurrency = 'EUR'", "of no use without cost_per_hour"),
+        ("[tool.remote_exec.instances.local]\ncost_per_our = 2", "did you mean 'cost_per_hour'?"),
     ],
 )
 def test_an_error_names_the_file_and_the_key_and_what_is_allowed(place: Place, text: str, said: str) -> None:
@@ -177,6 +189,19 @@ def test_instance_types_come_from_both_files_and_the_projects_rank_above(place: 
     assert (big.backend, big.settings) == ("slurm", {"partition": "long"})
     assert (aws.backend, aws.settings) == ("sagemaker", {"instance_type": "ml.g5.xlarge"})
     assert str(place.user_file) in big.source
+
+
+@pytest.mark.parametrize("table", [GPU, {"backend": "local"}, {"backend": "docker", "image": "python:3.11"}])
+def test_an_instance_type_of_any_backend_may_have_a_price(place: Place, table: dict[str, object]) -> None:
+    priced = {**table, "cost_per_hour": 2, "currency": "EUR"}
+    place.write_project(instances={"dear": priced, "plain": {**table, "cost_per_hour": 0.5}, "free": table})
+    found = place.load().instances
+    assert [found[name].price for name in ("dear", "plain", "free")] == [
+        Price(per_hour=2.0, currency="EUR"),
+        Price(per_hour=0.5),
+        None,
+    ]
+    assert found["dear"].settings == found["free"].settings
 
 
 def test_an_unknown_instance_type_is_refused_with_the_known_and_an_example(place: Place) -> None:

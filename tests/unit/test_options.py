@@ -193,6 +193,11 @@ def test_a_lists_flag_may_be_repeated_and_a_boolean_one_denied() -> None:
     [
         ("instance_type", "gpu, local", ("gpu", "local")),
         ("dependencies", "requirements.txt", "requirements.txt"),
+        ("dependencies", "six", ("six",)),
+        ("dependencies", "six, tqdm>=4,<5 pandas[excel,html]", ("six", "tqdm>=4,<5", "pandas[excel,html]")),
+        ("dependencies", "six >= 1", ("six >= 1",)),
+        ("dependencies", "six @ https://x.org/six.whl", ("six @ https://x.org/six.whl",)),
+        ("dependencies", "auto_capure", "auto_capure"),
         ("dependencies", "numpy<3,>=1\npandas", ("numpy<3,>=1", "pandas")),
         ("environment_variables", "A=1\nB=x=y", {"A": "1", "B": "x=y"}),
         ("pre_execution_commands", "echo a, b\necho c", ("echo a, b", "echo c")),

@@ -3,18 +3,19 @@
 -- name: insert_job
 -- A new row, or none where the name is taken.
 INSERT INTO jobs (name, kind, function, state, created_at, started_at, ended_at, cause, summary,
-                  instance_type, attempts, count, failed, tags)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                  instance_type, attempts, count, failed, tags, cost_per_hour, currency, held_seconds, held_since)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
 -- name: record_call
 -- An ended call; one that became a job under the same name keeps its row. An array grows.
 INSERT INTO jobs (name, kind, function, state, created_at, started_at, ended_at, cause, summary,
-                  instance_type, attempts, count, failed, tags)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                  instance_type, attempts, count, failed, tags, cost_per_hour, currency, held_seconds, held_since)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE
-SET count = count + excluded.count, failed = failed + excluded.failed, ended_at = max(ended_at, excluded.ended_at)
+SET count = count + excluded.count, failed = failed + excluded.failed, ended_at = max(ended_at, excluded.ended_at),
+    held_seconds = held_seconds + excluded.held_seconds
 WHERE kind = 'array' AND excluded.kind = 'array' AND ended_at IS NOT NULL;
 
 -- name: record_failure
@@ -57,9 +58,10 @@ WHERE name = :name AND state = :expected AND ended_at IS NULL
 RETURNING id;
 
 -- name: finish
--- The job's end, once: a second outcome finds no row.
+-- The job's end, once: a second outcome finds no row. Whatever worker it holds yet, it holds no longer.
 UPDATE jobs
-SET state = :state, ended_at = :ended_at, cause = :cause, summary = :summary, failed = coalesce(:failed, failed)
+SET state = :state, ended_at = :ended_at, cause = :cause, summary = :summary, failed = coalesce(:failed, failed),
+    held_seconds = held_seconds + max(0.0, coalesce(:ended_at - held_since, 0.0)), held_since = NULL
 WHERE name = :name AND ended_at IS NULL
 RETURNING id;
 
@@ -82,8 +84,10 @@ ON CONFLICT DO NOTHING
 RETURNING job_id;
 
 -- name: count_attempt
--- The job knows how many tries it has had.
-UPDATE jobs SET attempts = :number WHERE id = :id;
+-- The job knows how many tries it has had, and where it has a price, since when it holds a worker.
+UPDATE jobs
+SET attempts = :number, held_since = CASE WHEN cost_per_hour IS NULL THEN NULL ELSE :started_at END
+WHERE id = :id;
 
 -- name: end_attempt
 -- The attempt's end, once.
@@ -93,22 +97,28 @@ SET state = :state, cause = :cause, ended_at = :ended_at, certificate = :certifi
 WHERE job_id = (SELECT id FROM jobs WHERE name = :job) AND number = :number AND ended_at IS NULL
 RETURNING job_id;
 
+-- name: let_go
+-- The attempt's worker is not held any longer.
+UPDATE jobs
+SET held_seconds = held_seconds + max(0.0, :ended_at - held_since), held_since = NULL
+WHERE id = :id AND held_since IS NOT NULL;
+
 -- name: job
 -- One job by name.
 SELECT name, kind, function, state, created_at, started_at, ended_at, cause, summary,
-       instance_type, attempts, count, failed, tags
+       instance_type, attempts, count, failed, tags, cost_per_hour, currency, held_seconds, held_since
 FROM jobs WHERE name = ?;
 
 -- name: unfinished
 -- All jobs that have not ended, oldest first.
 SELECT name, kind, function, state, created_at, started_at, ended_at, cause, summary,
-       instance_type, attempts, count, failed, tags
+       instance_type, attempts, count, failed, tags, cost_per_hour, currency, held_seconds, held_since
 FROM jobs INDEXED BY jobs_unfinished WHERE ended_at IS NULL ORDER BY created_at, name;
 
 -- name: page
 -- A page of everything, newest first; the unary plus keeps the planner on the time index.
 SELECT name, kind, function, state, created_at, started_at, ended_at, cause, summary,
-       instance_type, attempts, count, failed, tags
+       instance_type, attempts, count, failed, tags, cost_per_hour, currency, held_seconds, held_since
 FROM jobs
 WHERE (created_at, name) < (:time, :before) AND +name >= :low AND +name < :high
 ORDER BY created_at DESC, name DESC LIMIT :limit;
@@ -116,7 +126,7 @@ ORDER BY created_at DESC, name DESC LIMIT :limit;
 -- name: page_of_kind_and_state
 -- The same within one kind and state; pages of several are merged by the caller.
 SELECT name, kind, function, state, created_at, started_at, ended_at, cause, summary,
-       instance_type, attempts, count, failed, tags
+       instance_type, attempts, count, failed, tags, cost_per_hour, currency, held_seconds, held_since
 FROM jobs
 WHERE kind = :kind AND state = :state
   AND (created_at, name) < (:time, :before) AND +name >= :low AND +name < :high
@@ -125,7 +135,7 @@ ORDER BY created_at DESC, name DESC LIMIT :limit;
 -- name: by_prefix
 -- For prefixes that few names share: fetch them all, sort in memory.
 SELECT name, kind, function, state, created_at, started_at, ended_at, cause, summary,
-       instance_type, attempts, count, failed, tags
+       instance_type, attempts, count, failed, tags, cost_per_hour, currency, held_seconds, held_since
 FROM jobs
 WHERE name >= :low AND name < :high LIMIT :limit;
 

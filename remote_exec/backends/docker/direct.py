@@ -15,6 +15,7 @@ from typing import Any
 
 from ...model.layout import Layout
 from ...wire.credentials import peer_uid
+from ...worker.private import make_private_folder
 from ..local import make_sure_of
 from .engine import Engine
 
@@ -65,7 +66,7 @@ def prepare_sockets(found: dict[str, Any], target: str) -> None:
 
 def _make(folder: Path) -> None:
     for private in (folder.parent, folder):
-        private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(private)
         make_sure_of(private)
 
 
