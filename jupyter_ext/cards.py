@@ -38,6 +38,7 @@ class Card(NamedTuple):
         why: what it waits for, or why it failed.
         bars: its progress.
         again: how it is found again from a later kernel.
+        cost: until now, where there is a price.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Card(NamedTuple):
     why: str = ""
     bars: Bars = []  # noqa: RUF012 - never changed
     again: str = ""
+    cost: str = ""
 
     @property
     def ended(self) -> bool:
@@ -56,13 +58,14 @@ class Card(NamedTuple):
 
     def text(self) -> str:
         """Return it in one line."""
-        parts = [self.name or self.function, self.instance_type, self.state, duration(self.seconds), self.why]
+        facts = (self.instance_type, self.state, duration(self.seconds), self.cost, self.why)
+        parts = [self.name or self.function, *facts]
         return " · ".join([part for part in [*parts, progress_line(self.bars)] if part])
 
     def html(self) -> str:
         """Return it with its mark and bars."""
         facts = " · ".join(
-            escape(part) for part in (self.instance_type, duration(self.seconds), self.why) if part
+            escape(part) for part in (self.instance_type, duration(self.seconds), self.cost, self.why) if part
         )
         again = (
             f'<div style="{MUTED}">again from a later kernel: <code>{escape(self.again)}</code></div>'
@@ -84,6 +87,7 @@ class Card(NamedTuple):
             "elapsed_seconds": None if self.seconds is None else round(self.seconds, 3),
             "why": self.why,
             "progress": self.bars,
+            **({"cost": self.cost} if self.cost else {}),
         }
 
 
@@ -112,12 +116,14 @@ def card_of(future: RemoteFuture[Any]) -> Card:
         error = future.exception(0)
         why = f"{type(error).__name__}: {error}".partition("\n")[0]
     seconds = time.monotonic() - call.started_at if state == "running" else None
-    return Card(call.name, call.captured.name, state, call.captured.instance_type, seconds, why)
+    cost = future.cost
+    facts = (call.captured.instance_type, seconds, why)
+    return Card(call.name, call.captured.name, state, *facts, cost="" if cost is None else str(cost))
 
 
 def card_of_job(told: dict[str, Any]) -> Card:
     """Return how a job stands, of which its agent has told."""
-    from remote_exec.cli.jobs import elapsed
+    from remote_exec.cli.jobs import cost_text, elapsed
 
     job = told["job"]
     state: str = job["state"]
@@ -127,9 +133,9 @@ def card_of_job(told: dict[str, Any]) -> Card:
         why = " · ".join(part for part in (f"attempt {job['attempts']}", why) if part)
     durable = job["kind"] == "job"
     again = f"%remote result {job['name']}" if durable else ""
-    return Card(
-        job["name"], job["function"], state, job["instance_type"], elapsed(job, time.time()), why, bars, again
-    )
+    now = time.time()
+    facts = (job["instance_type"], elapsed(job, now), why, bars, again, cost_text(job, now))
+    return Card(job["name"], job["function"], state, *facts)
 
 
 class _OfFuture:

@@ -12,7 +12,9 @@ import click
 from IPython.core.error import UsageError
 
 from remote_exec.cli import cancel as cancel_command
+from remote_exec.cli import hosts as hosts_command
 from remote_exec.cli import logs as logs_command
+from remote_exec.cli import metrics as metrics_command
 from remote_exec.cli.host import (
     COMPLETION_SECONDS,
     ask,
@@ -31,13 +33,17 @@ from remote_exec.options import Options, nearest
 from remote_exec.options.option_set import Origin
 
 from .displays import Facts, Table
+from .namespace import kept_in
 from .tracebacks import frames_are
 from .words import INSTANCE_TYPE, instance_types
 
 if TYPE_CHECKING:
     from .job import DetachedCell
     from .magics import RemoteMagics
+    from .session import Session
 
+NONE_YET = "none yet: the first %%remote cell begins it"
+COLUMNS_OF_HELP = 110
 MOST_NAMES = 200
 
 
@@ -85,7 +91,7 @@ def run(magics: RemoteMagics, line: str) -> Any:
     except ValueError as error:
         raise UsageError(f"%remote: {error}") from None
     try:
-        with group.make_context("%remote", words, obj=magics) as context:
+        with group.make_context("%remote", words, obj=magics, terminal_width=COLUMNS_OF_HELP) as context:
             return group.invoke(context)
     except click.exceptions.Exit as end:
         if end.exit_code:
@@ -112,8 +118,26 @@ def _meant(words: list[str]) -> str:
 @group.command("status")
 @click.pass_obj
 def status(magics: RemoteMagics) -> Facts:
-    """Tell where this notebook's cells run, and whether their namespace is there."""
-    return Facts(magics.facts())
+    """Tell where this notebook's cells run, of the namespaces there, and what has stayed in them."""
+    parts = [(_facts_of(magics.shell, session), ()) for session in magics.sessions]
+    used = {"instance type": magics.default_instance_type}
+    return Facts(used if parts else used | {"namespace": NONE_YET}, parts=parts)
+
+
+def _facts_of(shell: Any, session: Session) -> dict[str, str]:
+    options = ", ".join(f"{name}={text}" for name, text in session.options.shown().items())
+    facts = {"session": session.place, "options": options}
+    host = session.host
+    if host is None:
+        return facts | {"namespace": NONE_YET}
+    broken = session.died_of
+    names = [name for name in session.mirror.agreed if not name.startswith("_")]
+    return facts | {
+        "host": host.name,
+        "namespace": f"gone: {broken}" if broken is not None else "there",
+        "names known there": ", ".join(sorted(names)),
+        "stay there": ", ".join(kept_in(shell, session)),
+    }
 
 
 @group.command("use")
@@ -122,8 +146,8 @@ def status(magics: RemoteMagics) -> Facts:
 def use(magics: RemoteMagics, name: str | None) -> Table | None:
     """Run cells of this notebook on INSTANCE_TYPE from now on; without it, list those that there are.
 
-    It is this notebook's `c.RemoteMagics.instance_type`. The cells' namespace does not move: the next one begins
-    another, to which the names come that it uses.
+    It is this notebook's `c.RemoteMagics.instance_type`. What has stayed where cells ran before stays there; the next
+    cell's names come to INSTANCE_TYPE as they are here.
     """
     if name is None:
         known = instance_types()
@@ -159,6 +183,7 @@ def jobs(name: str | None, *, states: tuple[str, ...], prefix: str, limit: int) 
 
 
 group.add_command(logs_command.command, "logs")
+group.add_command(metrics_command.command, "metrics")
 group.add_command(cancel_command.command, "cancel")
 
 
@@ -211,6 +236,21 @@ def pools() -> Table:
     return Table(COLUMNS, cells, rows=found, none="no pools: nothing is warm")
 
 
+@group.group("hosts", invoke_without_command=True)
+@click.pass_context
+def hosts(context: click.Context) -> Table | None:
+    """Show this machine and the hosts that are known, with their agents."""
+    if context.invoked_subcommand is not None:
+        return None
+    found = hosts_command.known_hosts()
+    cells = [hosts_command.row_of(host) for host in found]
+    return Table(hosts_command.COLUMNS, cells, rows=found, none=hosts_command.none_known())
+
+
+for _command in (hosts_command.start, hosts_command.stop, hosts_command.remove, hosts_command.prune):
+    hosts.add_command(_command)
+
+
 @group.command("config")
 @click.option("--set", "only_set", is_flag=True, help="Only what something has set.")
 @click.pass_obj
@@ -229,24 +269,39 @@ def config(magics: RemoteMagics, *, only_set: bool) -> Table:
 
 
 @group.command("restart")
+@click.argument("name", metavar="[INSTANCE_TYPE]", required=False, type=INSTANCE_TYPE)
 @click.pass_obj
-def restart(magics: RemoteMagics) -> None:
-    """End this notebook's worker: its namespace is gone, and the next cell begins another. Names here stay."""
-    had = magics.has_session
-    magics.close()
-    click.echo("the remote namespace is gone; the next cell begins another" if had else "there was none")
+def restart(magics: RemoteMagics, name: str | None) -> None:
+    """End this notebook's worker on INSTANCE_TYPE, or all: a namespace there is gone, names here stay.
+
+    The next cell begins another.
+    """
+    ended = [session for session in magics.sessions if name in (None, session.place)]
+    for session in ended:
+        magics.sessions.end(session)
+    if not ended:
+        click.echo(f"there was none on {name}" if name is not None else "there was none")
+    elif len(ended) == 1:
+        click.echo("the remote namespace is gone; the next cell begins another")
+    else:
+        places = ", ".join(session.place for session in ended)
+        click.echo(f"the remote namespaces ({places}) are gone; the next cells begin others")
+
+
+def _complete_commands(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in group.commands if name.startswith(incomplete)]
 
 
 @group.command("help")
-@click.argument("name", required=False, metavar="[COMMAND]")
+@click.argument("names", nargs=-1, metavar="[COMMAND]", shell_complete=_complete_commands)
 @click.pass_context
-def help_(context: click.Context, name: str | None) -> None:
+def help_(context: click.Context, names: tuple[str, ...]) -> None:
     """Tell of the commands, or of one of them."""
-    parent = context.parent or context
-    if name is None:
-        click.echo(parent.get_help())
-        return
-    _, command, _ = group.resolve_command(parent, [name])
-    if command is not None:
-        with command.make_context(f"%remote {name}", [], parent=parent, resilient_parsing=True) as described:
-            click.echo(described.get_help())
+    described = context.parent or context
+    for name in names:
+        of = described.command
+        found = of.resolve_command(described, [name])[1] if isinstance(of, click.Group) else None
+        if found is None:
+            raise click.UsageError(f"there is no command {' '.join(names)!r}")
+        described = found.make_context(name, [], parent=described, resilient_parsing=True)
+    click.echo(described.get_help())

@@ -18,6 +18,7 @@ from remote_exec.errors import SerializationError
 from remote_exec.model.ids import new_id
 from remote_exec.options import Options
 from remote_exec.serial import pickling
+from remote_exec.session.cell_text import CELL, as_written
 from remote_exec.session.detached import LEFT, Finished, run_cell
 from remote_exec.session.far_end import VALUE, Cell
 from remote_exec.session.kept import Kept
@@ -25,7 +26,8 @@ from remote_exec.session.updates import NotLoaded, Update
 
 from .cards import Card, card_of_job
 from .modules import environment_for, needs_of
-from .session import mirror_of
+from .namespace import mirror_of
+from .session import name_of_notebook
 from .settings import TellSettings
 from .status import is_kernel
 
@@ -217,8 +219,15 @@ def detach(
     place = find_place(found, options, private=new_id())
     refuse_group(place.options, "a cell")
     bring_trees(arguments, place.host, FUNCTION)
-    name = job_name(place.options, FUNCTION)
-    return DetachedCell(shell, submit_job(place, sent_of(FUNCTION, found, place), arguments, name=name))
+    job = submit_job(
+        place,
+        sent_of(FUNCTION, found, place),
+        arguments,
+        name=job_name(place.options, f"{name_of_notebook()}-{cell.number}"),
+        code=as_written(cell.source),
+        tags=((CELL, str(cell.number)),),
+    )
+    return DetachedCell(shell, job)
 
 
 def attached(shell: Any, name: str) -> DetachedCell | JobFuture:

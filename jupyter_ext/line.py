@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import shlex
 from typing import Any, NamedTuple
 
@@ -11,12 +12,13 @@ import click
 from remote_exec.config import load_config, resolve_instance_types
 from remote_exec.errors import ConfigurationError
 from remote_exec.options import Options, click_options, options_from_flags
-from remote_exec.options.option_set import Origin
+from remote_exec.options.option_set import Origin, Setting, Source
 
 from .words import INSTANCE_TYPE
 
 # of a job that a cell becomes; a cell in the notebook's own worker is none
 OF_A_JOB = ("name", "job_name_prefix", "tags", "max_retry_attempts")
+DEPENDENCIES = "--dependencies"
 OF_ONE_CELL = ("detach", "max_runtime_in_seconds", *OF_A_JOB)
 
 
@@ -61,15 +63,18 @@ def parse(line: str) -> Line:
     )
     if timeout is not None:
         given["max_runtime_in_seconds"] = timeout
-    if spot:
-        given["use_spot_instances"] = True
     try:
         options = options_from_flags(given)
+        if spot:
+            source = Source(Origin.CALL, "--spot")
+            options = Options({"use_spot_instances": Setting(True, source)}).over(options)
         if kind:
             options = options.over(Options.from_keywords(Origin.CALL, instance_type=kind))
         resolve_instance_types(options.instance_type, load_config())
     except ConfigurationError as error:
-        raise LineError(_told(kind, error)) from None
+        raise LineError(
+            _told(kind, error) + (_of_a_list(line) if error.option == "instance_type" else "")
+        ) from None
     if not options.detach:
         _refuse_job_flags(options)
     elif keep:
@@ -93,7 +98,16 @@ def _given(line: str) -> dict[str, Any]:
         raise LineError("") from None
     except click.ClickException as error:
         told = error.format_message().removesuffix(".")
-        raise LineError(f"%%remote: {told}; %%remote --help tells of all flags") from None
+        more = _of_a_list(line) if "extra argument" in told else ""
+        raise LineError(f"%%remote: {told}; %%remote --help tells of all flags{more}") from None
+
+
+def _of_a_list(line: str) -> str:
+    """Return what is to be done where a word was meant to be one more of the dependencies."""
+    words = shlex.split(line)
+    place = words.index(DEPENDENCIES) + 1 if DEPENDENCIES in words else len(words)
+    given = list(itertools.takewhile(lambda word: not word.startswith("-"), words[place:]))
+    return f"\nseveral dependencies are one word: {DEPENDENCIES} {','.join(given)}" if len(given) > 1 else ""
 
 
 def _told(kind: str | None, error: ConfigurationError) -> str:

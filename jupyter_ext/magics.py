@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from tokenize import TokenError
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,8 @@ from remote_exec.session.reach import closure
 from remote_exec.session.scoping import compiled, names_of
 
 from .line import Line, LineError, parse
-from .session import MOST_BYTES, Session, raised
+from .session import MOST_BYTES, raised
+from .sessions import Sessions
 from .timeouts import Limit, interrupted_after
 from .tracebacks import frames_are
 from .transform import as_comment
@@ -45,7 +47,7 @@ class RemoteMagics(Magics):
 
     def __init__(self, shell: Any, **keywords: Any) -> None:
         super().__init__(shell, **keywords)
-        self._session: Session | None = None
+        self.sessions = Sessions(shell)
         self.parts: Parts | None = None
 
     @no_var_expand
@@ -65,6 +67,10 @@ class RemoteMagics(Magics):
             if not str(error):
                 return None
             raise UsageError(str(error)) from None
+        if _is_in_subshell():
+            raise UsageError(
+                "%%remote: a kernel's subshell cannot run it: the notebook's namespace is that of its main shell"
+            )
         limit = Limit()
         try:
             code = self._analysed(_at_its_lines(self.shell, line, cell), asked)
@@ -115,7 +121,7 @@ class RemoteMagics(Magics):
         return _Code(cell, codes, used, names.certain & used, deleted)
 
     def _run(self, code: _Code, asked: Line) -> tuple[Outcome, Any]:
-        session = self._session_for(asked.options)
+        session = self.sessions.of(self._on_default(asked.options))
         return session.run(
             code.cell, code.used, deletes=code.deletes, required=code.certain, codes=code.codes
         )
@@ -149,56 +155,22 @@ class RemoteMagics(Magics):
         default = self.instance_type or load_config().resolve(options).instance_type
         return options.over(Options.from_keywords(Origin.CALL, instance_type=default))
 
-    def _session_for(self, options: Options) -> Session:
-        options = self._on_default(options)
-        session = self._session
-        if session is None or session.options.keywords() != options.keywords():
-            if session is not None:
-                print(f"{_told_options(session.options)}: given back, its namespace is gone", file=sys.stderr)
-                session.close()
-            session = self._session = Session(self.shell, options)
-        return session
-
-    @property
-    def has_session(self) -> bool:
-        """Whether there is a remote namespace."""
-        return self._session is not None
-
     @property
     def default_instance_type(self) -> str:
         """Where cells run that do not say; of several, the first that can be had."""
         return self.instance_type or ", ".join(load_config().resolve(Options()).instance_type)
-
-    def facts(self) -> dict[str, str]:
-        """Return what there is to tell of this notebook's worker, for people."""
-        facts = {"instance type": self.default_instance_type}
-        session = self._session
-        far = session._far if session is not None else None
-        if session is None or far is None:
-            return facts | {"namespace": "none yet: the first %%remote cell begins it"}
-        broken = session.died_of
-        names = [name for name in session.mirror.agreed if not name.startswith("_")]
-        return facts | {
-            "options": _told_options(session.options),
-            "host": far._host.name,
-            "namespace": f"gone: {broken}" if broken is not None else "there",
-            "names known there": ", ".join(sorted(names)),
-        }
 
     def show(self, found: Any) -> None:
         """Display a future or detached cell; it goes on updating in a notebook."""
         self.shell.display_formatter.ipython_display_formatter(found)
 
     def cell_ended(self, _result: object) -> None:
-        """After each cell: the session holds on to nothing that the notebook has let go."""
-        if self._session is not None:
-            self._session.mirror.prune()
+        """After each cell: the sessions hold on to nothing that the notebook has let go."""
+        self.sessions.prune()
 
     def close(self) -> None:
-        """Give the worker back."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        """Give the workers back."""
+        self.sessions.close()
 
 
 class _Code(NamedTuple):
@@ -211,8 +183,10 @@ class _Code(NamedTuple):
     deletes: frozenset[str]
 
 
-def _told_options(options: Options) -> str:
-    return ", ".join(f"{name}={text}" for name, text in options.shown().items())
+def _is_in_subshell() -> bool:
+    """Whether this thread runs beside the one that runs cells; ipykernel has such since version 7."""
+    subshells: Any = sys.modules.get("ipykernel.subshell")
+    return subshells is not None and isinstance(threading.current_thread(), subshells.SubshellThread)
 
 
 def _too_long(seconds: float | None, more: str = "") -> MaxRuntimeExceeded:

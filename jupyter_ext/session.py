@@ -6,56 +6,73 @@ lost, and the next cell begins another.
 
 from __future__ import annotations
 
-import functools
 import getpass
-import os
 import re
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_exec.capture.function import log_levels
 from remote_exec.client.connections import connections
 from remote_exec.client.generators import RemoteIterator
 from remote_exec.client.home_files import locate
 from remote_exec.client.interrupts import shield, unshield
+from remote_exec.client.notebook import notebook_path
 from remote_exec.errors import RemoteExecError, RuntimeEnvironmentError, SerializationError, WorkerDied
 from remote_exec.options import Options
 from remote_exec.remote_class import RemoteInstance
 from remote_exec.serial import failures, pickling
 from remote_exec.session.comms import CommMessage
 from remote_exec.session.far_end import VALUE, Cell, FarEnd, Heeded, Outcome
-from remote_exec.session.kept import Kept
-from remote_exec.session.mirror import Mirror, Reach
-from remote_exec.session.shell import Ask, Clear, Display, Stopped, is_of_ipython
+from remote_exec.session.kept import LOST, NOT_HERE, Handles, Kept
+from remote_exec.session.mirror import Reach
+from remote_exec.session.shell import Ask, Clear, Display, Stopped
 from remote_exec.session.updates import NotLoaded, OutOfStep
 
 from .comms import Comms
 from .figures import make_ready
+from .holding import saying_who_holds
 from .modules import LocalModules, environment_for, needs_of
+from .namespace import kept_in, mirror_of
 from .settings import TellSettings
 from .status import NotebookReporter, header_of, is_kernel, written_in
 from .tracebacks import frames_are
 
 if TYPE_CHECKING:
+    from threading import RLock
+
+    from remote_exec.backends.host import Host
     from remote_exec.future import RemoteFuture
 
 MOST_BYTES = 256 << 20
 HEED_SECONDS = 1.8  # how long an interrupted cell has to heed; the agent ends its process before
 ANSWER_SECONDS = 2.0
+CANCELLED = "the cell was cancelled from the list of jobs; the remote namespace is still there"
 IDLE_SECONDS = 12 * 3600.0  # a namespace is not thrown away while one thinks
-OWN_NAMES = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython"})
 
 
 class RemoteInterrupted(KeyboardInterrupt):
     """The cell was interrupted and did not heed it: its worker is gone, and all that was there alone."""
+
+
+class Together(NamedTuple):
+    """What the sessions of one notebook share.
+
+    Attributes:
+        sessions: by their instance types.
+        handles: what stands here for what has stayed in them.
+        turns: is held by who makes use of the notebook's namespace, here and there.
+    """
+
+    sessions: dict[tuple[str, ...], Session]
+    handles: Handles
+    turns: RLock
 
 
 class Session:
@@ -64,21 +81,37 @@ class Session:
     Args:
         shell: this kernel's IPython.
         options: of the worker.
+        together: what it shares with the notebook's other sessions.
+
+    Attributes:
+        has_begun: whether there has been a worker.
     """
 
-    def __init__(self, shell: Any, options: Options) -> None:
+    def __init__(self, shell: Any, options: Options, together: Together) -> None:
         self._shell = shell
         self.options = options
+        self._together = together
+        self.has_begun = False
         self._far: RemoteInstance[FarEnd] | None = None
         self._comms = Comms(self._hear)
         self._cell: dict[str, Any] = {}  # the header of the message that the front end has sent to run one
         self._modules: LocalModules | None = None
+        self._cancelled = False  # the cell that runs, or ran last, by others than this notebook
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self.mirror = mirror_of(self._shell)
+        self.mirror = mirror_of(self._shell, self, self._together.handles)
         self._settings = TellSettings(self._shell)
-        self._kept: weakref.WeakSet[Kept] = weakref.WeakSet()
+
+    @property
+    def place(self) -> str:
+        """Its instance type; of several, any that can be had."""
+        return ", ".join(self.options.instance_type)
+
+    def serves(self, options: Options) -> bool:
+        """Whether cells with these options can run in it: they ask for nothing that it was not begun with."""
+        began = self.options.keywords()
+        return all(name in began and began[name] == value for name, value in options.keywords().items())
 
     # --- turns --------------------------------------------------------------------------------------------------
 
@@ -106,35 +139,48 @@ class Session:
             WorkerDied: it is gone, and the namespace there with it.
             RemoteExecError: the worker could not be had.
         """
-        self._see_whether_it_lives()
-        used = frozenset(names)
-        held = [self.mirror.namespace.get(name) for name in used]
-        opaque = any(isinstance(value, Kept) and not value.size for value in held)
+        with self._together.turns:
+            self._see_whether_it_lives()
+            used = frozenset(names)
+            held = [self.mirror.namespace.get(name) for name in used]
+            opaque = any(isinstance(value, Kept) and not value.size for value in held)
+            withheld: dict[str, Exception] = {}
 
-        withheld: dict[str, Exception] = {}
+            def look() -> Reach:
+                reached = used | self.mirror.agreed if opaque else used
+                reach = self._look(reached, deletes=deletes, required=required, codes=codes)
+                withheld.update(reach.cannot)
+                return reach
 
-        def look() -> Reach:
-            reach = self.mirror.reach(used | self.mirror.agreed if opaque else used, deletes=deletes)
-            for name in required:
-                self._refuse(name, reach)
-            needs = needs_of(reach.looks, codes)
-            modules = self._connected()
-            modules.bring(needs.all)
-            reach = modules.without_missing(reach, needs)
-            for name in required:
-                self._refuse(name, reach)
-            withheld.update(reach.cannot)
-            return reach
+            def what(reach: Reach) -> Cell:
+                return cell._replace(names=tuple(sorted({*reach.looks, *reach.cannot})), opaque=opaque)
 
-        def what(reach: Reach) -> Cell:
-            return cell._replace(names=tuple(sorted({*reach.looks, *reach.cannot})), opaque=opaque)
+            try:
+                outcome, value = self._turn("run", look, what)
+                return with_reason(outcome, withheld)._replace(cancelled=self._cancelled), value
+            finally:
+                if self._modules is not None:
+                    self._modules.settle()
 
-        try:
-            outcome, value = self._turn("run", look, what)
-            return with_reason(outcome, withheld), value
-        finally:
-            if self._modules is not None:
-                self._modules.settle()
+    def _look(
+        self,
+        names: Iterable[str],
+        *,
+        deletes: Iterable[str] = (),
+        required: Iterable[str] = (),
+        codes: Iterable[CodeType] = (),
+    ) -> Reach:
+        """Find what there is to tell of names, and bring the modules there that they need."""
+        reach = self.mirror.reach(names, deletes=deletes)
+        for name in required:
+            self._refuse(name, reach)
+        needs = needs_of(reach.looks, codes)
+        modules = self._connected()
+        modules.bring(needs.all)
+        reach = modules.without_missing(reach, needs)
+        for name in required:
+            self._refuse(name, reach)
+        return reach
 
     def fetch(self, kept: Kept) -> Any:
         """Bring an object that has stayed there.
@@ -144,10 +190,11 @@ class Session:
             SerializationError: it cannot travel.
         """
         __tracebackhide__ = True  # IPython leaves this frame out
-        self._see_whether_it_lives()
-        if self._far is None or kept.session is not self:
-            raise RemoteExecError(f"{kept!r}: it cannot be brought")
-        outcome, value = self._turn("bring", lambda: self.mirror.reach(()), lambda _: kept.number)
+        with self._together.turns:
+            self._see_whether_it_lives()
+            if self._far is None or kept.session is not self:
+                raise RemoteExecError(f"{kept!r}: it cannot be brought")
+            outcome, value = self._turn("bring", lambda: self.mirror.reach(()), lambda _: kept.number)
         if isinstance(value, Kept):
             raise SerializationError(f"it cannot travel: {outcome.cannot.get(VALUE, value.reason)}")
         return value
@@ -156,14 +203,13 @@ class Session:
         """The front end says something to a widget there."""
         error: BaseException | None = None
         try:
-            self._see_whether_it_lives()
-            if self._far is not None:
-                if isinstance(connections.reporter, NotebookReporter):
-                    connections.reporter.belongs_to(header_of(self._shell))
-                outcome, _ = self._turn(
-                    "hear", lambda: self.mirror.reach(self.mirror.agreed), lambda _: message
-                )
-                error = raised(outcome)
+            with self._together.turns:  # the page's messages may come in a thread of their own
+                self._see_whether_it_lives()
+                if self._far is not None:
+                    if isinstance(connections.reporter, NotebookReporter):
+                        connections.reporter.belongs_to(header_of(self._shell))
+                    outcome, _ = self._turn("hear", lambda: self._look(self.mirror.agreed), lambda _: message)
+                    error = raised(outcome)
         except (RemoteExecError, KeyboardInterrupt) as ended:
             error = frames_are(ended, None)
         if error is not None:
@@ -224,18 +270,13 @@ class Session:
         """Take in what has changed; return it, and the last expression's value."""
         while True:
             try:
-                names = self.mirror.apply(outcome.update)
+                self.mirror.apply(outcome.update)
                 break
             except (NotLoaded, OutOfStep) as error:
                 if self._far is None:
                     raise
                 refused = error.with_traceback(None) if isinstance(error, NotLoaded) else None
                 outcome = self._far.tell_again(refused)
-        for name in names:
-            value = self.mirror.namespace.get(name)
-            if isinstance(value, Kept):
-                value.session = self
-                self._kept.add(value)
         if not outcome.value:
             return outcome, None
         value = self.mirror.namespace.pop(VALUE, None)
@@ -251,24 +292,34 @@ class Session:
         if self._far is not None:
             self._far.close()
             self._far = None
-        for kept in self._kept:
-            kept.session, kept.reason = None, "it is lost: the worker in which it was is gone"
+        for kept in list(self._together.handles.values()):
+            if kept.session is self:
+                kept.session, kept.reason = None, LOST
         self._comms.close()
         self._begin_anew()
 
     def _connected(self) -> LocalModules:
         if self._far is None or self._modules is None:
-            self._far = RemoteInstance(
-                FarEnd,
-                self.options,
-                (),
-                {"in_kernel": is_kernel(self._shell)},
-                name=_name_of_notebook(),
-                idle_seconds=IDLE_SECONDS,
-                **environment_for(self._shell, self.options),
-            )
+            others = [one for one in self._together.sessions.values() if one is not self]
+            with saying_who_holds(self.options, others):
+                self._far = RemoteInstance(
+                    FarEnd,
+                    self.options,
+                    (),
+                    {"in_kernel": is_kernel(self._shell)},
+                    name=name_of_notebook(),
+                    listed=False,
+                    idle_seconds=IDLE_SECONDS,
+                    **environment_for(self._shell, self.options),
+                )
+            self.has_begun = True
             self._modules = LocalModules(self._shell, self._far)
         return self._modules
+
+    @property
+    def host(self) -> Host | None:
+        """Where its worker is, if it has begun."""
+        return None if self._far is None else self._far._host
 
     @property
     def died_of(self) -> BaseException | None:
@@ -284,12 +335,7 @@ class Session:
 
     def _lost(self) -> str:
         """Give up what is there; return what that means to the user."""
-        names = self._shell.user_ns.items()
-        gone = sorted(
-            name
-            for name, value in names
-            if isinstance(value, Kept) and value.session is self and not _is_own(self._shell, name)
-        )
+        gone = kept_in(self._shell, self)
         self.close()
         told = "The remote namespace is lost; this notebook's own names are as they were before that cell."
         if gone:
@@ -300,9 +346,7 @@ class Session:
         """Raise why a name that is certainly used cannot be used there."""
         value = self.mirror.namespace.get(name)
         if isinstance(value, Kept) and value.session is not self:
-            raise SerializationError(
-                f"{name} is lost: the worker in which it was is gone", path=(name,), hint=f"make {name} again"
-            )
+            raise self._elsewhere(name, value)
         error = reach.cannot.get(name)
         if isinstance(error, NotLoaded):
             hint = self._modules.what_helps_with(error) if self._modules is not None else ""
@@ -313,12 +357,25 @@ class Session:
             pickling.dump(value, name=name)  # it tells of the path to the culprit
             raise SerializationError(f"{name} cannot travel: {error}", path=(name,))
 
+    def _elsewhere(self, name: str, kept: Kept) -> SerializationError:
+        """Return why what has stayed in another session cannot be used in this one."""
+        if kept.session is None:
+            told, hint = LOST, f"make {name} again"
+        else:
+            there = kept.session.place
+            told = f"has stayed on {there}, and this cell runs on {self.place}"
+            hint = f"use it in a cell there (%%remote {there})"
+            if kept.travels:
+                hint += f", or bring it first: {name} = {name}.fetch()"
+        return SerializationError(f"{name} {told}", path=(name,), hint=hint)
+
     # --- while a cell runs --------------------------------------------------------------------------------------
 
     def _converse(
         self, talk: RemoteIterator[Any], future: RemoteFuture[Any]
     ) -> Outcome | NotLoaded | OutOfStep:
         until, interrupted = 0.0, False
+        self._cancelled = False
         while True:
             try:
                 if until and not talk.wait(until):
@@ -341,6 +398,7 @@ class Session:
             else:
                 if isinstance(told, Heeded):
                     until = 0.0
+                    self._cancelled = told.asked and not interrupted
                 elif isinstance(told, Ask):
                     talk.answer(self._asked(told))
 
@@ -384,21 +442,12 @@ class Session:
             return None
 
 
-def mirror_of(shell: Any) -> Mirror:
-    """Return this kernel's end of its namespace and another, of which neither has told the other anything yet."""
-    return Mirror(shell.user_ns, first=0, own=functools.partial(_is_own, shell))
-
-
-def _is_own(shell: Any, name: str) -> bool:
-    return name in shell.user_ns_hidden or name in OWN_NAMES or is_of_ipython(name)
-
-
 def with_reason(outcome: Outcome, withheld: Mapping[str, Exception]) -> Outcome:
     """Have an error say which names of the cell's could not go there, where it comes of that."""
     failure = outcome.failure
     if failure is None or not withheld:
         return outcome
-    if "'Kept' object" in failure.message:  # what stands for them there
+    if NOT_HERE in failure.message:  # what stands for them there
         named = list(withheld)
     else:
         named = [name for name in withheld if failure.message == f"name {name!r} is not defined"]
@@ -410,10 +459,13 @@ def raised(outcome: Outcome) -> BaseException | None:
     """Return what the cell raised, as it is to be raised here."""
     if outcome.failure is None:
         return None
-    return failures.rebuild(outcome.failure, loads=pickling.load, locate=locate, values=True)
+    error = failures.rebuild(outcome.failure, loads=pickling.load, locate=locate, values=True)
+    if outcome.cancelled:
+        error.args = (CANCELLED,)
+    return error
 
 
-def _name_of_notebook() -> str:
-    """Return what its worker is called in lists of jobs."""
-    name = Path(os.environ.get("JPY_SESSION_NAME", "")).stem
+def name_of_notebook() -> str:
+    """Return what its cells are called in lists of jobs."""
+    name = Path(notebook_path()).stem
     return re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")[:40] or "notebook"

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 from remote_exec.client.connections import connections
 from remote_exec.client.reporter import SHOWN_AFTER_SECONDS, Bars, Console, merged, progress_line
 from remote_exec.errors import RemoteExecError
+from remote_exec.model.cost import bill_of
 
 from .displays import COLOURS, FONT, MARKS, MUTED, progress_html
+from .spending import Spending
 
 if TYPE_CHECKING:
     from remote_exec.client.calls import Call
@@ -65,6 +67,7 @@ class CellStatus:
         self.attempt = ""  # if it is not the first
         self.bars: Bars = []
         self.cold: dict[str, float] = {}
+        self.spending = Spending()
         self._leases: set[str] = set()
         self._span: Span | None = None
 
@@ -88,6 +91,7 @@ class CellStatus:
         job = told["job"]
         running = job["state"] == "running"
         self._heard(since, now)
+        self.spending.job(job["name"], bill_of(job))
         self.name, self.instance_type = job["name"], job["instance_type"]
         self.attempt = f"attempt {job['attempts']}" if job["attempts"] > 1 else ""
         self.phase, self.why = "run" if running else "queue", told["why"]
@@ -113,12 +117,14 @@ class CellStatus:
 
     def left(self, now: float) -> None:
         """Who waited goes on."""
+        self.spending.stop(time.time())
         if self.waited_since:
             self.heard_at = now
 
     def end(self, now: float, *, failed: bool) -> None:
         """The cell has ended."""
         self.not_busy()
+        self.spending.stop(time.time())
         self.ended_at, self.failed = now, failed
 
     def _heard(self, since: float, now: float) -> None:
@@ -156,6 +162,7 @@ class CellStatus:
             "attempt": self.attempt,
             "why": self.why if live and self.phase != "run" else "",
             "progress": self.bars if live else [],
+            **({"cost": cost} if (cost := self.spending.text(time.time())) else {}),
             "first_start_seconds": round(sum(self.cold.values()), 3),
             "phases": {name: round(seconds, 3) for name, seconds in self.cold.items()},
         }
@@ -165,13 +172,13 @@ class CellStatus:
         return " · ".join(part for part in self._parts(now) if part)
 
     def _parts(self, now: float) -> list[str]:
-        seconds = self.seconds(now)
+        seconds, cost = self.seconds(now), self.spending.text(time.time())
         if self.is_live(now):
             why = self.why if self.phase != "run" else progress_line(self.bars)
             state = WORDS.get(self.phase, self.phase)
-            return [self.instance_type, self.name, state, self.attempt, f"{seconds:.0f} s", why]
+            return [self.instance_type, self.name, state, self.attempt, f"{seconds:.0f} s", cost, why]
         state = "failed" if self.failed else ""
-        return [self.instance_type, state, self.attempt, f"{seconds:.1f} s", self._cold()]
+        return [self.instance_type, state, self.attempt, f"{seconds:.1f} s", cost, self._cold()]
 
     def _cold(self) -> str:
         if not self.cold:
@@ -217,6 +224,7 @@ class NotebookReporter(Console):
         self._drawn = False
         self._wake = threading.Event()
         self._drawer: threading.Thread | None = None
+        self.held = ""  # who else may hold what is waited for
 
     def install(self) -> None:
         """Hear of all calls of this process, and of its cells."""
@@ -272,11 +280,13 @@ class NotebookReporter(Console):
 
     def tick(self, call: Call, phase: str, why: str, *, waited_for: bool) -> None:
         """Say in the running cell what is waited for, once it has been for a while."""
-        if not waited_for:
-            return
         with self._lock:
             if (status := self._status) is not None:
                 now = time.monotonic()
+                status.spending.look(connections.priced(min(status.begun, call.started_at)), now)
+                if not waited_for:
+                    return
+                why = f"{why}; {self.held}" if phase == "queue" and self.held else why
                 bars = [b for one, b in self._bars.items() if one is call or one.started_at >= status.begun]
                 status.tick(call, phase, why, merged(bars), now)
                 self._changed(status, now)
@@ -320,8 +330,10 @@ class NotebookReporter(Console):
     def left(self) -> None:
         """Take note of when; the line says so by itself, unless somebody waits again."""
         with self._lock:
-            if self._status is not None:
-                self._status.left(time.monotonic())
+            if (status := self._status) is not None:
+                now = time.monotonic()
+                status.spending.look(connections.priced(status.begun), now)
+                status.left(now)
 
     def ended(self, call: Call) -> None:
         """Write what the call had begun to print."""

@@ -10,6 +10,9 @@ import sys
 from types import TracebackType
 from typing import Any
 
+from remote_exec.session import kept
+from remote_exec.session.far_end import without_ours
+
 _FRAMES = "_remote_exec_frames"
 
 
@@ -27,6 +30,8 @@ def install(shell: Any) -> None:
         error: Any = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
         ours: Any = getattr(error, _FRAMES, None)
         if ours is None:
+            if error is not None and _is_refusal(error):
+                without_ours(error)
             shown(exc_tuple, *args, **keywords)
             return
         BaseException.__setattr__(error, "__traceback__", ours[0])
@@ -39,6 +44,14 @@ def install(shell: Any) -> None:
             shell._showtraceback(*told[:2], shell.InteractiveTB.get_exception_only(*told[:2]))
 
     shell.showtraceback = showtraceback
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether something was done with what stands for an object elsewhere, which says so."""
+    entry = error.__traceback__
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    return entry is not None and entry.tb_frame.f_code.co_filename == kept.__file__
 
 
 def uninstall(shell: Any) -> None:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import TimeoutError as Unanswered
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from remote_exec.backends import local
-from remote_exec.client import inventory
 from remote_exec.client.looking import NoAgent
-from remote_exec.client.naming import far_hosts
 from remote_exec.client.reruns import rerun_job
 from remote_exec.client.session import Session, open_session
 from remote_exec.config import load_config
-from remote_exec.errors import ConfigurationError, HostUnavailable, RemoteExecError
+from remote_exec.errors import ConfigurationError
 from remote_exec.serial.failures_json import from_json
 
 from .agents import Agents
 from .board import LOCAL
+from .busy import SILENT_SECONDS, Busy
 from .messages import (
     UNFINISHED,
     Cancelled,
-    Host,
     Hosts,
     InstanceTypes,
     JobDetail,
@@ -34,27 +30,26 @@ from .messages import (
     Rerun,
     Status,
 )
-from .problems import NotKept
+from .problems import NotPossible
+from .series import AllSeries
 from .views import (
     MOST_PREVIEW_BYTES,
     detail_of,
-    gpu_of,
     instance_types_of,
     pool_of,
     preview_of,
     records_of,
 )
 
-FRESH_SECONDS = 1.0  # how old a look at the hosts may be that several tabs share
-FIRST_SECONDS = 0.2  # between the two looks that the first CPU figures need
-
-
-class _Look(NamedTuple):
-    """What a host told of its processors."""
-
-    at: float  # the host's own clock
-    busy_seconds: float
-    workers: dict[int, float]  # by process: seconds of processor time
+# `remote-exec` of this very installation, whatever the PATH, and whatever lies in the folder where a terminal starts.
+# It becomes the shell; where it returns it has said why it cannot, in a terminal that would close with it.
+COMMAND_LINE = """
+import sys
+sys.path[:] = filter(None, sys.path)
+from remote_exec.cli import main
+main()
+input("Press Enter to close this terminal.")
+"""
 
 
 class Answers:
@@ -66,9 +61,7 @@ class Answers:
 
     def __init__(self, agents: Agents) -> None:
         self.agents = agents
-        self._lock = threading.Lock()
-        self._looks: dict[str, _Look] = {}
-        self._hosts: tuple[float, Hosts] | None = None
+        self._busy = Busy(agents)
 
     # --- jobs -------------------------------------------------------------------------------------------------
 
@@ -123,6 +116,21 @@ class Answers:
             before, offset = offset, piece["offset"]
             yield "".join(record.text for record in records_of(piece["records"]))
 
+    def metrics(self, name: str, host: str, series: AllSeries) -> bool:
+        """Add what a job has logged since the last time; return whether it has ended and all is there.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        host = self.agents.host_of(name, host)
+        ended = not self._runs(host, name)
+        while True:
+            piece = self.agents.ask(host, "metrics", name=name, offset=series.offset)
+            if piece["offset"] == series.offset:
+                return ended
+            series.add(piece["points"])
+            series.offset = piece["offset"]
+
     def cancel(self, name: str, host: str = "") -> Cancelled:
         """Have a job stopped.
 
@@ -137,7 +145,7 @@ class Answers:
 
         Raises:
             JobNotFound: there is none.
-            NotKept: not all is kept that it needs.
+            NotPossible: not all is kept that it needs.
         """
         host = self.agents.host_of(name, host)
         own: Session | None = None
@@ -148,69 +156,32 @@ class Answers:
         try:
             return Rerun(host, rerun_job(session, name))
         except ConfigurationError as error:
-            raise NotKept(error.message, hint=error.hint or "call the function again") from error
+            raise NotPossible(error.message, hint=error.hint or "call the function again") from error
         finally:
             if own is not None:
                 own.close()
 
+    def shell(self, name: str, host: str = "") -> list[str]:
+        """Return the command that opens a shell where a job runs.
+
+        Raises:
+            JobNotFound: there is none.
+            NotPossible: it does not run.
+        """
+        host = self.agents.host_of(name, host)
+        if self.agents.ask(host, "job", name=name)["job"]["state"] != "running":
+            raise NotPossible(f"{name} does not run: there is no process to enter")
+        return [sys.executable, "-c", COMMAND_LINE, "shell", "--on", host, "--", name]
+
     # --- hosts ------------------------------------------------------------------------------------------------
 
-    def hosts(self) -> Hosts:
-        """Return this machine and all hosts that are known, as they are now, or were a moment ago."""
-        with self._lock:
-            if self._hosts is None or time.monotonic() - self._hosts[0] > FRESH_SECONDS:
-                self._hosts = (time.monotonic(), Hosts(self._look_at_hosts()))
-            return self._hosts[1]
+    def hosts(self, patience: float = SILENT_SECONDS) -> Hosts:
+        """Return this machine and all hosts that are known, as they are now, or were when they last answered.
 
-    def _look_at_hosts(self) -> list[Host]:
-        try:
-            self.agents.session(LOCAL)
-        except HostUnavailable:
-            pass
-        noted = {one.host.name: one for one in inventory.known()}
-        found: list[Host] = []
-        for name, session in self.agents.connected().items():
-            known = noted.get(name)
-            try:
-                found.append(self._host(name, session, known.reached_at if known is not None else None))
-            except (RemoteExecError, Unanswered):  # it has just gone
-                continue
-        here = [host.name for host in found]
-        if LOCAL not in here:
-            found.insert(0, _silent(LOCAL, "no agent"))
-        for host in far_hosts():
-            if host.name not in here:
-                found.append(_silent(host.name, "not connected", noted.get(host.name)))
-        return found
-
-    def _host(self, name: str, session: Session, reached_at: float | None) -> Host:
-        told, use = _asked(session)
-        before = self._looks.get(name)
-        if before is None:
-            time.sleep(FIRST_SECONDS)
-            before = _look_of(use)
-            told, use = _asked(session)
-        look = self._looks[name] = _look_of(use)
-        seconds = max(look.at - before.at, 1e-3)
-        percents = {
-            pid: 100 * max(0.0, used - before.workers.get(pid, used)) / seconds
-            for pid, used in look.workers.items()
-        }
-        memory = {pid: size for pid, _, size in use.get("workers", ())}
-        return Host(
-            name=name,
-            state="connected",
-            version=told["version"],
-            pid=told["pid"],
-            started_at=told["started_at"],
-            reached_at=reached_at,
-            cpus=told["cpus"],
-            cpu_percent=100 * min(max(0.0, look.busy_seconds - before.busy_seconds) / seconds, told["cpus"]),
-            memory_used_bytes=use.get("memory_used_bytes"),
-            memory_total_bytes=use.get("memory_total_bytes") or told["memory_bytes"],
-            gpus=[gpu_of(gpu) for gpu in use.get("gpus", ())],
-            pools=[pool_of(pool, percents, memory) for pool in told["pools"]],
-        )
+        Args:
+            patience: for so many seconds, at most, hosts are waited for that do not answer at once.
+        """
+        return Hosts(self._busy.hosts(patience))
 
     def keep(self, key: str, seconds: float, host: str = "") -> Pool:
         """Keep a pool's workers warm for so long from now; return it.
@@ -221,7 +192,7 @@ class Answers:
         host = host or LOCAL
         self._pool(host, key)
         self.agents.ask(host, "keep", pool=key, seconds=seconds)
-        self._hosts = None
+        self._busy.forget(host)
         return pool_of(self._pool(host, key), {}, {})
 
     def release(self, key: str, host: str = "") -> Released:
@@ -233,7 +204,7 @@ class Answers:
         host = host or LOCAL
         self._pool(host, key)
         self.agents.ask(host, "release", pool=key)
-        self._hosts = None
+        self._busy.forget(host)
         return Released(key)
 
     def _pool(self, host: str, key: str) -> dict[str, Any]:
@@ -274,32 +245,3 @@ def _offset(text: str) -> int:
     if text and not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ConfigurationError(f"from must be an offset that was told before, not {text[:40]!r}")
     return int(text or "0")
-
-
-def _asked(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
-    told: dict[str, Any] = session.start("host").result(10.0)[0]
-    pids: Sequence[int] = [worker["pid"] for pool in told["pools"] for worker in pool["workers"]]
-    answer = session.start("usage", {"pids": pids}).result(10.0)[0]
-    return told, answer["told"] or {}
-
-
-def _look_of(use: dict[str, Any]) -> _Look:
-    workers = {pid: seconds for pid, seconds, _ in use.get("workers", ())}
-    return _Look(use.get("at", 0.0), use.get("busy_seconds", 0.0), workers)
-
-
-def _silent(name: str, state: Any, noted: inventory.Known | None = None) -> Host:
-    return Host(
-        name=name,
-        state=state,
-        version=noted.version if noted is not None else "",
-        pid=0,
-        started_at=None,
-        reached_at=(noted.reached_at or None) if noted is not None else None,
-        cpus=0.0,
-        cpu_percent=None,
-        memory_used_bytes=None,
-        memory_total_bytes=None,
-        gpus=[],
-        pools=[],
-    )

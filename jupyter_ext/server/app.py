@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+from jupyter_core.paths import jupyter_path
 from jupyter_server.extension.application import ExtensionApp
 from traitlets import Float
 
@@ -16,6 +18,12 @@ from .page import Pulse
 
 THREADS = 16  # that wait for agents
 PART = r"([^/]+)"
+SIDEBAR = "remote-exec/package.json"
+NO_SIDEBAR = (
+    "The sidebar of remote_exec is not installed: this copy was built without Node.js. %%remote works without it. "
+    "To have it, install a released wheel, or build again with Node.js 20.19 or newer and npm on the PATH: "
+    "pip install --force-reinstall --no-deps FOLDER"
+)
 
 
 class RemoteExecExtension(ExtensionApp):
@@ -27,6 +35,11 @@ class RemoteExecExtension(ExtensionApp):
     load_other_extensions = True
 
     keep_seconds = Float(3600.0, help='How long "keep warm" keeps workers, in seconds.').tag(config=True)
+
+    def initialize_settings(self) -> None:
+        """Say so if only this part is there: a build without Node.js leaves the sidebar out."""
+        if not any(Path(path, SIDEBAR).is_file() for path in jupyter_path("labextensions")):
+            self.log.warning(NO_SIDEBAR)
 
     def initialize_handlers(self) -> None:
         """Add what the panel asks for."""
@@ -45,6 +58,7 @@ class RemoteExecExtension(ExtensionApp):
             (f"jobs/{PART}/logs", handlers.LogsHandler),
             (f"jobs/{PART}/cancel", handlers.CancelHandler),
             (f"jobs/{PART}/rerun", handlers.RerunHandler),
+            (f"jobs/{PART}/shell", handlers.ShellHandler),
             ("hosts", handlers.HostsHandler),
             (f"pools/{PART}/keep", handlers.KeepHandler),
             (f"pools/{PART}/release", handlers.ReleaseHandler),

@@ -10,13 +10,14 @@ from typing import Any, Literal, cast, get_args
 from remote_exec.errors import ConfigurationError
 
 from .board import STATES
-from .messages import MOST_JOBS, At, LookAtJob, LookAtJobs, LookAtLogs
+from .looks import LookAtJob, LookAtJobs, LookAtLogs, LookAtMetrics
+from .messages import MOST_JOBS, At
 
 MOST_TEXT = 64 << 10
 AT: tuple[At, ...] = get_args(At)
 GROUPS: Mapping[str, Literal["", "host", "notebook"]] = {"": "", "host": "host", "notebook": "notebook"}
 
-Looked = LookAtJobs | LookAtJob | LookAtLogs | None
+Looked = LookAtJobs | LookAtJob | LookAtLogs | LookAtMetrics | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def _looked(at: At, fields: Mapping[str, Any]) -> Looked:
         return LookAtJob(_name(fields), _text(fields, "host"))
     if at == "logs":
         return LookAtLogs(_name(fields), _text(fields, "host"), _text(fields, "from"))
+    if at == "metrics":
+        return LookAtMetrics(_name(fields), _text(fields, "host"))
     return None
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal, get_args
 
-from .messages import MOST_JOBS, AgentState, Group, Job, JobChanges, Jobs, LookAtJobs, State
+from .looks import LookAtJobs
+from .messages import MOST_JOBS, AgentState, Group, Job, JobChanges, Jobs, State
 from .views import job_of, notebook_of
 
 STATES: tuple[State, ...] = get_args(State)

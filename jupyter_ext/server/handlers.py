@@ -22,11 +22,12 @@ from remote_exec.errors import ConfigurationError
 
 from .answers import Answers
 from .asked import look_at_jobs, seconds_of
-from .messages import Problem
+from .messages import Problem, Shell
 from .page import Gone, Page, Pulse, Threads, to_json
-from .problems import problem_of
+from .problems import NotPossible, problem_of
 
 RESOURCE = "jupyter_ext"  # what authorizers know it by
+TERMINALS = "terminals"  # and Jupyter's own
 LOOK_FIELDS = ("states", "search", "host", "notebook", "group", "first", "count")
 
 
@@ -144,6 +145,26 @@ class RerunHandler(Action):
     async def post(self, name: str) -> None:
         """Answer with `Rerun`."""
         await self.tell(self.answers.rerun, name, self.of("host"), status=201)
+
+
+class ShellHandler(Action):
+    """A shell where a job runs."""
+
+    @authenticated
+    @authorized
+    async def post(self, name: str) -> None:
+        """Answer with the `Shell`."""
+        if not self.settings.get("terminals_available"):
+            raise NotPossible(
+                "this Jupyter server has no terminals", hint="pip install jupyter_server_terminals"
+            )
+        user = self.current_user
+        if not await ensure_async(self.authorizer.is_authorized(self, user, "write", TERMINALS)):
+            raise HTTPError(403)
+        command = await self.threads(self.answers.shell, name, self.of("host"))
+        model = self.settings["terminal_manager"].create(shell_command=command)
+        self.set_status(201)
+        self.finish(to_json(Shell(model["name"])))
 
 
 class KeepHandler(Action):

@@ -12,6 +12,7 @@ GET jobs/NAME/logs?host=H&from=O      `LogPiece` from the offset `O` on; without
 GET jobs/NAME/logs?host=H&download=1  text/plain, an attachment: all that is kept
 POST jobs/NAME/cancel?host=H          `Cancelled`
 POST jobs/NAME/rerun?host=H           201 `Rerun`; 409 where the journal has not got what is needed
+POST jobs/NAME/shell?host=H           201 `Shell`: a terminal of Jupyter's in its process; 409 where that cannot be
 GET hosts                             `Hosts`
 POST pools/KEY/keep?host=H            body ``{"seconds": 3600}``: its workers stay warm so long from now; `Pool`
 POST pools/KEY/release?host=H         its idle workers end; `Released`
@@ -33,6 +34,9 @@ from the client                                                         answered
                                                                         another snapshot
 ``{"type": "look", "id": 3, "at": "logs", "host": H, "name": N,         snapshot: `LogPiece` from there on; changes:
 "from": O}``                                                            `LogPiece` that follow; after one with
+                                                                        ``end`` none comes
+``{"type": "look", "id": 6, "at": "metrics", "host": H, "name": N}``    snapshot: `Metrics`; changes: `Metrics` with the
+                                                                        series that have changed; after one with
                                                                         ``end`` none comes
 ``{"type": "look", "id": 4, "at": "hosts"}``                            snapshot: `Hosts`, each time
 ``{"type": "look", "id": 5, "at": "status"}``                           snapshot: `Status`, each time; `ended` names
@@ -62,7 +66,7 @@ from typing import Any, Literal
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 AgentState = Literal["running", "none", "unreachable"]
-At = Literal["jobs", "job", "logs", "hosts", "status"]
+At = Literal["jobs", "job", "logs", "metrics", "hosts", "status"]
 
 UNFINISHED: tuple[State, ...] = ("queued", "running")
 
@@ -83,6 +87,22 @@ class Bar:
     done: float
     total: float | None
     rate: float | None  # a second
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a worker costs."""
+
+    per_hour: float
+    currency: str  # ""
+
+
+@dataclass(frozen=True)
+class Bill(Price):
+    """For how long a job has held workers that have a price."""
+
+    seconds: float  # in attempts that have ended
+    since: float | None  # since when it holds the worker that it has now
 
 
 @dataclass(frozen=True)
@@ -107,8 +127,11 @@ class Job:
     count: int  # how many calls an array has; 1
     failed: int  # how many of them failed
     tags: dict[str, str]
-    notebook: str  # the notebook that it is of, where that is recorded; ""
+    notebook: (
+        str  # the notebook that it is of, where that is recorded; ""; the tag "cell" has a cell's number
+    )
     progress: list[Bar]  # while it runs, the outermost first
+    bill: Bill | None  # where its instance type had a price
 
 
 @dataclass(frozen=True)
@@ -209,7 +232,7 @@ class GpuUse:
 class Result:
     """What is told of a value without loading it."""
 
-    size_bytes: int
+    size_bytes: int  # 0: it is not kept
     type: str  # "builtins.dict", "numpy.ndarray"; "" where that cannot be told
     text: str  # its repr where it is plain data (numbers, strings, lists...) and short; ""
 
@@ -277,6 +300,35 @@ class LogPiece:
     end: bool  # the job has ended and this was the last
 
 
+Sample = tuple[float, int | None, float | None, float | None, float | None, str]
+"""What a chart is drawn of: time, step, value, the least and the most, and "NaN", "Infinity" or "-Infinity".
+
+It stands for one point or for several neighbours: time, step and value are the last one's. Value, least and most are of
+those that are finite, null where none is; the text is the last of those that are not, empty where all are finite.
+"""
+
+
+@dataclass(frozen=True)
+class MetricSeries:
+    """One metric, or how it goes on."""
+
+    name: str  # "loss", "system/memory_bytes", "loss (rank 1)"
+    first: int  # index in the whole series: the samples from there on are forgotten, and these put in their place
+    samples: list[Sample]  # a few hundred at most in the whole series, whatever was logged
+    count: int  # of all points that they stand for
+    odd: int  # how many of those are not finite
+    last: float | str  # the newest value, or "NaN", "Infinity" or "-Infinity"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a job has logged in numbers, and what it was seen to use."""
+
+    series: list[MetricSeries]  # in the order in which they were logged first
+    left_out: int  # how many more there are than are told
+    end: bool  # the job has ended and this was the last
+
+
 @dataclass(frozen=True)
 class Cancelled:
     """Whether the job is being stopped; else it had ended before."""
@@ -290,6 +342,13 @@ class Rerun:
 
     host: str
     name: str
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A shell where a job runs."""
+
+    terminal: str  # the name of a terminal of Jupyter's
 
 
 # --- hosts ------------------------------------------------------------------------------------------------------
@@ -308,6 +367,7 @@ class Worker:
     cpu_percent: float | None  # 100 is one core
     memory_bytes: int | None
     gpus: list[str]  # UUIDs
+    price: Price | None  # where it was leased last at one
 
 
 @dataclass(frozen=True)
@@ -345,7 +405,7 @@ class Host:
     """This machine, or another that is known."""
 
     name: str  # "local", or its name
-    state: Literal["connected", "not connected", "no agent"]
+    state: Literal["connected", "not answering", "not connected", "no agent"]
     version: str  # of its agent
     pid: int  # of its agent; 0
     started_at: float | None  # its agent
@@ -416,38 +476,6 @@ class Problem:
 
 
 # --- the websocket ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LookAtJobs:
-    """Which jobs, and how: a filter and a window."""
-
-    states: list[State] = field(default_factory=list["State"])  # none: all
-    search: str = (
-        ""  # in names, functions, instance types, summaries and tags, whatever the case; all its words
-    )
-    host: str = ""
-    notebook: str = ""
-    group: Literal["", "host", "notebook"] = ""
-    first: int = 0
-    count: int = MOST_JOBS
-
-
-@dataclass(frozen=True)
-class LookAtJob:
-    """One job."""
-
-    name: str
-    host: str = ""
-
-
-@dataclass(frozen=True)
-class LookAtLogs:
-    """One job's log; in JSON the offset is called ``from``."""
-
-    name: str
-    host: str = ""
-    start: str = ""
 
 
 @dataclass(frozen=True)

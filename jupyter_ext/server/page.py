@@ -17,22 +17,23 @@ from typing import Any, Literal, Protocol
 from .answers import Answers
 from .asked import Leave, Look, message_of
 from .board import LOCAL, difference
+from .looks import LookAtJob, LookAtJobs, LookAtLogs, LookAtMetrics
 from .messages import (
     FRAME_SECONDS,
     UNFINISHED,
     JobDetail,
     Jobs,
-    LookAtJob,
-    LookAtJobs,
-    LookAtLogs,
     Problem,
     Sent,
 )
 from .problems import problem_of
+from .series import AllSeries
 
 MOST_LOOKS = 32
 JOB_SECONDS = 1.0  # how often one looks at what a job that runs waits for and uses
 HOSTS_SECONDS = 2.0
+HOSTS_PATIENCE_SECONDS = 1.0  # for hosts that do not answer at once: what they say is sent the next time
+METRICS_SECONDS = 0.5
 QUIET_SECONDS = 10.0  # without any change, one looks nevertheless
 AGAIN_SECONDS = 2.0
 LASTING = (400, 404)  # statuses that no waiting mends
@@ -102,6 +103,7 @@ class Page:
             "jobs": self._jobs,
             "job": self._job,
             "logs": self._logs,
+            "metrics": self._metrics,
             "hosts": self._hosts,
             "status": self._status,
         }
@@ -223,9 +225,22 @@ class Page:
             offset, kind = piece.next, "changes"
             await asyncio.sleep(FRAME_SECONDS)
 
+    async def _metrics(self, look: LookAtMetrics, send: _Send) -> None:
+        series = AllSeries()
+        kind: Kind = "snapshot"
+        while True:
+            ended = await self._threads(self._answers.metrics, look.name, look.host, series)
+            changes = series.changes(end=ended)
+            if changes.series or ended or kind == "snapshot":
+                await send(kind, changes)
+            if ended:
+                return
+            kind = "changes"
+            await asyncio.sleep(METRICS_SECONDS)
+
     async def _hosts(self, _: None, send: _Send) -> None:
         while True:
-            await send("snapshot", await self._threads(self._answers.hosts))
+            await send("snapshot", await self._threads(self._answers.hosts, HOSTS_PATIENCE_SECONDS))
             await asyncio.sleep(HOSTS_SECONDS)
 
     async def _status(self, _: None, send: _Send) -> None:

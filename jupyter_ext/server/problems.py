@@ -30,8 +30,8 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
-class NotKept(RemoteExecError):  # noqa: N818 - named as the others are
-    """A job cannot be run again: not all is kept of it that it needs."""
+class NotPossible(RemoteExecError):  # noqa: N818 - named as the others are
+    """What is asked for cannot be done with this job: it has ended, or not all is kept of it that that needs."""
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -42,7 +42,7 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, HTTPError):
         told = error.log_message % error.args if error.log_message and error.args else error.log_message
         return Problem(told or error.reason or "the request was refused", "", error.status_code)
-    if isinstance(error, NotKept):
+    if isinstance(error, NotPossible):
         return Problem(error.message, error.hint, 409)
     status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
     if isinstance(error, RemoteExecError):

@@ -11,17 +11,21 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from remote_exec.client.notebook import NOTEBOOK
 from remote_exec.config import Config
+from remote_exec.model.cost import bill_of
 from remote_exec.model.failure import Failure as KeptFailure
 from remote_exec.model.failure import Frame as KeptFrame
 from remote_exec.model.pool import Shape
 from remote_exec.options import Options
 from remote_exec.serial import failures
+from remote_exec.session.cell_text import CELL
 
 from .messages import (
     UNFINISHED,
     Attempt,
     Bar,
+    Bill,
     Death,
     Environment,
     Failure,
@@ -35,13 +39,15 @@ from .messages import (
     LogRecord,
     Phase,
     Pool,
+    Price,
     Result,
     Worker,
 )
 
 Row = Mapping[str, Any]
 
-NOTEBOOK = "notebook"  # the tag that names a job's notebook
+NO_RERUN = "it is a call that its caller waits for; durable jobs can be run again"
+NO_RERUN_OF_CELL = "it is a cell: run it again in its notebook"
 MOST_PREVIEW_BYTES = 64 << 10
 MOST_PREVIEW = 4_000
 _STREAMS = ("out", "err", "log", "gap")
@@ -75,7 +81,15 @@ def job_of(host: str, row: Row) -> Job:
         tags=dict(row["tags"]),
         notebook=notebook_of(row),
         progress=bars_of(row.get("progress") or ()),
+        bill=_bill(row),
     )
+
+
+def _bill(row: Row) -> Bill | None:
+    bill = bill_of(row)
+    if bill is None:
+        return None
+    return Bill(bill.price.per_hour, bill.price.currency, bill.seconds, bill.since)
 
 
 def notebook_of(row: Row) -> str:
@@ -107,23 +121,24 @@ def detail_of(host: str, told: Row, result: Result | None, failure: KeptFailure 
         failure: what it raised, if it did.
     """
     row, spec = told["job"], told["spec"]
+    about: Row = told.get("about") or {}  # of a call
     unfinished = row["state"] in UNFINISHED
     can = row["kind"] == "job" and bool(spec)
     return JobDetail(
         job=job_of(host, {**row, "progress": told["progress"] if unfinished else ()}),
         why=told["why"] if row["state"] == "queued" else "",
         attempts=[_attempt(attempt) for attempt in told["attempts"]],
-        environment=_environment(spec),
+        environment=_environment(spec.get("pool", {}).get("environment") or about.get("environment", {})),
         gpus=[
             GpuUse(g["uuid"], g["percent"], g["memory_used_bytes"], g["peak_memory_bytes"])
             for g in told["gpus"]
         ],
-        code=str(spec.get("code", "")),
-        result=result,
+        code=str(spec.get("code") or about.get("code", "")),
+        result=result or _result(about.get("result") or {}),
         failure=failure_of(failure) if failure is not None else None,
         traceback=failures.format(failure) if failure is not None else "",
         can_rerun=can,
-        why_not_rerun="" if can else "it is a call that its caller waits for; durable jobs can be run again",
+        why_not_rerun="" if can else NO_RERUN_OF_CELL if _is_cell(row) else NO_RERUN,
     )
 
 
@@ -152,8 +167,16 @@ def _attempt(attempt: Row) -> Attempt:
     )
 
 
-def _environment(spec: Row) -> Environment:
-    found = spec.get("pool", {}).get("environment", {})
+def _is_cell(row: Row) -> bool:
+    """Whether a row is of a cell that its notebook waits for, or did; not of one that is a job of its own."""
+    return row["function"].startswith("[") and any(key == CELL for key, _ in row["tags"])
+
+
+def _result(told: Row) -> Result | None:
+    return Result(0, str(told.get("type", "")), str(told.get("text", ""))) if told else None
+
+
+def _environment(found: Row) -> Environment:
     return Environment(
         kind=found.get("kind", ""),
         python=found.get("python", ""),
@@ -278,6 +301,7 @@ def pool_of(pool: Row, cpu_percents: Mapping[int, float], memory_bytes: Mapping[
                 cpu_percent=cpu_percents.get(worker["pid"]),
                 memory_bytes=memory_bytes.get(worker["pid"]),
                 gpus=list(worker["gpus"]),
+                price=Price(**worker["price"]) if worker.get("price") else None,
             )
             for worker in pool["workers"]
         ],

@@ -17,6 +17,9 @@ export const CommandIDs = {
   shell: 'remote-exec:open-shell'
 } as const;
 
+/** Of Jupyter's: it is there where the server has terminals. */
+export const OPEN_TERMINAL = 'terminal:open';
+
 /** Return what views can do, by commands. */
 export function actionsOf(commands: CommandRegistry): JobActions {
   const by = (command: string) => (id: JobId) =>
@@ -28,6 +31,8 @@ export function actionsOf(commands: CommandRegistry): JobActions {
     copyId: by(CommandIDs.copyId),
     attach: by(CommandIDs.attach),
     download: by(CommandIDs.download),
+    shell: by(CommandIDs.shell),
+    hasTerminals: () => commands.hasCommand(OPEN_TERMINAL),
     canAttach: () =>
       commands.hasCommand(CommandIDs.attach) && commands.isEnabled(CommandIDs.attach, { name: '-' })
   };

@@ -1,6 +1,6 @@
 /** Numbers for people, as `remote-exec jobs` says them. */
 
-import { Bar, Job, Pool } from './types';
+import { Bar, Bill, Job, Pool } from './types';
 
 /** Return a length of time: "12 ms", "1 min 15 s", "2 h 2 min". */
 export function duration(seconds: number | null): string {
@@ -64,6 +64,26 @@ export function elapsedText(job: Job, now: number): string {
   return job.ended_at === null ? ticking(seconds) : duration(seconds);
 }
 
+/** Return an amount of money, rounded; one that is not zero never looks like zero: "0.42 EUR", "<0.0001". */
+export function money(amount: number, currency: string): string {
+  const digits = amount >= 0.1 || amount === 0 ? 2 : amount >= 0.01 ? 3 : 4;
+  const rounded = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  const text = amount > 0 && amount < 0.0001 ? '<0.0001' : amount.toLocaleString('en-US', rounded);
+  return `${text} ${currency}`.trim();
+}
+
+/** Return for how many seconds a job has held workers. */
+export function heldSeconds(bill: Bill, now: number): number {
+  return bill.seconds + (bill.since === null ? 0 : Math.max(0, now - bill.since));
+}
+
+/** Return what a job has cost until now in words; nothing where it has no price, or has had no worker yet. */
+export function costText(job: Job, now: number): string {
+  const { bill } = job;
+  const held = bill && heldSeconds(bill, now);
+  return bill && held ? money((bill.per_hour * held) / 3600, bill.currency) : '';
+}
+
 /** Return how far a bar is, from 0 to 1; null where it has no known end. */
 export function fraction(bar: Bar): number | null {
   return bar.total ? Math.min(1, Math.max(0, bar.done / bar.total)) : null;
@@ -88,6 +108,23 @@ export function shape(pool: Pool): string {
     pool.gpus ? `${pool.gpus} gpus ${pool.gpu_type}`.trim() : ''
   ];
   return parts.filter(Boolean).join(', ') || 'any shape';
+}
+
+/** Return what a job is called: a notebook's cell is told by its notebook and number, all else by its name. */
+export function titleOf(job: Job): string {
+  return isCell(job) ? `${basename(job.notebook) || job.name} [${job.tags['cell']}]` : job.name;
+}
+
+const CELL = /^\[\d+\] ?/;
+
+/** Whether a job is a cell that its notebook waits for, or has waited for. */
+export function isCell(job: Job): boolean {
+  return 'cell' in job.tags && CELL.test(job.function);
+}
+
+/** Return the function that a job calls; of a cell, its first line. */
+export function functionOf(job: Job): string {
+  return isCell(job) ? job.function.replace(CELL, '') : job.function;
 }
 
 /** Return the last part of a path. */

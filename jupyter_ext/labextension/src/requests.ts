@@ -1,7 +1,18 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
-import { Cancelled, InstanceTypes, JobId, Jobs, JobsQuery, Pool, Problem, Rerun, Status } from './types';
+import {
+  Cancelled,
+  InstanceTypes,
+  JobId,
+  Jobs,
+  JobsQuery,
+  Pool,
+  Problem,
+  Rerun,
+  Shell,
+  Status
+} from './types';
 
 const NAMESPACE = 'jupyter_ext';
 
@@ -42,6 +53,12 @@ export class Requests {
 
   rerun(id: JobId): Promise<Rerun> {
     return this.ask('POST', `jobs/${encodeURIComponent(id.name)}/rerun`, { host: id.host });
+  }
+
+  /** Have a terminal of Jupyter's opened where a job runs; return its name. */
+  async shell(id: JobId): Promise<string> {
+    const path = `jobs/${encodeURIComponent(id.name)}/shell`;
+    return (await this.ask<Shell>('POST', path, { host: id.host })).terminal;
   }
 
   /** Return all that is kept of a job's log. */

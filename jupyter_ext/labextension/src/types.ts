@@ -20,6 +20,18 @@ export interface Bar {
   rate: number | null;
 }
 
+/** What a worker costs. */
+export interface Price {
+  per_hour: number;
+  currency: string;
+}
+
+/** For how long a job has held workers that have a price. */
+export interface Bill extends Price {
+  seconds: number;
+  since: number | null;
+}
+
 export interface Job {
   key: string;
   host: string;
@@ -39,6 +51,7 @@ export interface Job {
   tags: Record<string, string>;
   notebook: string;
   progress: Bar[];
+  bill: Bill | null;
 }
 
 export interface Group {
@@ -160,6 +173,27 @@ export interface LogPiece {
   end: boolean;
 }
 
+/** A value that is not finite. */
+export type Odd = 'NaN' | 'Infinity' | '-Infinity';
+
+/** Time, step, value, the least, the most, and what is not finite ("": all are), of one point or of neighbours. */
+export type Sample = [number, number | null, number | null, number | null, number | null, Odd | ''];
+
+export interface MetricSeries {
+  name: string;
+  first: number;
+  samples: Sample[];
+  count: number;
+  odd: number;
+  last: number | Odd;
+}
+
+export interface Metrics {
+  series: MetricSeries[];
+  left_out: number;
+  end: boolean;
+}
+
 export interface Cancelled {
   cancelled: boolean;
 }
@@ -167,6 +201,10 @@ export interface Cancelled {
 export interface Rerun {
   host: string;
   name: string;
+}
+
+export interface Shell {
+  terminal: string;
 }
 
 export interface Worker {
@@ -179,6 +217,7 @@ export interface Worker {
   cpu_percent: number | null;
   memory_bytes: number | null;
   gpus: string[];
+  price: Price | null;
 }
 
 export interface Pool {
@@ -207,7 +246,7 @@ export interface Gpu {
 
 export interface Host {
   name: string;
-  state: 'connected' | 'not connected' | 'no agent';
+  state: 'connected' | 'not answering' | 'not connected' | 'no agent';
   version: string;
   pid: number;
   started_at: number | null;
@@ -268,6 +307,7 @@ export interface Looks {
   jobs: { ask: JobsQuery; snapshot: Jobs; changes: JobChanges };
   job: { ask: { host: string; name: string }; snapshot: JobDetail; changes: never };
   logs: { ask: { host: string; name: string; from: string }; snapshot: LogPiece; changes: LogPiece };
+  metrics: { ask: { host: string; name: string }; snapshot: Metrics; changes: Metrics };
   hosts: { ask: object; snapshot: Hosts; changes: never };
   status: { ask: object; snapshot: Status; changes: never };
 }

@@ -23,7 +23,8 @@ function job(name: string, state: State = 'running'): Job {
     failed: 0,
     tags: {},
     notebook: '',
-    progress: []
+    progress: [],
+    bill: null
   };
 }
 

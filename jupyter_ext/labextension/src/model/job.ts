@@ -4,6 +4,7 @@ import { Feed } from '../feed';
 import { JobDetail, JobId } from '../types';
 import { FedModel } from './fed';
 import { LogModel } from './log';
+import { MetricsModel } from './metrics';
 
 /** One job with its log, kept up to date while somebody watches. */
 export class JobModel extends FedModel {
@@ -12,9 +13,11 @@ export class JobModel extends FedModel {
     readonly id: JobId
   ) {
     super(feed);
+    this.metrics = new MetricsModel(feed, id);
   }
 
   readonly log = new LogModel();
+  readonly metrics: MetricsModel;
   detail: JobDetail | null = null;
 
   watch(): void {
@@ -22,6 +25,7 @@ export class JobModel extends FedModel {
       return;
     }
     const { log } = this;
+    this.metrics.watch();
     this.looks.push(
       this.feed.look('job', () => this.id, {
         snapshot: detail => {
@@ -45,10 +49,12 @@ export class JobModel extends FedModel {
 
   rest(): void {
     this.looks.splice(0).forEach(look => look.dispose());
+    this.metrics.rest();
   }
 
   dispose(): void {
     this.rest();
+    this.metrics.dispose();
     this.feed.connectionChanged.disconnect(this.tell, this);
   }
 

@@ -64,6 +64,22 @@ export class JobsModel extends FedModel {
     return this.rows[index - (this.window?.first ?? 0)];
   }
 
+  /** Have a first look, so that there is something to show at once when it is opened. */
+  glance(): void {
+    if (this.watching || this.window !== null) {
+      return;
+    }
+    const look = this.feed.look('jobs', () => this.ask(), {
+      snapshot: value => {
+        look.dispose();
+        if (!this.watching) {
+          this.replace(value);
+        }
+      },
+      problem: () => look.dispose()
+    });
+  }
+
   /** Keep up to date, from now on. */
   watch(): void {
     if (!this.watching) {
@@ -112,12 +128,16 @@ export class JobsModel extends FedModel {
       return;
     }
     const before = this.look;
-    this.look = this.feed.look('jobs', () => ({ ...this._filter, first: this.first, count: MOST_JOBS }), {
+    this.look = this.feed.look('jobs', () => this.ask(), {
       snapshot: value => this.replace(value),
       changes: value => this.change(value),
       problem: problem => this.fail(problem)
     });
     before?.dispose();
+  }
+
+  private ask(): JobsQuery {
+    return { ...this._filter, first: this.first, count: MOST_JOBS };
   }
 
   private replace(value: Jobs): void {

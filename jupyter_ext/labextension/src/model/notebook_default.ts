@@ -5,6 +5,9 @@ import { Kernel } from '@jupyterlab/services';
 
 import { Model } from './signalling';
 
+/** Code by which a kernel knows our magics from then on; silent where it did before. */
+export const LOAD_EXTENSION = "get_ipython().extension_manager.load_extension('jupyter_ext')";
+
 const METADATA = 'remote_exec';
 const NAME = /^[\w.-]+$/; // what instance types are called; nothing else gets into a kernel
 
@@ -69,10 +72,7 @@ export class NotebookDefault extends Model {
     const [magic, line] = this.instanceType
       ? ['remote', `use ${this.instanceType}`]
       : ['config', 'RemoteMagics.instance_type = ""'];
-    const code = [
-      "get_ipython().extension_manager.load_extension('jupyter_ext')",
-      `get_ipython().run_line_magic('${magic}', '${line}')`
-    ].join('\n');
+    const code = `${LOAD_EXTENSION}\nget_ipython().run_line_magic('${magic}', '${line}')`;
     const { content } = await kernel.requestExecute({ code, silent: true, store_history: false }).done;
     if (content.status === 'error' && isAsked) {
       const hint =

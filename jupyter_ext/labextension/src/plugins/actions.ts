@@ -1,11 +1,19 @@
 import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { Clipboard, ICommandPalette, MainAreaWidget, Notification } from '@jupyterlab/apputils';
+import { Clipboard, ICommandPalette, Notification } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
-import { copyIcon, downloadIcon, LabIcon, linkIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
+import {
+  copyIcon,
+  downloadIcon,
+  LabIcon,
+  linkIcon,
+  runIcon,
+  stopIcon,
+  terminalIcon
+} from '@jupyterlab/ui-components';
 import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
-import { Widget } from '@lumino/widgets';
 
-import { CommandIDs, namedJob } from '../commands';
+import { CommandIDs, namedJob, OPEN_TERMINAL } from '../commands';
+import { LOAD_EXTENSION } from '../model/notebook_default';
 import { told } from '../requests';
 import { IRemoteExec } from '../tokens';
 import { JobId } from '../types';
@@ -78,20 +86,30 @@ export const actions: JupyterFrontEndPlugin<void> = {
         return namedJob(args) !== null || state === 'running' || state === 'queued';
       }
     );
-    add(CommandIDs.rerun, 'Run the Job Again', runIcon, async job => {
-      const again = await requests.rerun(job);
-      await commands.execute(CommandIDs.open, { ...again });
-    });
+    /** Whether it is more than a call that somebody waits for, as far as that is known. */
+    const isDurable = (args: ReadonlyPartialJSONObject) =>
+      namedJob(args) !== null || (clicked(args)?.['kind'] ?? remote.jobs.selected?.kind) === 'job';
+    add(
+      CommandIDs.rerun,
+      'Run the Job Again',
+      runIcon,
+      async job => {
+        const again = await requests.rerun(job);
+        await commands.execute(CommandIDs.open, { ...again });
+      },
+      isDurable
+    );
     add(CommandIDs.copyId, "Copy the Job's Name", copyIcon, job => Clipboard.copyToSystem(job.name));
     add(CommandIDs.download, "Download the Job's Log", downloadIcon, async job =>
       save(await requests.download(job), `${job.name}.log`)
     );
     if (notebooks !== null) {
       const attach = (job: JobId) => {
-        const notebook = notebooks.currentWidget?.content;
-        if (notebook) {
-          NotebookActions.insertBelow(notebook);
-          notebook.activeCell?.model.sharedModel.setSource(`%remote result ${job.name}`);
+        const panel = notebooks.currentWidget;
+        if (panel) {
+          panel.sessionContext.session?.kernel?.requestExecute({ code: LOAD_EXTENSION, silent: true });
+          NotebookActions.insertBelow(panel.content);
+          panel.content.activeCell?.model.sharedModel.setSource(`%remote result ${job.name}`);
         }
       };
       add(
@@ -99,31 +117,25 @@ export const actions: JupyterFrontEndPlugin<void> = {
         'Attach the Job in the Notebook',
         linkIcon,
         attach,
-        () => notebooks.currentWidget !== null
+        args => notebooks.currentWidget !== null && isDurable(args)
       );
       notebooks.currentChanged.connect(() => commands.notifyCommandChanged(CommandIDs.attach));
     }
-    // a terminal in the job's process, where this Jupyter has terminals
     add(
       CommandIDs.shell,
       'Open a Shell Where the Job Runs',
-      undefined,
+      terminalIcon,
       async job => {
-        const terminal: unknown = await commands.execute('terminal:create-new');
-        if (terminal instanceof MainAreaWidget) {
-          const { session } = terminal.content as Widget & { session: TerminalSession };
-          const name = `'${job.name.replace(/'/g, `'\\''`)}'`;
-          session.send({ type: 'stdin', content: [`remote-exec shell ${name}\r`] });
-        }
+        const name = await requests.shell(job);
+        await commands.execute(OPEN_TERMINAL, { name });
       },
-      () => commands.hasCommand('terminal:create-new')
+      args => {
+        const state = clicked(args)?.['state'] ?? remote.jobs.selected?.state;
+        return commands.hasCommand(OPEN_TERMINAL) && (namedJob(args) !== null || state === 'running');
+      }
     );
   }
 };
-
-interface TerminalSession {
-  send(message: { type: 'stdin'; content: string[] }): void;
-}
 
 function save(blob: Blob, name: string): void {
   const link = document.createElement('a');

@@ -1,8 +1,10 @@
 import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { MainAreaWidget, WidgetTracker } from '@jupyterlab/apputils';
+import { SplitPanel, TabPanel, Widget } from '@lumino/widgets';
 import * as React from 'react';
 
 import { actionsOf, CommandIDs, namedJob } from '../commands';
+import { titleOf } from '../format';
 import { remoteIcon } from '../icons';
 import { JobModel } from '../model/job';
 import { IRemoteExec } from '../tokens';
@@ -35,10 +37,7 @@ export const jobPage: JupyterFrontEndPlugin<void> = {
           widget = pageOf(app, remote, { host: id.host, name: id.name });
           await tracker.add(widget);
         }
-        if (!widget.isAttached) {
-          app.shell.add(widget, 'main', { type: 'Remote job' });
-        }
-        app.shell.activateById(widget.id);
+        show(app, widget);
       }
     });
     void restorer?.restore(tracker, {
@@ -48,6 +47,35 @@ export const jobPage: JupyterFrontEndPlugin<void> = {
     });
   }
 };
+
+/**
+ * Show a page where the front end has room for it.
+ *
+ * A page of Notebook 7 has one main widget and takes no second one: on the page of files that has tabs, and elsewhere
+ * there is the area below it.
+ */
+function show(app: JupyterFrontEnd, page: Widget): void {
+  if (!page.isAttached) {
+    app.shell.add(page, 'main', { type: 'Remote job' });
+  }
+  if (!page.isAttached) {
+    const [main] = app.shell.widgets('main');
+    if (main instanceof TabPanel) {
+      main.addWidget(page);
+    } else {
+      app.shell.add(page, 'down');
+    }
+  }
+  const tabs = page.parent?.parent;
+  const wasHidden = tabs?.isHidden;
+  app.shell.activateById(page.id);
+  if (tabs instanceof TabPanel) {
+    tabs.currentWidget = page;
+    if (wasHidden && tabs.parent instanceof SplitPanel) {
+      tabs.parent.setRelativeSizes([1, 1]); // it would be as high as its tabs
+    }
+  }
+}
 
 /** A job's page. */
 class JobWidget extends ModelWidget {
@@ -81,5 +109,8 @@ function pageOf(app: JupyterFrontEnd, remote: IRemoteExec, id: JobId): MainAreaW
   widget.title.caption = `Job ${id.name} on ${id.host}`;
   widget.title.icon = remoteIcon;
   widget.title.closable = true;
+  model.changed.connect(() => {
+    widget.title.label = model.detail ? titleOf(model.detail.job) : id.name;
+  });
   return widget;
 }

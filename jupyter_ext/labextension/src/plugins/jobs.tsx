@@ -29,8 +29,9 @@ export const jobs: JupyterFrontEndPlugin<void> = {
     section.title.label = 'Jobs';
     section.addClass('jp-RemoteExec-jobsSection');
     panel.insertWidget(0, section);
-    void settings?.load(ID).then(loaded => {
+    const prepared = settings?.load(ID).then(loaded => {
       model.filter = { ...model.filter, group: loaded.composite['group'] as JobsQuery['group'] };
     });
+    void Promise.all([prepared, app.restored]).then(() => model.glance());
   }
 };

@@ -3,7 +3,7 @@ import { Notification } from '@jupyterlab/apputils';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 
 import { CommandIDs } from '../commands';
-import { duration, elapsed } from '../format';
+import { duration, elapsed, titleOf } from '../format';
 import { IRemoteExec } from '../tokens';
 
 const ID = 'remote-exec:notifications';
@@ -23,7 +23,7 @@ export const notifications: JupyterFrontEndPlugin<void> = {
       if (least < 0 || seconds < least || job.state === 'cancelled') {
         return;
       }
-      const text = `${job.name} ${job.state} after ${duration(seconds)}`;
+      const text = `${titleOf(job)} ${job.state} after ${duration(seconds)}`;
       const { host, name } = job;
       const open = {
         label: 'Open',

@@ -1,6 +1,7 @@
 import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
 import { SidePanel } from '@jupyterlab/ui-components';
+import { Message } from '@lumino/messaging';
 import { AccordionPanel } from '@lumino/widgets';
 
 import { CommandIDs } from '../commands';
@@ -8,6 +9,15 @@ import { remoteIcon } from '../icons';
 import { IRemotePanel } from '../tokens';
 
 const ID = 'remote-exec-panel';
+
+/** The panel: when it is activated, the search field has the keyboard. */
+class RemotePanel extends SidePanel {
+  protected override onActivateRequest(message: Message): void {
+    super.onActivateRequest(message);
+    // afterwards: the palette gives the keyboard back to where it was
+    requestAnimationFrame(() => this.node.querySelector<HTMLElement>('input[type=search]')?.focus());
+  }
+}
 
 /** The panel in the left area; other plugins fill it. */
 export const panel: JupyterFrontEndPlugin<IRemotePanel> = {
@@ -21,7 +31,7 @@ export const panel: JupyterFrontEndPlugin<IRemotePanel> = {
     restorer: ILayoutRestorer | null,
     palette: ICommandPalette | null
   ): IRemotePanel => {
-    const side = new SidePanel();
+    const side = new RemotePanel();
     side.id = ID;
     side.addClass('jp-RemoteExec-panel');
     side.title.icon = remoteIcon;

@@ -1,11 +1,10 @@
 import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { IToolbarWidgetRegistry } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { ReactWidget, UseSignal } from '@jupyterlab/ui-components';
-import { DisposableDelegate, IDisposable } from '@lumino/disposable';
 import * as React from 'react';
 
 import { NotebookDefault } from '../model/notebook_default';
-import { Requests } from '../requests';
 import { IRemoteExec, IRemotePanel } from '../tokens';
 import { Picker } from '../view/picker';
 
@@ -15,23 +14,39 @@ export const picker: JupyterFrontEndPlugin<void> = {
   description: "The notebook's default instance type.",
   autoStart: true,
   requires: [IRemoteExec, INotebookTracker],
-  optional: [IRemotePanel],
+  optional: [IRemotePanel, IToolbarWidgetRegistry],
   activate: (
-    app: JupyterFrontEnd,
+    _app: JupyterFrontEnd,
     { requests }: IRemoteExec,
     notebooks: INotebookTracker,
-    side: IRemotePanel | null
+    side: IRemotePanel | null,
+    toolbars: IToolbarWidgetRegistry | null
   ) => {
     const defaults = new WeakMap<NotebookPanel, NotebookDefault>();
-    app.docRegistry.addWidgetExtension('Notebook', {
-      createNew: (panel: NotebookPanel) => inToolbar(panel, requests, defaults)
+    const defaultOf = (panel: NotebookPanel) => {
+      let model = defaults.get(panel);
+      if (model === undefined) {
+        const made = (model = new NotebookDefault(panel.context));
+        defaults.set(panel, made);
+        panel.disposed.connect(() => made.dispose());
+      }
+      return model;
+    };
+    // its place is in the settings: see schema/picker.json
+    toolbars?.addFactory<NotebookPanel>('Notebook', 'remote-exec-instance-type', panel => {
+      const widget = ReactWidget.create(<Picker model={defaultOf(panel)} requests={requests} />);
+      widget.addClass('jp-RemoteExec');
+      return widget;
     });
     const header = ReactWidget.create(
       <UseSignal signal={notebooks.currentChanged}>
         {() => {
           const panel = notebooks.currentWidget;
-          const model = panel && defaults.get(panel);
-          return model ? <Picker key={panel.id} model={model} requests={requests} isLabelled /> : <></>;
+          return panel ? (
+            <Picker key={panel.id} model={defaultOf(panel)} requests={requests} isLabelled />
+          ) : (
+            <></>
+          );
         }}
       </UseSignal>
     );
@@ -39,19 +54,3 @@ export const picker: JupyterFrontEndPlugin<void> = {
     side?.panel.header.addWidget(header);
   }
 };
-
-function inToolbar(
-  panel: NotebookPanel,
-  requests: Requests,
-  defaults: WeakMap<NotebookPanel, NotebookDefault>
-): IDisposable {
-  const model = new NotebookDefault(panel.context);
-  defaults.set(panel, model);
-  const widget = ReactWidget.create(<Picker model={model} requests={requests} />);
-  widget.addClass('jp-RemoteExec');
-  panel.toolbar.insertBefore('spacer', 'remote-exec-instance-type', widget);
-  return new DisposableDelegate(() => {
-    widget.dispose();
-    model.dispose();
-  });
-}

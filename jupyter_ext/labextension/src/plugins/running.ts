@@ -3,11 +3,13 @@ import { IRunningSessionManagers, IRunningSessions } from '@jupyterlab/running';
 import { Signal } from '@lumino/signaling';
 
 import { CommandIDs } from '../commands';
-import { elapsedText } from '../format';
+import { elapsedText, titleOf } from '../format';
 import { remoteIcon } from '../icons';
 import { StatusModel } from '../model/status';
 import { IRemoteExec } from '../tokens';
-import { Job } from '../types';
+import { Job, Status } from '../types';
+
+const SETTLE_MILLISECONDS = 500;
 
 /** Jobs that run or wait, among JupyterLab's own list of what runs. */
 export const running: JupyterFrontEndPlugin<void> = {
@@ -28,12 +30,11 @@ class RunningJobs implements IRunningSessions.IManager {
     private readonly app: JupyterFrontEnd,
     private readonly remote: IRemoteExec
   ) {
-    let before = '';
+    let before: Status | null = null;
     const onStatus = ({ status }: StatusModel) => {
-      const now = status ? `${status.running} ${status.queued}` : '';
-      if (now !== before) {
-        before = now;
-        this.refreshRunning();
+      if (status !== before) {
+        before = status;
+        this.timer ??= setTimeout(() => this.refreshRunning(), SETTLE_MILLISECONDS);
       }
     };
     remote.status.changed.connect(onStatus);
@@ -49,7 +50,7 @@ class RunningJobs implements IRunningSessions.IManager {
 
   running(): IRunningSessions.IRunningItem[] {
     return this.jobs.map(job => ({
-      label: () => job.name,
+      label: () => titleOf(job),
       detail: () => [job.state, elapsedText(job, Date.now() / 1000)].filter(Boolean).join(' '),
       icon: () => remoteIcon,
       open: () => this.execute(CommandIDs.open, job),
@@ -58,6 +59,8 @@ class RunningJobs implements IRunningSessions.IManager {
   }
 
   refreshRunning(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
     this.remote.requests.jobs({ states: ['running', 'queued'] }).then(
       ({ jobs }) => {
         this.jobs = jobs;
@@ -78,4 +81,5 @@ class RunningJobs implements IRunningSessions.IManager {
   }
 
   private jobs: Job[] = [];
+  private timer: ReturnType<typeof setTimeout> | undefined;
 }

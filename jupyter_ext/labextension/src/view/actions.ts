@@ -1,3 +1,4 @@
+import { isCell } from '../format';
 import { Job, JobId } from '../types';
 
 /** What a view can have done to jobs. */
@@ -8,6 +9,9 @@ export interface JobActions {
   readonly copyId: (id: JobId) => void;
   readonly attach: (id: JobId) => void;
   readonly download: (id: JobId) => void;
+  readonly shell: (id: JobId) => void;
+  /** Whether this Jupyter has terminals, where a shell can be. */
+  readonly hasTerminals: () => boolean;
   /** Whether there is a notebook to attach jobs in. */
   readonly canAttach: () => boolean;
 }
@@ -15,4 +19,28 @@ export interface JobActions {
 /** Whether a job can still be cancelled. */
 export function isActive(job: Job): boolean {
   return job.state === 'queued' || job.state === 'running';
+}
+
+/** Return why a job cannot be attached in a notebook, by what it is; empty where it can. */
+export function whyNoAttach(job: Job): string {
+  if (isCell(job)) {
+    return 'it is a cell, whose names are for its notebook alone';
+  }
+  return job.kind === 'job' ? '' : 'its caller waits for it; durable jobs can be attached';
+}
+
+/** Return why a job cannot be run again, by what it is; empty where it can, if all is kept that it needs. */
+export function whyNoRerun(job: Job): string {
+  if (isCell(job)) {
+    return 'it is a cell: run it again in its notebook';
+  }
+  return job.kind === 'job' ? '' : 'its caller waits for it; durable jobs can be run again';
+}
+
+/** Return why no shell can be opened where a job runs; empty where one can. */
+export function whyNoShell(job: Job, actions: JobActions): string {
+  if (!actions.hasTerminals()) {
+    return 'this Jupyter has no terminals';
+  }
+  return job.state === 'running' ? '' : job.state === 'queued' ? 'it has not begun' : 'it has ended';
 }

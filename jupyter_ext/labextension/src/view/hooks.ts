@@ -54,3 +54,20 @@ export function useScroll<E extends HTMLElement>(): [React.RefObject<E>, number,
   const onScroll = React.useCallback(() => setScrolled(reference.current?.scrollTop ?? 0), []);
   return [reference, scrolled, height, onScroll];
 }
+
+/** Return how wide an element is. */
+export function useWidth<E extends HTMLElement>(): [React.RefObject<E>, number] {
+  const reference = React.useRef<E>(null);
+  const [width, setWidth] = React.useState(0);
+  React.useLayoutEffect(() => {
+    const element = reference.current;
+    if (element === null) {
+      return;
+    }
+    setWidth(element.clientWidth);
+    const observer = new ResizeObserver(() => setWidth(element.clientWidth));
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, []);
+  return [reference, width];
+}

@@ -1,7 +1,7 @@
 import { closeIcon, historyIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
-import { duration, moment, shape, size, ticking } from '../format';
+import { duration, moment, money, shape, size, ticking } from '../format';
 import { HostsModel } from '../model/hosts';
 import { Gpu, Host, Pool, Worker } from '../types';
 import { useModel } from './hooks';
@@ -37,7 +37,8 @@ export function HostsView({
 function HostView({ host, actions }: { host: Host; actions: HostActions }): React.JSX.Element {
   const now = Date.now() / 1000;
   const { cpu_percent: cpu, memory_used_bytes: used, memory_total_bytes: memory } = host;
-  const heard = host.state === 'not connected' && host.reached_at !== null;
+  const heard = host.state !== 'connected' && host.reached_at !== null;
+  const pools = host.pools.filter(hasMore);
   return (
     <section aria-label={`Host ${host.name}`} data-host={host.name}>
       <h3>
@@ -60,14 +61,19 @@ function HostView({ host, actions }: { host: Host; actions: HostActions }): Reac
       {host.gpus.map((gpu, number) => (
         <GpuView key={gpu.uuid} gpu={gpu} number={number} />
       ))}
-      {host.state === 'connected' && host.pools.length === 0 && (
+      {host.pid > 0 && pools.length === 0 && (
         <p className="jp-RemoteExec-quiet">No pools: nothing is warm.</p>
       )}
-      {host.pools.map(pool => (
+      {pools.map(pool => (
         <PoolView key={pool.key} pool={pool} host={host.name} actions={actions} />
       ))}
     </section>
   );
+}
+
+/** Whether a pool is more than what is left of one: a notebook's own goes when its worker has. */
+function hasMore(pool: Pool): boolean {
+  return pool.workers.length > 0 || pool.queued > 0 || pool.keep_alive_seconds > 0 || pool.note !== '';
 }
 
 function GpuView({ gpu, number }: { gpu: Gpu; number: number }): React.JSX.Element {
@@ -110,7 +116,8 @@ function PoolView({
         />
       </div>
       <div className="jp-RemoteExec-quiet">
-        {busy} of {pool.workers.length} busy{waiting}, kept for {duration(pool.keep_alive_seconds)}
+        {busy} of {pool.workers.length} busy{waiting}
+        {pool.keep_alive_seconds > 0 && `, kept for ${duration(pool.keep_alive_seconds)}`}
       </div>
       <ul>
         {pool.workers.map(worker => (
@@ -127,7 +134,8 @@ function WorkerView({ worker }: { worker: Worker }): React.JSX.Element {
     worker.state === 'InUse' ? 'busy' : worker.state === 'Available' ? 'warm' : worker.state.toLowerCase(),
     left,
     worker.cpu_percent === null ? '' : `${Math.round(worker.cpu_percent)} % CPU`,
-    worker.memory_bytes === null ? '' : size(worker.memory_bytes)
+    worker.memory_bytes === null ? '' : size(worker.memory_bytes),
+    worker.price === null ? '' : `${money(worker.price.per_hour, worker.price.currency)} an hour`
   ];
   return (
     <li data-worker={worker.state}>

@@ -1,14 +1,25 @@
-import { copyIcon, linkIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
+import { copyIcon, linkIcon, runIcon, stopIcon, terminalIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
-import { barText, causeText, elapsedText, moment, size } from '../format';
+import {
+  barText,
+  causeText,
+  costText,
+  elapsedText,
+  functionOf,
+  moment,
+  money,
+  size,
+  titleOf
+} from '../format';
 import { JobModel } from '../model/job';
 import { JobDetail } from '../types';
-import { isActive, JobActions } from './actions';
+import { isActive, JobActions, whyNoAttach, whyNoShell } from './actions';
 import { AttemptsView } from './attempts';
 import { FailureView } from './failure';
 import { useModel, useNow } from './hooks';
 import { LogView } from './log';
+import { MetricsView } from './metrics';
 import { IconButton, Message, ProblemMessage, ProgressBar, Stale, StateSign } from './parts';
 import { Tabs } from './tabs';
 
@@ -26,6 +37,7 @@ export function JobPage({ model, actions }: PageProps): React.JSX.Element {
   }
   const pages = [
     { name: 'Log', view: <LogView log={model.log} onDownload={() => actions.download(model.id)} /> },
+    { name: 'Metrics', view: <MetricsView metrics={model.metrics} /> },
     { name: 'Timeline', view: <AttemptsView attempts={detail.attempts} /> },
     ...(detail.failure || detail.traceback
       ? [{ name: 'Traceback', view: <FailureView failure={detail.failure} text={detail.traceback} /> }]
@@ -37,7 +49,7 @@ export function JobPage({ model, actions }: PageProps): React.JSX.Element {
     <div className="jp-RemoteExec-page">
       {!model.isLive && <Stale problem={problem} />}
       <Header detail={detail} actions={actions} />
-      <Tabs label={`Job ${detail.job.name}`} pages={pages} />
+      <Tabs label={`Job ${titleOf(detail.job)}`} pages={pages} />
     </div>
   );
 }
@@ -45,10 +57,12 @@ export function JobPage({ model, actions }: PageProps): React.JSX.Element {
 function Header({ detail, actions }: { detail: JobDetail; actions: JobActions }): React.JSX.Element {
   const { job } = detail;
   const now = useNow(job.state === 'running');
+  const noAttach = whyNoAttach(job);
+  const noShell = whyNoShell(job, actions);
   const outcome = job.state === 'failed' ? job.summary || causeText(job.cause, job.state) : '';
   return (
     <div className="jp-RemoteExec-header">
-      <h2>{job.name}</h2>
+      <h2 title={job.name}>{titleOf(job)}</h2>
       <div className="jp-RemoteExec-actions" role="toolbar" aria-label="Job">
         <IconButton
           icon={stopIcon}
@@ -65,14 +79,28 @@ function Header({ detail, actions }: { detail: JobDetail; actions: JobActions })
         <IconButton icon={copyIcon} label="Copy its name" onClick={() => actions.copyId(job)} />
         <IconButton
           icon={linkIcon}
-          label="Attach in the notebook"
-          disabled={!actions.canAttach()}
+          label={noAttach ? `Attach in the notebook: ${noAttach}` : 'Attach in the notebook'}
+          disabled={noAttach !== '' || !actions.canAttach()}
           onClick={() => actions.attach(job)}
+        />
+        <IconButton
+          icon={terminalIcon}
+          label={noShell ? `Open a shell: ${noShell}` : 'Open a shell where it runs'}
+          disabled={noShell !== ''}
+          onClick={() => actions.shell(job)}
         />
       </div>
       <p>
         <StateSign state={job.state} label />
-        {[...new Set([job.function, job.instance_type, job.host, elapsedText(job, now)])]
+        {[
+          ...new Set([
+            functionOf(job),
+            job.instance_type,
+            job.host,
+            elapsedText(job, now),
+            costText(job, now)
+          ])
+        ]
           .filter(Boolean)
           .map(part => (
             <span key={part}>{part}</span>
@@ -109,7 +137,9 @@ function Details({ detail }: { detail: JobDetail }): React.JSX.Element {
     ['Created', moment(job.created_at, now)],
     ['Started', moment(job.started_at, now)],
     ['Ended', moment(job.ended_at, now)],
+    ['Price', job.bill ? `${money(job.bill.per_hour, job.bill.currency)} an hour` : ''],
     ['Notebook', job.notebook],
+    ['Cell', job.tags['cell'] ? `[${job.tags['cell']}]` : ''],
     ['Calls', job.count > 1 ? `${job.count}, ${job.failed} failed` : ''],
     ['Environment', [environment.kind, environment.python].filter(Boolean).join(' ')],
     ['Requirements', environment.requirements.join('\n')],
@@ -119,7 +149,10 @@ function Details({ detail }: { detail: JobDetail }): React.JSX.Element {
         .map(([key, value]) => `${key}=${value}`)
         .join('\n')
     ],
-    ['Result', result ? [result.type, size(result.size_bytes)].filter(Boolean).join(', ') : ''],
+    [
+      'Result',
+      result ? [result.type, result.size_bytes ? size(result.size_bytes) : ''].filter(Boolean).join(', ') : ''
+    ],
     ['Value', result?.text ?? ''],
     ...detail.gpus.map((gpu): [string, string] => [
       `GPU ${gpu.uuid}`,

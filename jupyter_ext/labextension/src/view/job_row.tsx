@@ -1,6 +1,6 @@
 import * as React from 'react';
 
-import { barText, causeText, elapsedText } from '../format';
+import { barText, causeText, costText, elapsedText, functionOf, titleOf } from '../format';
 import { Job } from '../types';
 import { isActive } from './actions';
 import { ProgressBar, StateSign } from './parts';
@@ -32,23 +32,29 @@ export const JobRow = React.memo(function JobRow(props: RowProps): React.JSX.Ele
   if (job === undefined) {
     return <div {...common} aria-label="loading" data-loading />;
   }
-  const elapsed = elapsedText(job, now);
+  const elapsed = [elapsedText(job, now), costText(job, now)].filter(Boolean).join(' · ');
   const progress = job.state === 'running' ? job.progress[0] : undefined;
   const second = progress ? barText(progress) : factsOf(job);
   return (
     <div
       {...common}
-      aria-label={[job.name, job.state, elapsed, second].filter(Boolean).join(', ')}
+      aria-label={[titleOf(job), job.state, elapsed, second].filter(Boolean).join(', ')}
       title={[job.name, job.summary, job.notebook].filter(Boolean).join('\n')}
       data-job={job.name}
       data-host={job.host}
       data-state={job.state}
+      data-kind={job.kind}
       onClick={() => props.onSelect(job)}
       onDoubleClick={() => props.onOpen(job)}
     >
       <div className="jp-RemoteExec-jobFirst">
         <StateSign state={job.state} />
-        <span className="jp-RemoteExec-name">{job.name}</span>
+        <span className="jp-RemoteExec-name">
+          {isNumbered(job) ? job.function : titleOf(job)}
+          {isNumbered(job) && (
+            <span className="jp-RemoteExec-quiet">{job.name.slice(job.function.length)}</span>
+          )}
+        </span>
         <span className="jp-RemoteExec-quiet">{elapsed}</span>
       </div>
       <div className="jp-RemoteExec-jobSecond">
@@ -59,8 +65,14 @@ export const JobRow = React.memo(function JobRow(props: RowProps): React.JSX.Ele
   );
 });
 
+/** Whether a job's name is its function's, with what tells calls apart. */
+function isNumbered(job: Job): boolean {
+  return job.name.startsWith(`${job.function}-`);
+}
+
 function factsOf(job: Job): string {
-  const function_ = job.count > 1 ? `${job.function} × ${job.count}` : job.function;
+  const times = job.count > 1 ? `× ${job.count}` : '';
+  const function_ = isNumbered(job) ? times : `${functionOf(job)} ${times}`.trim();
   const ended =
     isActive(job) || job.state === 'cancelled' ? '' : job.summary || causeText(job.cause, job.state);
   const place = job.host === 'local' ? job.instance_type : job.instance_type || job.host;

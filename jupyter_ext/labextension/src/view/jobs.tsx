@@ -3,14 +3,19 @@ import * as React from 'react';
 
 import { basename } from '../format';
 import { Filter, JobsModel } from '../model/jobs';
-import { Job, STATES, State } from '../types';
-import { isActive, JobActions } from './actions';
+import { Job, Problem, STATES, State, Window } from '../types';
+import { isActive, JobActions, whyNoAttach, whyNoRerun } from './actions';
 import { useModel, useNow, useScroll } from './hooks';
 import { JobRow } from './job_row';
 import { HEAD, layOut, ROW, topOf } from './layout';
 import { IconButton, Message, ProblemMessage, SearchField, Stale } from './parts';
 
 const TYPING_PAUSE = 200; // milliseconds, until what was typed is searched for
+const NO_ANSWER: Problem = {
+  message: 'The agent on this machine does not answer.',
+  hint: 'remote-exec doctor',
+  status: 503
+};
 
 interface JobsProps {
   model: JobsModel;
@@ -25,6 +30,7 @@ export function JobsView({ model, actions }: JobsProps): React.JSX.Element {
       <Filters model={model} />
       <SelectedActions model={model} actions={actions} />
       {model.window !== null && !model.isLive && <Stale problem={model.problem} />}
+      {model.window?.agent === 'unreachable' && model.isLive && <Stale problem={NO_ANSWER} />}
       <List model={model} actions={actions} />
     </div>
   );
@@ -43,11 +49,19 @@ function Filters({ model }: { model: JobsModel }): React.JSX.Element {
     }, TYPING_PAUSE);
     return () => clearTimeout(timer);
   }, [typed, model]);
+  const toList = (event: React.KeyboardEvent) => {
+    const view = event.currentTarget.closest('.jp-RemoteExec-jobs');
+    const list = event.key === 'ArrowDown' ? view?.querySelector<HTMLElement>('[role=listbox]') : null;
+    if (list) {
+      list.focus();
+      event.preventDefault();
+    }
+  };
   const { states, group, host } = model.filter;
   const hosts = model.window?.hosts ?? [];
   return (
     <div className="jp-RemoteExec-filters" role="search" aria-label="Filter jobs">
-      <SearchField label="Search jobs" value={typed} onSearch={setTyped} />
+      <SearchField label="Search jobs" value={typed} onSearch={setTyped} onKeyDown={toList} />
       <div>
         <select
           className="jp-RemoteExec-input"
@@ -92,21 +106,36 @@ function Filters({ model }: { model: JobsModel }): React.JSX.Element {
 
 function SelectedActions({ model, actions }: JobsProps): React.JSX.Element {
   const job = model.selected;
-  const button = (icon: typeof stopIcon, label: string, act: (job: Job) => void, can = true) => (
-    <IconButton icon={icon} label={label} disabled={job === null || !can} onClick={() => job && act(job)} />
+  const button = (icon: typeof stopIcon, label: string, act: (job: Job) => void, can = true, why = '') => (
+    <IconButton
+      icon={icon}
+      label={why ? `${label}: ${why}` : label}
+      disabled={job === null || !can || why !== ''}
+      onClick={() => job && act(job)}
+    />
   );
   return (
     <div className="jp-RemoteExec-actions" role="toolbar" aria-label="Selected job">
       {button(launchIcon, 'Open', actions.open)}
       {button(stopIcon, 'Cancel', actions.cancel, job !== null && isActive(job))}
-      {button(runIcon, 'Run again', actions.rerun)}
+      {button(runIcon, 'Run again', actions.rerun, true, job ? whyNoRerun(job) : '')}
       {button(copyIcon, 'Copy its name', actions.copyId)}
-      {button(linkIcon, 'Attach in the notebook', actions.attach, actions.canAttach())}
+      {button(
+        linkIcon,
+        'Attach in the notebook',
+        actions.attach,
+        actions.canAttach(),
+        job ? whyNoAttach(job) : ''
+      )}
       <span className="jp-RemoteExec-quiet" aria-live="polite">
-        {model.window ? `${model.window.total}${model.window.more ? '+' : ''} jobs` : ''}
+        {model.window ? countOf(model.window) : ''}
       </span>
     </div>
   );
+}
+
+function countOf({ total, more }: Window): string {
+  return total === 1 && !more ? '1 job' : `${total}${more ? '+' : ''} jobs`;
 }
 
 function List({ model, actions }: JobsProps): React.JSX.Element {

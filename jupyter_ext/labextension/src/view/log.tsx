@@ -74,7 +74,7 @@ export function LogView({ log, onDownload }: { log: LogModel; onDownload: () => 
         </label>
         <IconButton icon={downloadIcon} label="Download the log" onClick={onDownload} />
       </div>
-      {log.problem && <ProblemMessage problem={log.problem} />}
+      {log.problem && log.problem.status !== 0 && <ProblemMessage problem={log.problem} />}
       <div
         ref={reference}
         className="jp-RemoteExec-lines"

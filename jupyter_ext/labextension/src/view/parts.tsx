@@ -145,7 +145,7 @@ export function ProblemMessage({ problem }: { problem: Problem }): React.JSX.Ele
 export function Stale({ problem }: { problem: Problem | null }): React.JSX.Element {
   return (
     <div className="jp-RemoteExec-stale" role="status" title={problem?.hint}>
-      {problem?.message ?? 'Connecting…'}
+      {problem?.message ?? 'Connecting…'} What you see may be out of date.
     </div>
   );
 }

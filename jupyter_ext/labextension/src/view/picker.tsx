@@ -41,7 +41,7 @@ export function Picker(props: {
       {chosen && !names.includes(chosen) && <option value={chosen}>{chosen} (not configured)</option>}
       {types?.instance_types.map(type => (
         <option key={type.name} value={type.name} title={type.source}>
-          {[type.name, type.shape || type.backend].filter(Boolean).join(': ')}
+          {[...new Set([type.name, type.shape || type.backend])].filter(Boolean).join(': ')}
         </option>
       ))}
     </select>
