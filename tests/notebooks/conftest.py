@@ -11,9 +11,14 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from browsing import chromium
 from kernels import Notebook, opened
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 NEEDED = ("ipykernel", "jupyter_client", "ipywidgets", "matplotlib", "tqdm")
 _missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -58,3 +63,10 @@ def gate(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "gate"
     yield path
     path.touch()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The browser."""
+    with chromium() as launched:
+        yield launched

@@ -44,6 +44,15 @@ class CellRun:
         return "".join(one["text"] for one in self.outputs if one.get("name") == "stderr")
 
     @property
+    def lines(self) -> str:
+        """All that the status line has ever said."""
+        return "\n".join(
+            message["content"]["data"]["text/plain"]
+            for message in self.messages
+            if "remote_exec" in message["content"].get("metadata", {})
+        )
+
+    @property
     def user_outputs(self) -> list[dict[str, Any]]:
         """Outputs but for the status line."""
         return [one for one in self.outputs if "remote_exec" not in one.get("metadata", {})]
@@ -142,7 +151,7 @@ class Notebook:
         Args:
             source: of the cell.
             answers: to what it asks for by `input`, in order; what is called instead of answering.
-            at: when the cell has printed this, `do` is called, once.
+            at: when the cell, or its status line, has said this, `do` is called, once.
             do: interrupts the kernel unless given.
             fails: whether it is to end in an error.
         """
@@ -152,7 +161,7 @@ class Notebook:
 
         def publish(message: dict[str, Any]) -> None:
             ran.take(message, self._displays)
-            if todo and at in ran.stdout + ran.stderr:
+            if todo and at in ran.stdout + ran.stderr + ran.lines:
                 todo.pop()()
 
         begun = time.monotonic()
@@ -187,15 +196,47 @@ class Notebook:
 
     def say(self, comm: str, data: dict[str, Any]) -> CellRun:
         """Say to a comm what a widget in the page would; return what the kernel publishes of it."""
-        message = self.client.session.msg("comm_msg", {"comm_id": comm, "data": data})
+        (ran,) = self.heard(self.send("comm_msg", {"comm_id": comm, "data": data}))
+        return ran
+
+    def send(self, kind: str, content: dict[str, Any], *, subshell: str = "") -> str:
+        """Send a message to the kernel, or to a subshell of it; return its id."""
+        message = self.client.session.msg(kind, content)
+        if subshell:
+            message["header"]["subshell_id"] = subshell
         self.client.shell_channel.send(message)
-        ran = CellRun()
-        while True:
+        return str(message["header"]["msg_id"])
+
+    def execute(self, source: str, *, subshell: str = "") -> str:
+        """Have a cell run, and do not wait for it; return its message's id."""
+        content = {"code": source, "silent": False, "store_history": False, "allow_stdin": False}
+        return self.send("execute_request", content, subshell=subshell)
+
+    def heard(self, *messages: str, until: Callable[[CellRun], bool] | None = None) -> list[CellRun]:
+        """Return what the kernel publishes of messages.
+
+        Args:
+            messages: their ids.
+            until: has come of the first; else until the kernel is done with all.
+        """
+        runs = {message: CellRun() for message in messages}
+        busy = set(messages)
+        while busy:
             told = self.client.get_iopub_msg(timeout=CELL_SECONDS)
-            if told["parent_header"].get("msg_id") == message["header"]["msg_id"]:
-                ran.take(told, self._displays)
+            message = told["parent_header"].get("msg_id")
+            if message in runs:
+                runs[message].take(told, self._displays)
                 if told["content"].get("execution_state") == "idle":
-                    return ran
+                    busy.discard(message)
+                if until is not None and until(runs[messages[0]]):
+                    break
+        return list(runs.values())
+
+    def subshell(self) -> str:
+        """Begin a subshell of the kernel; return its id."""
+        self.client.control_channel.send(self.client.session.msg("create_subshell_request", {}))
+        reply = self.client.control_channel.get_msg(timeout=CELL_SECONDS)
+        return str(reply["content"]["subshell_id"])
 
     def interrupt(self) -> None:
         """Press the stop button. By the manager, that would leave an event loop in a thread."""

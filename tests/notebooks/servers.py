@@ -22,6 +22,10 @@ from urllib.parse import quote, urlencode
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from remote_exec.agent.journal import Journal
+from remote_exec.model.job import JobRecord, JobState
+from remote_exec.model.layout import Layout
+
 START_SECONDS = 60.0
 FRAME_SECONDS = 60.0
 UNTIL_SECONDS = 60.0
@@ -38,12 +42,61 @@ class Told(NamedTuple):
 
 
 class Server:
-    """A running server; see `served`."""
+    """A server in a process; see `served`.
 
-    def __init__(self, port: int, root: Path) -> None:
-        self.port = port
-        self.root = root
-        self.url = f"http://127.0.0.1:{port}"
+    Args:
+        folder: for its files.
+        environ: its environment variables.
+        arguments: more of its command line.
+        command: what is started.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        environ: Mapping[str, str],
+        arguments: Sequence[str],
+        command: Sequence[str] = (sys.executable, "-m", "jupyter_server"),
+    ) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.root = folder / "root"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = folder / "log"
+        self._environ = environ
+        self._command = [
+            *command, "--no-browser", "--allow-root",
+            f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
+            "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={self.root}", *arguments,
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, the first time or again; return when it answers."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, env=self._environ, stdout=output, stderr=output, cwd=self._log.parent
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                if self.ask("status").status == 200:
+                    return
+            time.sleep(0.1)
+        raise AssertionError(f"the server did not start: {self._log.read_text()}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send its process a signal."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """Have it end."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGCONT)  # it hears of nothing else while it is stopped
+            self._process.wait(START_SECONDS)
 
     def ask(
         self,
@@ -159,6 +212,28 @@ def part(name: str) -> str:
     return quote(name, safe="")
 
 
+def keep_jobs(layout: Layout, names: Sequence[str]) -> None:
+    """Write jobs that have ended into a state directory, one a second, the last now; every tenth has failed."""
+    journal = Journal.open(layout.journal)
+    begun = time.time() - len(names)
+    journal.record_calls(
+        [
+            JobRecord(
+                name=name,
+                kind="call",
+                function="train",
+                state=JobState.FAILED if number % 10 == 0 else JobState.SUCCEEDED,
+                created_at=begun + number,
+                started_at=begun + number,
+                ended_at=begun + number + 0.5,
+                summary="ValueError: <b>bold</b>" if number % 10 == 0 else "",
+            )
+            for number, name in enumerate(names)
+        ]
+    ).result()
+    journal.close()
+
+
 @contextlib.contextmanager
 def served(
     folder: Path, environ: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
@@ -177,9 +252,6 @@ def served(
     (config / "jupyter_server_config.d").mkdir(parents=True)
     (config / "jupyter_server_config.d" / shipped.name).write_text(shipped.read_text())
     (folder / "root").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     variables = {
         **(os.environ if environ is None else environ),
         "JUPYTER_CONFIG_DIR": str(config),
@@ -187,28 +259,9 @@ def served(
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "JUPYTER_NO_CONFIG": "",
     }
-    command = [
-        sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
-        "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", "--ServerApp.ip=127.0.0.1",
-        f"--ServerApp.root_dir={folder / 'root'}", *arguments,
-    ]  # fmt: skip
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=variables, stdout=output, stderr=output, cwd=folder)
-    server = Server(port, folder / "root")
+    server = Server(folder, variables, arguments)
     try:
-        _await_start(server, process, log)
+        server.start()
         yield server
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(START_SECONDS)
-
-
-def _await_start(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError):
-            if server.ask("status").status == 200:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"the server did not start: {log.read_text()}")
+        server.stop()

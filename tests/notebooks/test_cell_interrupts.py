@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_a_worker_that_died_between_cells_is_replaced(fresh_notebook: Notebook) 
     notebook.run("%%remote\nimport os\nx.append(2)\npid = os.getpid()")
     os.kill(notebook.value("pid"), signal.SIGKILL)
     notebook.run(
-        "import time\nsession = get_ipython().magics_manager.registry['RemoteMagics']._session\n"
+        "import time\nsession = get_ipython().magics_manager.registry['RemoteMagics'].sessions.last\n"
         "while session.died_of is None: time.sleep(0.01)"
     )
     ran = notebook.run("%%remote\nx.append(3)\nx")
@@ -122,6 +123,42 @@ def test_stop_while_a_worker_is_awaited(fresh_notebook: Notebook, tmp_path: Path
     assert ran.seconds < FREE_SECONDS
     assert "File" not in ran.traceback
     assert notebook.run("%%remote\n2").value["text/plain"] == "2"
+
+
+def test_stop_while_the_environment_is_made(fresh_notebook: Notebook, tmp_path: Path) -> None:
+    notebook, begun = fresh_notebook, tmp_path / "begun"
+    with socket.create_server(("127.0.0.1", 0)) as index:  # it is asked for a wheel, and never answers
+
+        def take() -> None:
+            with index.accept()[0]:
+                begun.touch()
+                ended.wait(3 * FREE_SECONDS)
+
+        ended = threading.Event()
+        threads = [
+            threading.Thread(target=take),
+            threading.Thread(target=stop_when, args=(notebook, begun)),
+        ]
+        for thread in threads:
+            thread.start()
+        wheel = f"http://127.0.0.1:{index.getsockname()[1]}/slow-1.0-py3-none-any.whl"
+        ran = notebook.run(f"%%remote --dependencies 'slow @ {wheel}'\n1", fails=True)
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert ran.ename == "KeyboardInterrupt"
+    assert ran.seconds < FREE_SECONDS
+    assert "File" not in ran.traceback
+    assert notebook.run("%%remote\n2").value["text/plain"] == "2"
+
+
+@pytest.mark.parametrize("asks", ["input('? ')", "__import__('getpass').getpass('? ')"])
+def test_stop_while_a_cell_asks(notebook: Notebook, asks: str) -> None:
+    ran = notebook.run(f"%%remote\nasked = 1\n{asks}", answers=(notebook.interrupt,), fails=True)
+    assert ran.ename == "KeyboardInterrupt"
+    assert ran.seconds < FREE_SECONDS
+    assert notebook.value("asked") == 1
+    assert notebook.run("%%remote\nasked").value["text/plain"] == "1"
 
 
 @pytest.mark.parametrize("method", ["__getstate__", "__setstate__"])

@@ -155,3 +155,51 @@ def test_classes_may_use_the_notebook_while_they_are_loaded(notebook: Notebook) 
         "nine = Root(9)"
     )
     assert notebook.run("%%remote\nnine.root").value["text/plain"] == "3.0"
+
+
+def test_a_use_here_of_what_stayed_there_says_where_it_is(notebook: Notebook) -> None:
+    notebook.run("%%remote --keep\nimport threading\nlock, rows = threading.Lock(), [1, 2]")
+    notebook.run("import copy\nfrom remote_exec import remote\n@remote\ndef length(x): return len(x)")
+    for source, kind in {
+        "lock.acquire()": "AttributeError",
+        "rows.extra = 1": "AttributeError",
+        "len(rows)": "TypeError",
+        "rows[0]": "TypeError",
+        "rows[0] = 1": "TypeError",
+        "for row in rows: pass": "TypeError",
+        "1 in rows": "TypeError",
+        "next(rows)": "TypeError",
+        "rows + [3]": "TypeError",
+        "[3] + rows": "TypeError",
+        "rows += [3]": "TypeError",
+        "rows < [3]": "TypeError",
+        "if rows: pass": "TypeError",
+        "rows()": "TypeError",
+        "with lock: pass": "TypeError",
+        "range(rows)": "TypeError",
+        "__import__('numpy').sum(rows)": "TypeError",
+        "copy.copy(rows)": "TypeError",
+        "length(rows)": "SerializationError",
+    }.items():
+        ran = notebook.run(source, fails=True)
+        assert ran.ename == kind, (source, ran.ename)
+        assert "stays on local" in ran.traceback
+        assert "use it in a %%remote cell there" in ran.traceback
+        assert ("bring it with .fetch()" in ran.traceback) == ("rows" in source), source
+        if kind != "SerializationError":
+            assert "kept.py" not in ran.traceback
+            assert source in ran.traceback
+    assert notebook.value("rows == rows, rows == 3, hasattr(rows, 'append'), rows in [rows]") == (
+        True,
+        False,
+        False,
+        True,
+    )
+    assert notebook.value("repr(rows), f'{rows}'") == ("<remote list: [1, 2]; it stays on local>",) * 2
+    # within others, it is the same one
+    notebook.run("%%remote\nheld = [lock]")
+    assert notebook.value("held[0] is lock")
+    assert "stays on local" in notebook.run("held[0].locked()", fails=True).traceback
+    notebook.run("%remote restart")
+    ran = notebook.run("rows[0]", fails=True)
+    assert "this list is lost: the worker in which it was is gone" in ran.traceback

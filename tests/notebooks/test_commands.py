@@ -51,6 +51,7 @@ def test_use_sets_the_notebook_s_default(configured: Notebook) -> None:
     notebook.run("%config RemoteMagics.instance_type = ''")
     notebook.run("%%remote\npass")
     assert "instance_type=local" in notebook.run("%remote status").value["text/plain"]
+    notebook.run("%remote restart bigger")
 
 
 def test_wrong_words_are_usage_errors_that_name_the_nearest(configured: Notebook) -> None:
@@ -65,6 +66,9 @@ def test_wrong_words_are_usage_errors_that_name_the_nearest(configured: Notebook
         "%%remote --name alone\npass": "add --detach",
         "%%remote --detach --keep\npass": "--keep",
         "%%remote --cpus many\npass": "'cpus'",
+        "%%remote --dependencies six tqdm\npass": "--dependencies six,tqdm",
+        "%%remote local --dependencies six tqdm\npass": "--dependencies six,tqdm",
+        "%remote hosts stopp": "stop",
     }.items():
         ran = notebook.run(source, fails=True)
         assert ran.reply["ename"] == "UsageError", source
@@ -92,6 +96,15 @@ def test_jobs_logs_and_results_by_name(configured: Notebook) -> None:
     assert "has ended already" in notebook.run("%remote cancel counted").stderr
 
 
+def test_hosts_are_told_of(configured: Notebook) -> None:
+    notebook = configured
+    told = notebook.run("found = %remote hosts\nfound").value
+    assert told["text/plain"].startswith("HOST")
+    assert "<table" in told["text/html"]
+    assert notebook.value("[(row['host'], row['state']) for row in found]") == [("local", "here")]
+    assert "there is no host 'nowhere'" in notebook.run("%remote hosts stop nowhere", fails=True).traceback
+
+
 def test_a_failed_job_s_traceback_is_its_own(configured: Notebook) -> None:
     notebook = configured
     notebook.run(
@@ -109,10 +122,33 @@ def test_help(configured: Notebook) -> None:
     notebook = configured
     assert "--detach" in notebook.run("%%remote --help\npass").stdout
     text = notebook.run("%remote help").stdout
-    for word in ("status", "use", "jobs", "logs", "cancel", "result", "attach", "pools", "config", "restart"):
+    for word in (
+        "hosts",
+        "status",
+        "use",
+        "jobs",
+        "logs",
+        "cancel",
+        "result",
+        "attach",
+        "pools",
+        "config",
+        "restart",
+    ):
         assert f"\n  {word} " in text
     assert "--prefix" in notebook.run("%remote help jobs").stdout
     assert "--prefix" in notebook.run("%remote jobs --help").stdout
+    assert "Usage: %remote hosts stop " in notebook.run("%remote help hosts stop").stdout
+
+
+def test_metrics_of_a_remote_cell_are_shown(configured: Notebook) -> None:
+    configured.run(
+        "%%remote --detach --name measured\nfrom remote_exec import log_metrics\nfor step in range(3):\n"
+        "    log_metrics({'loss': 2.5 - step}, step)"
+    )
+    configured.run("%remote result measured")
+    table = configured.run("%remote metrics measured").stdout.splitlines()
+    assert table[1].split() == ["loss", "0.5", "2", "0.5", "2.5", "3"]
 
 
 def test_config_tells_what_set_each_option(configured: Notebook) -> None:
@@ -132,6 +168,10 @@ def test_completion(configured: Notebook) -> None:
         "# %%remote big": "# %%remote bigger",
         "%remote sta": "%remote status",
         "%remote use b": "%remote use bigger",
+        "%remote help hos": "%remote help hosts",
+        "%remote hos": "%remote hosts",
+        "%remote hosts sto": "%remote hosts stop",
+        "%remote restart big": "%remote restart bigger",
         "%remote jobs --pre": "%remote jobs --prefix",
         "rows = %remote jobs --lim": "rows = %remote jobs --limit",
         "x = 1\n%remote conf": "x = 1\n%remote config",

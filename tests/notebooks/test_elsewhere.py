@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,10 +17,12 @@ from hosts.letting_go import let_go
 from hosts.link import Link
 from hosts.sshd import SshClient, SshServer
 from kernels import Notebook, opened
-from leftovers import LINUX, Leftovers
+from leftovers import LINUX, Leftovers, until_empty
+from test_cell_widgets import model
 
 INDEX_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "UV_", "PIP_")
 HERE = sys.prefix
+FREE_SECONDS = 20.0  # far more than it takes, and far less than what is interrupted would
 
 
 @pytest.fixture(scope="module", params=["ssh", pytest.param("docker", marks=pytest.mark.slow)])
@@ -174,9 +177,69 @@ def test_a_cell_goes_on_when_the_link_breaks(far: Notebook, place: Link) -> None
     assert (ran.value["text/plain"], far.value("int(values[0])")) == ("np.int64(99)", 99)
 
 
+@pytest.mark.parametrize("place", ["ssh"], indirect=True)
+def test_stop_while_a_large_module_is_sent(far: Notebook, place: Link) -> None:
+    notebook = far
+    notebook.run(
+        "import os\ntext = os.urandom(3_000_000).hex()\nbegins = text[:9]\n"
+        "_ = open('heavy.py', 'w').write(f'TEXT = {text!r}')"
+    )
+    source = "%%remote gpu\nimport heavy\nheavy.TEXT[:9] == begins"
+    notebook.run("%%remote gpu\nbefore = 1")
+    place.rate(400_000)  # a minute and more
+    presser = threading.Thread(target=_stop_when_sent, args=(notebook, place, place.passed() + 200_000))
+    presser.start()
+    ran = notebook.run(source, fails=True)
+    presser.join()
+    place.rate(0)
+    assert ran.ename == "KeyboardInterrupt"
+    assert ran.seconds < FREE_SECONDS
+    assert notebook.run(source).value["text/plain"] == "True"
+    assert notebook.value("before") == 1
+
+
+def _stop_when_sent(notebook: Notebook, place: Link, passed: int) -> None:
+    until_empty(lambda: place.passed() < passed, FREE_SECONDS)
+    notebook.interrupt()
+
+
+def test_what_a_widget_calls_brings_its_modules(far: Notebook) -> None:
+    notebook = far
+    folder = Path(notebook.value("__import__('os').getcwd()"))
+    notebook.run("def clicked(button): clicks.append('early')\nclicks = []")
+    notebook.run("import ipywidgets")
+    notebook.run("%remote restart")
+    ran = notebook.run(
+        "%%remote gpu\nbutton = ipywidgets.Button()\nbutton.on_click(lambda one: clicked(one))\nclicks"
+    )
+    (folder / "pressing.py").write_text("from pressed import LATE\n")
+    (folder / "pressed.py").write_text("LATE = 'late'\n")
+    notebook.run("def clicked(button):\n    import pressing\n    clicks.append(pressing.LATE)")
+    heard = notebook.say(model(ran, "ButtonModel"), {"method": "custom", "content": {"event": "click"}})
+    assert not heard.outputs
+    assert notebook.value("clicks") == ["late"]
+    notebook.run("del button")
+
+
+def test_a_session_there_and_one_here_share_the_names(far: Notebook) -> None:
+    notebook = far
+    notebook.run("shared, other = [1], {}\nimport os, sys")
+    notebook.run("%%remote gpu --keep\nstays = [os.getpid()]\nplace = sys.prefix")
+    ran = notebook.run("%%remote local\nshared.append(2)\nother['here'] = shared\nsys.prefix != place")
+    assert ran.value["text/plain"] == "True"
+    assert "stays has stayed on gpu" in notebook.run("%%remote local\nstays", fails=True).traceback
+    ran = notebook.run(
+        "%%remote gpu\nshared.append(3)\nstays == [os.getpid()], other['here'] is shared, shared"
+    )
+    assert ran.value["text/plain"] == "(True, True, [1, 2, 3])"
+    assert notebook.value("other['here'] is shared, shared") == (True, [1, 2, 3])
+    assert notebook.run("%%remote local\nshared").value["text/plain"] == "[1, 2, 3]"
+    notebook.run("stays = stays.fetch()\n%remote restart local")
+
+
 def test_dependencies_need_not_name_what_cells_themselves_need(far: Notebook) -> None:
     ran = far.run(
-        "%%remote gpu --dependencies six --dependencies tqdm\nimport six, tqdm\n"
+        "%%remote gpu --dependencies six,tqdm\nimport six, tqdm\n"
         "display({'text/plain': 'shown'}, raw=True)\nsix.PY3"
     )
     assert (ran.displays[0]["text/plain"], ran.value["text/plain"]) == ("shown", "True")

@@ -306,7 +306,13 @@ def test_nothing_is_told_or_done_without_the_token(server: Server) -> None:
     for path in ("jobs", "jobs/one", "jobs/one/logs", "hosts", "instance-types", "status"):
         assert server.ask(path, headers={}).status == 403, path
         assert server.ask(path, headers={"Authorization": "token wrong"}).status == 403, path
-    for path in ("jobs/one/cancel", "jobs/one/rerun", "pools/one/keep", "pools/one/release"):
+    for path in (
+        "jobs/one/cancel",
+        "jobs/one/rerun",
+        "jobs/one/shell",
+        "pools/one/keep",
+        "pools/one/release",
+    ):
         assert server.ask(path, method="POST", body={}, headers={}).status == 403, path
         assert server.ask(path).status == 405, path  # and no GET does it
 
@@ -353,7 +359,13 @@ def test_authorizer_of_the_server_is_asked(server: Server, tmp_path: Path) -> No
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with served(tmp_path / "s", environ, ["--ServerApp.authorizer_class=readers.Readers"]) as guarded:
         assert guarded.ask("status").status == 200
-        for path in ("jobs/one/cancel", "jobs/one/rerun", "pools/one/keep", "pools/one/release"):
+        for path in (
+            "jobs/one/cancel",
+            "jobs/one/rerun",
+            "jobs/one/shell",
+            "pools/one/keep",
+            "pools/one/release",
+        ):
             assert guarded.act(path).status == 403, path
 
 

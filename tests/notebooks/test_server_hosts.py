@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hosts.fixtures import gpu1, ssh, ssh_client, ssh_server
@@ -51,6 +54,7 @@ def test_jobs_of_a_host_that_is_connected_to_are_listed_and_cancelled(user: User
             frame = await one.frame(1, lambda f: f["value"]["total"] == 1)
             rows = frame["value"]["jobs" if frame["type"] == "snapshot" else "changed"]
             assert [(row["name"], row["host"]) for row in rows] == [("far-one", "gpu1")]
+            assert [(row["kind"], row["instance_type"]) for row in rows] == [("job", "gpu")]
             await one.look(2, "logs", host="gpu1", name="far-one")
             piece = await one.frame(2, lambda f: f["value"]["records"])
             assert piece["value"]["records"][0]["text"] == "there\n"
@@ -62,3 +66,29 @@ def test_jobs_of_a_host_that_is_connected_to_are_listed_and_cancelled(user: User
     assert server.act(f"jobs/{part('far-one')}/cancel", host="gpu1").value == {"cancelled": True}
     until(lambda: server.ask("jobs/far-one", host="gpu1").value["job"]["state"] == "cancelled")
     assert server.ask("jobs/far-one", host="nowhere").status == 503
+
+
+def test_host_that_does_not_answer_keeps_no_other_from_being_told(user: User, server: Server) -> None:
+    user("run", "--instance-type", "gpu", "--detach", "--name", "far-two", "wait.py:wait")
+    user("run", "--detach", "--name", "near", "wait.py:wait")
+
+    async def page() -> None:
+        def figures(frame: Any) -> dict[str, tuple[str, bool]]:
+            return {host["name"]: (host["state"], bool(host["pools"])) for host in frame["value"]["hosts"]}
+
+        async with server.page() as one:
+            await one.look(1, "hosts")
+            all_well = {"local": ("connected", True), "gpu1": ("connected", True)}
+            frame = await one.frame(1, lambda f: figures(f) == all_well)
+            for silent in frame["value"]["hosts"]:
+                os.kill(silent["pid"], signal.SIGSTOP)
+                try:
+                    expected = all_well | {silent["name"]: ("not answering", True)}
+                    await one.frame(1, lambda f, expected=expected: figures(f) == expected)
+                finally:
+                    os.kill(silent["pid"], signal.SIGCONT)
+                await one.frame(1, lambda f: figures(f) == all_well)
+
+    asyncio.run(asyncio.wait_for(page(), 2 * SECONDS))
+    user("cancel", "far-two")
+    user("cancel", "near")

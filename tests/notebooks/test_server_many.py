@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Server, part, served
+from servers import Server, keep_jobs, part, served
 
-from remote_exec.agent.journal import Journal
 from remote_exec.backends import local
 from remote_exec.client.looking import look
 from remote_exec.client.session import open_session
-from remote_exec.model.job import JobRecord, JobState
 from remote_exec.model.layout import Layout
 
 COUNT = 10_000
@@ -33,25 +31,7 @@ def layout(
     home = session_home / "many"
     monkeypatch.setenv("REMOTE_EXEC_HOME", str(home))
     layout = Layout.of(os.environ)
-    journal = Journal.open(layout.journal)
-    begun = time.time() - COUNT
-    names = [*(f"call-{number:05}" for number in range(COUNT - 1)), SCRIPT]
-    journal.record_calls(
-        [
-            JobRecord(
-                name=name,
-                kind="call",
-                function="train",
-                state=JobState.FAILED if number % 10 == 0 else JobState.SUCCEEDED,
-                created_at=begun + number,
-                started_at=begun + number,
-                ended_at=begun + number + 0.5,
-                summary="ValueError: <b>bold</b>" if number % 10 == 0 else "",
-            )
-            for number, name in enumerate(names)
-        ]
-    ).result()
-    journal.close()
+    keep_jobs(layout, [*(f"call-{number:05}" for number in range(COUNT - 1)), SCRIPT])
     yield layout
     shutil.rmtree(home)
 

@@ -1,14 +1,8 @@
-"""The sidebar in a real JupyterLab in a real browser, beside a real agent with real jobs.
-
-Screenshots go to the folder that the variable SIDEBAR_SCREENSHOTS names, if it does.
-"""
+"""The sidebar in a real JupyterLab in a real browser, beside a real agent with real jobs."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,21 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 import server_work as work
+from browsing import SECONDS, SOURCES, execute, lab_environ, missing, opened, press, row, show_panel, tab
 from server_work import start
 
+from remote_exec import RemoteExecutor
 from remote_exec.client.connections import connections
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Page
     from servers import Server
 
-SECONDS = 60.0
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
-SOURCES = Path(__file__).parents[2] / "jupyter_ext" / "labextension"
-BUILT = SOURCES.with_name("labextension_built")
 AXE = SOURCES / "node_modules" / "axe-core" / "axe.min.js"
 SCRIPT = "<script>document.title='taken'</script>"
-SCREENSHOTS = os.environ.get("SIDEBAR_SCREENSHOTS", "")
 THEMES = ("light", "dark")
 PARTS = (".jp-RemoteExec-jobs", ".jp-RemoteExec-hosts", ".jp-RemoteExec-page", ".jp-RemoteExec-status")
 # whether JupyterLab has written down that a page is open
@@ -39,11 +30,9 @@ SAVED = """async name => {
   const found = await workspaces.fetch(document.location.pathname.split('/').pop());
   return JSON.stringify(found.data['layout-restorer:data']?.main ?? '').includes(name);
 }"""
+KERNEL_IS_IDLE = "window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
 
-_missing = [name for name in ("jupyterlab", "playwright") if importlib.util.find_spec(name) is None]
-_missing += [] if CHROMIUM else ["chromium"]
-_missing += [] if (BUILT / "package.json").exists() else ["the sidebar, built"]
-pytestmark = pytest.mark.skipif(bool(_missing), reason=f"missing: {', '.join(_missing)}")
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"missing: {', '.join(missing())}")
 
 
 @pytest.fixture(scope="module")
@@ -53,31 +42,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
     connections.session()
     folder = tmp_path_factory.mktemp("lab")
-    (folder / "share" / "labextensions").mkdir(parents=True)
-    (folder / "share" / "labextensions" / "remote-exec").symlink_to(BUILT)
-    news = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    news.parent.mkdir(parents=True)
-    news.write_text('{"fetchNews": "false"}')
-    (folder / "config").mkdir()
-    (folder / "config" / "jupyter_lab_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
-    variables = {
-        "JUPYTER_PATH": str(folder / "share"),
-        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
-    }
-    with served(folder, os.environ | variables) as server:
+    with served(folder, lab_environ(folder)) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The browser."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -85,45 +51,12 @@ def page(lab: Server, browser: Browser, request: pytest.FixtureRequest) -> Itera
     """JupyterLab in a workspace of the test's own, its panel open. What goes wrong in the page fails the test."""
     from servers import TOKEN
 
-    errors: list[str] = []
-    name = re.sub(r"\W+", "-", request.node.name).strip("-")
-    opened = browser.new_page(viewport={"width": 1280, "height": 800})
-    opened.set_default_timeout(1000 * SECONDS)
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.goto(f"{lab.url}/lab/workspaces/{name}?token={TOKEN}")
-    opened.wait_for_function("window.jupyterapp?.commands.hasCommand('remote-exec:show-panel')")
-    opened.evaluate("window.jupyterapp.restored")
-    execute(opened, "remote-exec:show-panel")
-    opened.locator(".jp-RemoteExec-jobs").wait_for()
-    yield opened
-    if SCREENSHOTS:
-        opened.screenshot(path=Path(SCREENSHOTS, f"{name}.png"))
-    opened.context.close()
-    opened.close()
-    assert errors == []
-
-
-def execute(page: Page, command: str, **arguments: object) -> None:
-    """Have JupyterLab carry out a command."""
-    script = "async ([id, args]) => { await window.jupyterapp.commands.execute(id, args); }"
-    page.evaluate(script, [command, arguments])
-
-
-def row(page: Page, name: str | None, state: str) -> Locator:
-    """Wait until a job stands in the list with a state, and return its row."""
-    found = page.locator(f'.jp-RemoteExec-job[data-job="{name}"][data-state={state}]')
-    found.wait_for()
-    return found
-
-
-def press(page: Page, label: str) -> None:
-    """Click a button that is seen."""
-    page.get_by_role("button", name=label, exact=True).locator("visible=true").first.click()
-
-
-def tab(page: Page, name: str) -> None:
-    """Choose a tab of the job's page that is seen."""
-    page.get_by_role("tab", name=name, exact=True).locator("visible=true").click()
+    with (
+        browser.new_context(viewport={"width": 1280, "height": 800}) as context,
+        opened(context, lab.url, TOKEN, request.node.name) as made,
+    ):
+        show_panel(made)
+        yield made
 
 
 def test_job_is_seen_while_it_runs_and_cancelled_in_the_panel(page: Page) -> None:
@@ -165,6 +98,27 @@ def test_job_is_found_and_opened_with_the_keyboard_and_its_log_streams(page: Pag
     page.get_by_role("log").get_by_text("last words").wait_for()  # the layout is restored, the page with it
 
 
+def test_what_a_job_costs_grows_while_it_runs_and_is_what_its_future_says(
+    page: Page, gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "remote_exec" / "config.toml"
+    file.parent.mkdir()
+    file.write_text("[instances.dear]\nbackend = 'local'\ncost_per_hour = 3600\ncurrency = 'EUR'\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with RemoteExecutor(detach=True, name="priced", instance_type="dear") as executor:
+        job = executor.submit(work.say_and_wait, "hello", str(gate))
+    amount = re.compile(r"[1-9][\d.]* EUR")
+    first = row(page, job.job, "running").get_by_text(amount).inner_text()
+    row(page, job.job, "running").filter(has_not_text=first).get_by_text(amount).dblclick()
+    page.locator(".jp-RemoteExec-header [data-state=running]").wait_for()
+    page.locator(".jp-RemoteExec-header").get_by_text(amount).wait_for()
+    page.locator("[data-worker=InUse]", has_text="3,600.00 EUR an hour").wait_for()
+    gate.touch()
+    job.result(SECONDS)
+    row(page, job.job, "succeeded").get_by_text(str(job.cost)).wait_for()
+    page.locator(".jp-RemoteExec-header").get_by_text(str(job.cost)).wait_for()
+
+
 def test_page_of_a_failure_has_the_frames_with_their_locals_and_nothing_is_html(page: Page) -> None:
     job = start(work.refuse, SCRIPT)
     row(page, job.job, "failed").dblclick()
@@ -185,6 +139,7 @@ def test_job_is_attached_in_the_notebook_whose_default_is_picked_in_its_toolbar(
     row(page, job.job, "succeeded").click()
     press(page, "Attach in the notebook")
     page.locator(".jp-Notebook .cm-content", has_text="%remote result half").wait_for()
+    page.wait_for_function(KERNEL_IS_IDLE)
     execute(page, "notebook:run-cell")
     page.locator(".jp-OutputArea-output", has_text="0.5").wait_for()  # the picker has loaded the magic
     assert picker.input_value() == "local"

@@ -152,6 +152,26 @@ def test_a_job_that_is_waited_for_has_a_line_too(functions: Notebook) -> None:
     assert told[-1]["instance_type"] == "local"
 
 
+def test_the_line_says_what_it_costs_where_there_is_a_price(fresh_notebook: Notebook) -> None:
+    table = "[tool.remote_exec.instances.dear]\nbackend = 'local'\ncost_per_hour = 3600\ncurrency = 'EUR'\n"
+    fresh_notebook.run(FUNCTIONS)
+    fresh_notebook.run(f"Path('pyproject.toml').write_text({table!r})")
+    for source in (
+        "steps.options(instance_type='dear')(3, 0.4)",
+        "steps.options(instance_type='dear', detach=True)(3, 0.4)",
+        "%%remote dear\nimport time\ntime.sleep(1.2)",
+    ):
+        ran = fresh_notebook.run(source)
+        told = [one["metadata"]["remote_exec"] for one in lines_of(ran)]
+        costs = [float(one["cost"].removesuffix(" EUR")) for one in told if "cost" in one]
+        assert costs == sorted(costs)
+        assert costs[0] < costs[-1]
+        assert 1.0 < costs[-1] <= told[-1]["elapsed_seconds"] + 0.3
+        assert re.search(r"^dear · [\d.]+ s · [\d.]+ EUR", ran.outputs[0]["data"]["text/plain"])
+    free = fresh_notebook.run("Path('pyproject.toml').unlink()\nsteps(3, 0.4)")
+    assert not any("cost" in one["metadata"]["remote_exec"] for one in lines_of(free))
+
+
 def test_what_failed_says_so_and_text_is_never_html(functions: Notebook) -> None:
     ran = functions.run("fails()", fails=True)
     assert ran.outputs[0]["metadata"]["remote_exec"]["state"] == "failed"
