@@ -457,7 +457,7 @@ def _from_conda_file(path: Path, python: str) -> EnvironmentSpec:
     pinned = [f"python={python}", *others]
     content["dependencies"] = [_with_pip_lines(entry, path) for entry in pinned]
     kept = {key: value for key, value in content.items() if key not in ("name", "prefix")}
-    text = cast("Callable[..., str]", yaml.safe_dump)(kept, sort_keys=False, allow_unicode=True)
+    text: str = cast("Any", yaml).safe_dump(kept, sort_keys=False, allow_unicode=True)
     return EnvironmentSpec(kind=EnvironmentKind.CONDA, python=python, files=(("environment.yml", text),))
 
 

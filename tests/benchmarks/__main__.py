@@ -42,6 +42,7 @@ BENCHMARKS = {
     "links": ("links", "links"),
     "bulk": ("links", "bulk"),
     "cells": ("cells", "cells"),
+    "panel": ("panel", "panel"),
 }
 
 
