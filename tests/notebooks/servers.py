@@ -56,7 +56,7 @@ class Server:
         folder: Path,
         environ: Mapping[str, str],
         arguments: Sequence[str],
-        command: Sequence[str] = (sys.executable, "-m", "jupyter_server"),
+        command: Sequence[str],
     ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -236,7 +236,11 @@ def keep_jobs(layout: Layout, names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def served(
-    folder: Path, environ: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+    folder: Path,
+    environ: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+    *,
+    python: Path | str = sys.executable,
 ) -> Generator[Server, None, None]:
     """Run a server with the extension, as its configuration file enables it.
 
@@ -244,6 +248,7 @@ def served(
         folder: for its files; not there yet.
         environ: its environment variables; those of this process by default.
         arguments: more of its command line.
+        python: that runs it.
     """
     shipped = (
         Path(__file__).parents[2] / "jupyter_ext" / "jupyter-config" / "server-config" / "jupyter_ext.json"
@@ -259,7 +264,7 @@ def served(
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "JUPYTER_NO_CONFIG": "",
     }
-    server = Server(folder, variables, arguments)
+    server = Server(folder, variables, arguments, (str(python), "-m", "jupyter_server"))
     try:
         server.start()
         yield server

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -37,14 +38,19 @@ def test_wheel_built_without_node_has_no_sidebar_and_the_server_says_so_once(tmp
     assert not any("labextension" in name for name in names)
     pip("install", "--target", str(made), str(wheel))
 
-    environ = {**os.environ, "PYTHONPATH": str(made), "JUPYTER_PATH": str(made / "share" / "jupyter")}
-    with served(tmp_path / "without", environ):
+    # an environment of its own, since this one may have a sidebar
+    environment = tmp_path / "environment"
+    venv.create(environment, symlinks=True)
+    python = environment / "bin" / "python"
+    (site,) = environment.glob("lib/python*/site-packages")
+    (site / "found.pth").write_text("\n".join([str(made), *filter(os.path.isdir, sys.path)]) + "\n")
+    with served(tmp_path / "without", python=python):
         pass
     assert (tmp_path / "without" / "log").read_text().count(WARNING) == 1
-    sidebar = made / "share" / "jupyter" / "labextensions" / "remote-exec"
+    sidebar = environment / "share" / "jupyter" / "labextensions" / "remote-exec"
     sidebar.mkdir(parents=True)
     (sidebar / "package.json").touch()
-    with served(tmp_path / "with", environ):
+    with served(tmp_path / "with", python=python):
         pass
     assert WARNING not in (tmp_path / "with" / "log").read_text()
 
