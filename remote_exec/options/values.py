@@ -497,10 +497,4 @@ def checkpoint_location() -> Kind[str]:
 
 def instance_of(*, text: str) -> Kind[Any]:
     """Any Python object: one that only its reader understands."""
-    return Kind(
-        accepts="object",
-        text=text,
-        check=lambda value: value,
-        parse=lambda text: text,
-        plain=repr,
-    )
+    return Kind(accepts="object", text=text, check=lambda value: value, parse=lambda text: text, plain=repr)

@@ -22,6 +22,14 @@ SECONDS = 60.0
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 SOURCES = Path(__file__).parents[2] / "jupyter_ext" / "labextension"
 BUILT = SOURCES.with_name("labextension_built")
+AXE = SOURCES / "node_modules" / "axe-core" / "axe.min.js"
+# whether JupyterLab has written down that a page is open
+SAVED = """async name => {
+  const { workspaces } = window.jupyterapp.serviceManager;
+  const found = await workspaces.fetch(document.location.pathname.split('/').pop());
+  return JSON.stringify(found.data['layout-restorer:data']?.main ?? '').includes(name);
+}"""
+KERNEL_IS_IDLE = "window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
 SCREENSHOTS = os.environ.get("SIDEBAR_SCREENSHOTS", "")
 
 

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import chromium
+from browsing import chromium, lab_environ, show_panel
+from browsing import opened as opened_page
 from kernels import Notebook, opened
 
+from remote_exec.client.connections import connections
+
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
+    from servers import Server
 
 NEEDED = ("ipykernel", "jupyter_client", "ipywidgets", "matplotlib", "tqdm")
 _missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -70,3 +74,27 @@ def browser() -> Iterator[Browser]:
     """The browser."""
     with chromium() as launched:
         yield launched
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """JupyterLab with the sidebar that was built here, and an agent."""
+    from servers import served
+
+    connections.session()
+    folder = tmp_path_factory.mktemp("lab")
+    with served(folder, lab_environ(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def page(lab: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """JupyterLab in a workspace of the test's own, its panel open. What goes wrong in the page fails the test."""
+    from servers import TOKEN
+
+    with (
+        browser.new_context(viewport={"width": 1280, "height": 800}) as context,
+        opened_page(context, lab.url, TOKEN, request.node.name) as made,
+    ):
+        show_panel(made)
+        yield made

@@ -4,59 +4,34 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import server_work as work
-from browsing import SECONDS, SOURCES, execute, lab_environ, missing, opened, press, row, show_panel, tab
+from browsing import (
+    AXE,
+    KERNEL_IS_IDLE,
+    SAVED,
+    SECONDS,
+    execute,
+    missing,
+    press,
+    row,
+    tab,
+)
 from server_work import start
 
 from remote_exec import RemoteExecutor
-from remote_exec.client.connections import connections
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-    from servers import Server
+    from playwright.sync_api import Page
 
-AXE = SOURCES / "node_modules" / "axe-core" / "axe.min.js"
 SCRIPT = "<script>document.title='taken'</script>"
 THEMES = ("light", "dark")
 PARTS = (".jp-RemoteExec-jobs", ".jp-RemoteExec-hosts", ".jp-RemoteExec-page", ".jp-RemoteExec-status")
-# whether JupyterLab has written down that a page is open
-SAVED = """async name => {
-  const { workspaces } = window.jupyterapp.serviceManager;
-  const found = await workspaces.fetch(document.location.pathname.split('/').pop());
-  return JSON.stringify(found.data['layout-restorer:data']?.main ?? '').includes(name);
-}"""
-KERNEL_IS_IDLE = "window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"missing: {', '.join(missing())}")
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """JupyterLab with the sidebar that was built here, and an agent."""
-    from servers import served
-
-    connections.session()
-    folder = tmp_path_factory.mktemp("lab")
-    with served(folder, lab_environ(folder)) as server:
-        yield server
-
-
-@pytest.fixture
-def page(lab: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """JupyterLab in a workspace of the test's own, its panel open. What goes wrong in the page fails the test."""
-    from servers import TOKEN
-
-    with (
-        browser.new_context(viewport={"width": 1280, "height": 800}) as context,
-        opened(context, lab.url, TOKEN, request.node.name) as made,
-    ):
-        show_panel(made)
-        yield made
 
 
 def test_job_is_seen_while_it_runs_and_cancelled_in_the_panel(page: Page) -> None:

@@ -6,14 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsing import execute, missing, press, tab
-from test_sidebar import KERNEL_IS_IDLE, lab, page
+from browsing import KERNEL_IS_IDLE, execute, missing, press, tab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
     from servers import Server
-
-__all__ = ["lab", "page"]  # fixtures
 
 CELLS = (
     "%load_ext jupyter_ext",

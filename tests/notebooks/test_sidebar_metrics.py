@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import server_work as work
-from browsing import SECONDS, SOURCES, execute, lab_environ, missing, opened, row, show_panel, tab
+from browsing import AXE, SECONDS, execute, missing, row, tab
 from server_work import start
 
-from remote_exec.client.connections import connections
-
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
-    from servers import Server
+    from playwright.sync_api import Locator, Page
 
-AXE = SOURCES / "node_modules" / "axe-core" / "axe.min.js"
 LINE = ".jp-RemoteExec-chartLine"
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"missing: {', '.join(missing())}")
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """JupyterLab with the sidebar that was built here, and an agent."""
-    from servers import served
-
-    connections.session()
-    folder = tmp_path_factory.mktemp("lab")
-    with served(folder, lab_environ(folder)) as server:
-        yield server
-
-
-@pytest.fixture
-def page(lab: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """JupyterLab in a workspace of the test's own, its panel open. What goes wrong in it fails the test."""
-    from servers import TOKEN
-
-    with (
-        browser.new_context(viewport={"width": 1280, "height": 800}) as context,
-        opened(context, lab.url, TOKEN, request.node.name) as made,
-    ):
-        show_panel(made)
-        yield made
 
 
 def chart(page: Page, name: str) -> Locator:

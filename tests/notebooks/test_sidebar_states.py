@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import server_work as work
-from browsing import SECONDS, await_lab, execute, lab_environ, missing, opened, row, show_panel
+from browsing import SAVED, SECONDS, await_lab, execute, lab_environ, missing, opened, row, show_panel
 from server_work import start
 
 from remote_exec.client.connections import connections
@@ -34,11 +34,6 @@ TYPED = """(input, text) => {
 SAVED_SETTING = """async ([plugin, text]) => {
   const { settings } = window.jupyterapp.serviceManager;
   return (await settings.fetch(plugin)).raw.includes(text);
-}"""
-SAVED_PAGE = """async name => {
-  const { workspaces } = window.jupyterapp.serviceManager;
-  const found = await workspaces.fetch(document.location.pathname.split('/').pop());
-  return JSON.stringify(found.data['layout-restorer:data']?.main ?? '').includes(name);
 }"""
 MOST_STOPS = 40
 # the accessible names and roles of the panel, beside a job that runs
@@ -68,17 +63,6 @@ READ_OUT = """
 """
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"missing: {', '.join(missing())}")
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """JupyterLab with the sidebar that was built here, and an agent."""
-    from servers import served
-
-    connections.session()
-    folder = tmp_path_factory.mktemp("lab")
-    with served(folder, lab_environ(folder)) as server:
-        yield server
 
 
 @pytest.fixture
@@ -114,15 +98,6 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     """A user of the browser."""
     with browser.new_context(viewport={"width": 1280, "height": 800}) as made:
         made.grant_permissions(["clipboard-read", "clipboard-write"])
-        yield made
-
-
-@pytest.fixture
-def page(lab: Server, context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """JupyterLab in a workspace of the test's own, its panel not open. What goes wrong in it fails the test."""
-    from servers import TOKEN
-
-    with opened(context, lab.url, TOKEN, request.node.name) as made:
         yield made
 
 
@@ -308,7 +283,7 @@ def test_all_is_reached_by_keyboard_read_out_and_there_again_after_a_reload(page
     tab_to(page, ".jp-RemoteExec-tabs [aria-selected=true]")
     page.keyboard.press("End")
     page.get_by_role("tab", name="Details", selected=True).wait_for()
-    while not page.evaluate(SAVED_PAGE, "remote-exec-job:local/waiter"):
+    while not page.evaluate(SAVED, "remote-exec-job:local/waiter"):
         page.wait_for_timeout(100)
     page.reload()
     await_lab(page)
