@@ -21,7 +21,7 @@ from kernels import Notebook, opened
 from remote_exec.client.connections import connections
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
     from servers import Server
 
 NEEDED = ("ipykernel", "jupyter_client", "ipywidgets", "matplotlib", "tqdm")
@@ -88,13 +88,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def page(lab: Server, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """JupyterLab in a workspace of the test's own, its panel open. What goes wrong in the page fails the test."""
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A user of the browser."""
+    with browser.new_context(viewport={"width": 1280, "height": 800}) as made:
+        made.grant_permissions(["clipboard-read", "clipboard-write"])
+        yield made
+
+
+@pytest.fixture
+def page(lab: Server, context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """JupyterLab in a workspace of the test's own, its panel open. What goes wrong in it fails the test."""
     from servers import TOKEN
 
-    with (
-        browser.new_context(viewport={"width": 1280, "height": 800}) as context,
-        opened_page(context, lab.url, TOKEN, request.node.name) as made,
-    ):
+    with opened_page(context, lab.url, TOKEN, request.node.name) as made:
         show_panel(made)
         yield made

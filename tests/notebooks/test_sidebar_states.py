@@ -20,7 +20,7 @@ from remote_exec.client.connections import connections
 from remote_exec.model.layout import Layout
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page
+    from playwright.sync_api import BrowserContext, Locator, Page
     from servers import Server
 
 COUNT = 10_000
@@ -94,10 +94,11 @@ def lonely_lab(layout: Layout, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A user of the browser."""
-    with browser.new_context(viewport={"width": 1280, "height": 800}) as made:
-        made.grant_permissions(["clipboard-read", "clipboard-write"])
+def page(lab: Server, context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """JupyterLab in a workspace of the test's own, its panel not open. What goes wrong in it fails the test."""
+    from servers import TOKEN
+
+    with opened(context, lab.url, TOKEN, request.node.name) as made:
         yield made
 
 
