@@ -17,6 +17,8 @@ def make_private_folder(folder: str | os.PathLike[str]) -> None:
         os.mkdir(folder, 0o700)
     except FileNotFoundError:
         above = os.path.dirname(os.path.abspath(folder))
+        if os.path.isdir(above):  # the system does not have it
+            raise
         make_private_folder(above)
         make_private_folder(folder)
     except OSError:

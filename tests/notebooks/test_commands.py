@@ -101,7 +101,7 @@ def test_hosts_are_told_of(configured: Notebook) -> None:
     told = notebook.run("found = %remote hosts\nfound").value
     assert told["text/plain"].startswith("HOST")
     assert "<table" in told["text/html"]
-    assert notebook.value("[(row['host'], row['state']) for row in found]") == [("local", "here")]
+    assert notebook.value("[(row['host'], row['state']) for row in found][0]") == ("local", "here")
     assert "there is no host 'nowhere'" in notebook.run("%remote hosts stop nowhere", fails=True).traceback
 
 

@@ -118,6 +118,6 @@ def test_job_is_seen_and_opened_beside_the_files(server: Server, browser: Browse
         page.get_by_role("tab", name="fraction-here", exact=True).wait_for()
         page.get_by_role("heading", name="fraction-here").wait_for()
         page.get_by_role("tab", name="Files", exact=True).click()
-        page.get_by_text("it.ipynb").wait_for()
+        page.get_by_text("it.ipynb", exact=True).wait_for()
         row(page, job.job, "failed").dblclick()  # the same page again
         page.get_by_role("heading", name="fraction-here").locator("visible=true").wait_for()

@@ -133,5 +133,6 @@ def test_an_amount_reads_as_itself_rounded_and_never_as_nothing(amount: float) -
     if number.startswith("<"):
         assert 0 < amount < float(number[1:])
     else:
-        assert float(number) == pytest.approx(amount, abs=0.00005 if amount < 0.1 else 0.0051)
+        rounding = 0.005 if amount >= 0.1 else 0.0005 if amount >= 0.01 else 0.00005
+        assert float(number) == pytest.approx(amount, abs=rounding * 1.02)
         assert (float(number) == 0) == (amount == 0)
