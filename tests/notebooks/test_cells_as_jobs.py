@@ -231,6 +231,7 @@ def test_cell_that_ends_its_worker_at_once_is_told_with_its_code(server: Server,
     told = detail(server, row)
     assert told["code"].endswith("os._exit(3)")
     assert told["attempts"][0]["death"]["exit_code"] == 3
+    digits.run("%%remote\n1")  # the session is there again, as it was before
 
 
 def test_cell_that_does_not_heed_its_cancellation_says_what_is_lost(server: Server, digits: Notebook) -> None:
