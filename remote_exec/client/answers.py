@@ -256,8 +256,8 @@ class Answers:
 
 
 def _keep(call: Call, data: bytes) -> None:
-    call.shown = True
     """Remember what a call has printed, and that its end is to be told to the reporter."""
+    call.shown = True
     if call.output is None:
         call.output = Printed()
     call.output.add(data)

@@ -299,6 +299,7 @@ class Attendant(threading.Thread):
         """Take in what the pipes hold. Under the lock."""
         while True:
             taken = self.output.take()
+            call = call or lease.running  # one may have begun, and printed, since that was asked
             for index, data in taken:
                 self._printed_call = call or 1
                 self._to_log(lease, "err" if index else "out", data, call)

@@ -16,6 +16,7 @@ import pytest
 
 from remote_exec import Cost, get_future, remote
 from remote_exec.backends.host import Host
+from remote_exec.client.connections import connections
 from remote_exec.errors import WorkerDied
 
 SECONDS = 30.0
@@ -242,8 +243,9 @@ def test_without_an_agent_and_by_the_next_the_same_is_told(
     future.result(SECONDS)
     cost = future.cost
     assert cost is not None
+    session = connections.session()
     ask("stop")
-    until(lambda: not command("hosts"))
+    until(lambda: session.lost)
     assert json.loads(command("jobs", "kept", "--json"))["job"]["cost"]["amount"] == cost.amount
     assert get_future("kept").cost == cost
 

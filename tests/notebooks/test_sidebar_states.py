@@ -252,16 +252,16 @@ def test_running_panel_of_jupyterlab_lists_jobs_opens_and_ends_them(page: Page) 
 
 
 def test_commands_of_the_palette_do_what_they_say(page: Page) -> None:
-    start(work.divide, 1, 2, name="half").result()
+    start(work.divide, 1, 2, name="quotient").result()
     show_panel(page)
-    row(page, "half", "succeeded").click()
+    row(page, "quotient", "succeeded").click()
     choose(page, "Copy the Job's Name")
-    page.wait_for_function("navigator.clipboard.readText().then(text => text === 'half')")
+    page.wait_for_function("navigator.clipboard.readText().then(text => text === 'quotient')")
     with page.expect_download() as download:
         choose(page, "Download the Job's Log")
-    assert download.value.suggested_filename == "half.log"
+    assert download.value.suggested_filename == "quotient.log"
     choose(page, "Run the Job Again")
-    page.locator(".jp-RemoteExec-header h2", has_text=re.compile("^half-")).wait_for()
+    page.locator(".jp-RemoteExec-header h2", has_text=re.compile("^quotient-")).wait_for()
     start(work.wait_for_ever, name="endless")
     row(page, "endless", "running").click()
     choose(page, "Cancel the Job")
