@@ -101,7 +101,9 @@ def test_hosts_are_told_of(configured: Notebook) -> None:
     told = notebook.run("found = %remote hosts\nfound").value
     assert told["text/plain"].startswith("HOST")
     assert "<table" in told["text/html"]
-    assert notebook.value("[(row['host'], row['state']) for row in found][0]") == ("local", "here")
+    told_of = notebook.value("[(row['host'], row['state']) for row in found]")
+    assert told_of[0] == ("local", "here")  # behind it stand the hosts that other tests have reached
+    assert [row for row in told_of if "local" in row or "here" in row] == [("local", "here")]
     assert "there is no host 'nowhere'" in notebook.run("%remote hosts stop nowhere", fails=True).traceback
 
 

@@ -23,6 +23,7 @@ SECONDS = 60.0
 BURST = 300  # jobs at least, and ...
 FRAMES = 20  # ... as many as it takes for somebody who reads to be told this often
 PAUSE_SECONDS = 0.005
+ACTIONS = ("jobs/one/cancel", "jobs/one/rerun", "jobs/one/shell", "pools/one/keep", "pools/one/release")
 SCRIPT = "<script>alert('a job')</script>"
 
 
@@ -306,13 +307,7 @@ def test_nothing_is_told_or_done_without_the_token(server: Server) -> None:
     for path in ("jobs", "jobs/one", "jobs/one/logs", "hosts", "instance-types", "status"):
         assert server.ask(path, headers={}).status == 403, path
         assert server.ask(path, headers={"Authorization": "token wrong"}).status == 403, path
-    for path in (
-        "jobs/one/cancel",
-        "jobs/one/rerun",
-        "jobs/one/shell",
-        "pools/one/keep",
-        "pools/one/release",
-    ):
+    for path in ACTIONS:
         assert server.ask(path, method="POST", body={}, headers={}).status == 403, path
         assert server.ask(path).status == 405, path  # and no GET does it
 
@@ -359,13 +354,7 @@ def test_authorizer_of_the_server_is_asked(server: Server, tmp_path: Path) -> No
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with served(tmp_path / "s", environ, ["--ServerApp.authorizer_class=readers.Readers"]) as guarded:
         assert guarded.ask("status").status == 200
-        for path in (
-            "jobs/one/cancel",
-            "jobs/one/rerun",
-            "jobs/one/shell",
-            "pools/one/keep",
-            "pools/one/release",
-        ):
+        for path in ACTIONS:
             assert guarded.act(path).status == 403, path
 
 
