@@ -120,6 +120,23 @@ def test_a_job_whose_container_was_killed_for_its_memory_says_so(user: User) -> 
     assert "out of memory" in user("jobs", "eater").stdout
 
 
+KILLED_ONCE = f"""
+    FROM {IMAGE}
+    RUN mkdir -m 777 /once && printf '%s\\n' \\
+        '#!/bin/sh' \\
+        'case "$*" in *stdin.buffer*) mkdir /once/killed && kill -9 $$;; esac' \\
+        'exec /usr/bin/python3.11 "$@"' > /usr/local/bin/python3.11 && chmod 755 /usr/local/bin/python3.11
+"""
+
+
+def test_what_is_killed_while_it_brings_an_agent_up_is_tried_again(user: User) -> None:
+    user.write("Dockerfile", KILLED_ONCE)
+    user.add("shaky", backend="docker", dockerfile="Dockerfile", network_mode="none")
+    assert user("run", "--instance-type", "shaky", "train.py:fit", "0.5").stdout.endswith("{'rate': 0.5}\n")
+    killed = user("shell", "shaky", "--", "ls", "/once")
+    assert killed.stdout == "killed\n"
+
+
 VALUE = "no-one-may-read-this"
 
 

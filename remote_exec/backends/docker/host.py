@@ -32,12 +32,17 @@ from .settings import ContainerSettings
 from .streams import Command, open_stream, start_command
 
 TRIES = 3  # how often an agent may give way to a newer client, or end in the moment of being reached
+NAP_SECONDS = 0.3
 BOOT_SECONDS = 60.0  # from one answer to the next
 RUN_BOOT = "import sys; exec(sys.stdin.buffer.read(int(sys.argv[1])))"
 
 
 class TunnelEnded(HostUnavailable):
     """The tunnel into a container has ended; the container may live."""
+
+
+class BootEnded(HostUnavailable):
+    """What was to bring an agent up was killed: most often the container has just ended, and the engine knows soon."""
 
 
 @record
@@ -86,6 +91,11 @@ class DockerHost:
                         raise
                     continue
                 except TunnelEnded:
+                    continue
+                except BootEnded:
+                    if attempt == TRIES - 1:
+                        raise
+                    time.sleep(NAP_SECONDS)
                     continue
                 if _greeted(sock, greet):
                     return sock
@@ -242,7 +252,8 @@ def _boot(engine: Engine, container: Container) -> None:
         except OSError as error:
             if isinstance(error, HostUnavailable):
                 raise
-            raise HostUnavailable(
+            lost = HostUnavailable if isinstance(error, TimeoutError) else BootEnded
+            raise lost(
                 f"the container {container.name} was lost while an agent was brought up: {error}",
                 hint=f"docker logs {container.name}",
             ) from error
@@ -255,7 +266,8 @@ def _hear(command: Command, container: Container) -> dict[str, Any]:
         piece = command.read(1)
         if not piece:
             said = command.errors.decode(errors="replace").strip().splitlines()
-            raise HostUnavailable(
+            ended = HostUnavailable if said else BootEnded
+            raise ended(
                 f"the agent in the container {container.name} cannot be started: "
                 f"{said[-1] if said else 'its Python ended without a word'}",
                 hint=f"docker exec {container.name} {container.python} -V",
