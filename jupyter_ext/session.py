@@ -97,6 +97,7 @@ class Session:
         self._cell: dict[str, Any] = {}  # the header of the message that the front end has sent to run one
         self._modules: LocalModules | None = None
         self._cancelled = False  # the cell that runs, or ran last, by others than this notebook
+        self._unheard = False  # what was to be done last: it was interrupted before it had gone there
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -225,7 +226,7 @@ class Session:
             look: finds what there is to tell before.
             what: is to be done, with that.
         """
-        told = False
+        told = self._unheard = False
         try:
             settings = self._settings.changed()
             while True:
@@ -249,7 +250,9 @@ class Session:
             error.message = f"{error.message}\n{self._lost()}"
             raise
         except BaseException:
-            if told and self._far is not None:  # it is not known what the far end knows
+            if self._unheard:
+                self.mirror.take_back()
+            elif told and self._far is not None:  # it is not known what the far end knows
                 self.mirror.forget()
             self._settings = TellSettings(self._shell)
             raise
@@ -264,7 +267,13 @@ class Session:
             far._sent.log_levels = levels
         self._cell = header_of(self._shell)
         call = far._new_call(method, arguments, {})
-        return self._converse(RemoteIterator(far._dispatcher, call, at_once=self._show), call.future)
+        future = call.future
+        try:
+            talk = RemoteIterator[Any](far._dispatcher, call, at_once=self._show)
+        except KeyboardInterrupt:
+            self._unheard = future.cancelled()
+            raise
+        return self._converse(talk, future)
 
     def _taken(self, outcome: Outcome) -> tuple[Outcome, Any]:
         """Take in what has changed; return it, and the last expression's value."""

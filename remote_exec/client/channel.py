@@ -25,6 +25,7 @@ from ..wire.messages import from_plain
 from ..wire.stream import Buffer, CallStream
 from .calls import SHORT_SECONDS, Call, Captured
 from .reporter import interactive
+from .sending import NotSentError
 
 if TYPE_CHECKING:
     from ..model.cost import Price
@@ -210,9 +211,18 @@ class Channel:
 
     def post(self, call: Call) -> None:
         """Put a call into the outbox, or send it at once where it is big; it is in flight now."""
+        try:
+            self._post(call)
+        except NotSentError as interrupted:
+            del self.in_flight[call.number]
+            self.bytes_in_flight -= call.size
+            call.channel, call.number, call.size = None, 0, 0
+            raise interrupted.why from None
+
+    def _post(self, call: Call) -> None:
         number = call.number = self._next_call
         self._next_call = number + 1
-        call.channel = self
+        call.channel, call.size = self, 0
         self.in_flight[number] = call
         captured = call.captured
         function = self._defined.get(captured.token)
@@ -234,14 +244,15 @@ class Channel:
         ack = self._acknowledged = self.to_acknowledge
         stream, buffers = call.pickled
         if not buffers and len(stream) == 1 and len(data := stream[0]) < SMALL:
-            call.size = len(data)
-            pieces.append(HEADER.pack(len(data), call.kind, 0, 0, function, number, ack) + data)
+            size = call.size = len(data)
+            self.bytes_in_flight += size
+            pieces.append(HEADER.pack(size, call.kind, 0, 0, function, number, ack) + data)
         else:
             call.size = call.pickled.size_bytes
+            self.bytes_in_flight += call.size
             raw = [buffer.raw() for buffer in buffers]
             message = self.stream.frame(call.kind, stream, raw, function=function, call=number, ack=ack)
-            self._send_big(message)
-        self.bytes_in_flight += call.size
+            self._send_big(message, captured.name)
 
     def withdraw(self) -> None:
         """Ask back what has not begun: the call before takes long.
@@ -278,29 +289,28 @@ class Channel:
 
     def _send_now(self, data: bytes) -> None:
         try:
-            self.stream.send_now(data)
+            if self._link is None:
+                self.stream.send_now(data)
+            else:
+                self._link.send_now(data, self._next_call)
+        except NotSentError as interrupted:
+            self.outbox.insert(0, data)
+            raise interrupted.why from None
         except OSError:
             return  # whoever reads finds the end of the stream, and settles what was in flight
-        except BaseException:  # a Ctrl-C: it may have gone
-            self._note_sent()
-            raise
-        if self._link is not None:
-            self._note_sent()
 
-    def _note_sent(self) -> None:
-        if self._link is not None:
-            self._link.sent(self._next_call)
-
-    def _send_big(self, message: list[Buffer]) -> None:
-        self.flush()
+    def _send_big(self, message: list[Buffer], of: str) -> None:
         try:
-            self.stream.send(message)
+            self.flush()
+        except BaseException as why:
+            raise NotSentError(why) from why
+        try:
+            if self._link is None:
+                self.stream.send(message)
+            else:
+                self._link.send_long(message, self._next_call, of)
         except OSError:
             return  # as above
-        except BaseException:
-            self._note_sent()
-            raise
-        self._note_sent()
 
     def cost(self, call: Call) -> int:
         """Return how many bytes sending a call takes, with its function if the worker does not know it."""
@@ -320,15 +330,26 @@ class Channel:
         if sum(len(part) for part in message) < SMALL:
             self.outbox += _joined(message)
         else:
-            self._send_big(message)
+            self._send_definition(captured, message)
         return function
+
+    def _send_definition(self, captured: Captured, message: list[Buffer]) -> None:
+        try:
+            self._send_big(message, captured.name)
+        except BaseException as why:  # its call has not gone yet
+            del self._defined[captured.token]
+            raise why if isinstance(why, NotSentError) else NotSentError(why) from why
 
     def flush_acknowledgement(self) -> None:
         """Tell it now, when no other frame is going to."""
         if self.to_acknowledge > self._acknowledged and not self.closed:
-            self._acknowledged = self.to_acknowledge
+            message = frames.pack(frames.ACK, ack=self.to_acknowledge)
             try:
-                self.stream.send(frames.pack(frames.ACK, ack=self._acknowledged))
+                if self._link is None:
+                    self.stream.send(message)
+                elif not self.stream.try_send(message):
+                    return  # the link is busy; it has time
+                self._acknowledged = self.to_acknowledge
             except OSError:
                 pass  # its end is noticed by who reads
 
@@ -336,15 +357,22 @@ class Channel:
 
     def release(self) -> None:
         """Give the worker back, in good order."""
-        if not self.closed:
+        if self.closed:
+            return
+        if self._link is None or self._link.is_idle:
             self.flush()
-            self.closed = True
-            try:
-                self.stream.send(frames.pack(frames.BYE, ack=self.to_acknowledge))
-            except OSError:
-                pass
-            self.stream.close()
-            self.session.forget_lease(self.lease)
+            self._say_goodbye()
+        else:  # nobody waits for what a slow link has yet to take
+            threading.Thread(target=self._say_goodbye, name="remote_exec-goodbye", daemon=True).start()
+        self.closed = True
+        self.session.forget_lease(self.lease)
+
+    def _say_goodbye(self) -> None:
+        try:
+            self.stream.send(frames.pack(frames.BYE, ack=self.to_acknowledge))
+        except OSError:
+            pass
+        self.stream.close()
 
     def abandon(self) -> None:
         """Let go without a word: in a forked child, or after the worker's death."""

@@ -113,6 +113,9 @@ class Dispatcher:
             self._take(call)
             if not self._busy.is_set():
                 self._busy.set()
+        except KeyboardInterrupt:  # while it was sent: nobody will have its future
+            self._give_up(call)
+            raise
         finally:
             if shielded:
                 unshield()
@@ -147,7 +150,7 @@ class Dispatcher:
             self.wait(future, None)
         except KeyboardInterrupt:
             future = given or call.future
-            if self.cancel(call):
+            if self._give_up(call):
                 with contextlib.suppress(CancelledError):
                     self.wait(future, time.monotonic() + IDLE_SECONDS)
             raise
@@ -156,6 +159,14 @@ class Dispatcher:
                 unshield()
         call.spend()
         return future.result()
+
+    def _give_up(self, call: Call) -> bool:
+        """Cancel a call that may not have been taken; return whether it has to be waited for."""
+        if self.cancel(call):
+            return True
+        if call.channel is None and not call.ended:
+            cancelled(call.spend())
+        return False
 
     def _on_answers(self, channel: Channel) -> None:
         """Send what waits to a worker that has answered, or give it back if it is wanted. Under `_lock`."""
@@ -212,12 +223,7 @@ class Dispatcher:
         """Fail everything that waits or runs, and all that comes."""
         with self._lock:
             self._broken = error
-            calls = [*self._lanes.queue, *self._lanes.in_flight()]
-            self._lanes.queue.clear()
-            for channel in self._lanes.channels:
-                channel.in_flight.clear()
-                channel.release()
-            self._lanes.channels.clear()
+            calls = self._lanes.clear()
             self._end()
         for call in calls:
             if not call.ended:
@@ -464,12 +470,7 @@ class Dispatcher:
         with self._lock:
             if self._single and self._broken is None:
                 self._broken = WorkerDied("the instance was closed", hint="make another")
-            calls = [*self._lanes.queue, *self._lanes.in_flight()]
-            self._lanes.queue.clear()
-            for channel in self._lanes.channels:
-                channel.in_flight.clear()
-                channel.release()
-            self._lanes.channels.clear()
+            calls = self._lanes.clear()
         for call in calls:  # nobody will read their outcomes
             cancelled(call.spend())
         if self._thread is None:

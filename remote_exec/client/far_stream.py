@@ -16,6 +16,8 @@ from ..backends.patience import within
 from ..model.errors import HostUnavailable, RemoteExecError, WorkerDied
 from ..wire.resumable import ResumableStream
 from ..wire.resume import CALLS, Opening
+from ..wire.stream import Buffer
+from .sending import Outgoing, Sender
 
 if TYPE_CHECKING:
     from .calls import Call
@@ -48,6 +50,7 @@ class FarStream:
         # of what did not go at once: the numbers of the first call in it and behind the last, where it begins and ends
         self._held_back: list[tuple[int, int, int, int]] = []
         self.stream = ResumableStream(receive_seconds=receive_seconds, on_cut=self._on_cut)
+        self._sender = Sender(self.stream)
 
     def begin(self, patience: float) -> None:
         """Open the stream: what is sent from now on goes as soon as the way is there.
@@ -86,12 +89,56 @@ class FarStream:
             hint=f"if it has begun, it goes on as a job: get_future({call.name!r}).result() when the host is back",
         )
 
-    def sent(self, next_call: int) -> None:
-        """Take note that something was given to the stream, all of it.
+    @property
+    def is_idle(self) -> bool:
+        """Whether what is sent now waits behind nothing."""
+        return self._sender.is_idle
+
+    def send_now(self, data: bytes, next_call: int) -> None:
+        """Send bytes that are whole frames already.
 
         Args:
-            next_call: the number behind the last call that it had; the same again, where there is more of that.
+            data: not many.
+            next_call: the number behind the last call in it; the same again, where there is more of that.
+
+        Raises:
+            NotSentError: a Ctrl-C came before they went.
+            KeyboardInterrupt: it came then; they go.
+            OSError: the stream has ended.
         """
+        try:
+            if not (self._sender.is_idle and self.stream.try_send([data])):
+                self._sender.send(Outgoing([data]))
+        except KeyboardInterrupt:
+            self._sent_up_to(next_call)
+            raise
+        self._sent_up_to(next_call)
+
+    def send_long(self, message: list[Buffer], next_call: int, of: str) -> None:
+        """Send a long message; it is shown how far it is.
+
+        Args:
+            message: as `CallStream.frame` made it.
+            next_call: as for `send_now`.
+            of: the function whose call it is.
+
+        Raises:
+            NotSentError: a Ctrl-C came before it had gone; at the far end it is nothing.
+            KeyboardInterrupt: it came so late that it goes.
+            OSError: the stream has ended.
+        """
+        from .connections import connections
+
+        try:
+            with connections.watch("transfer", of) as span:
+                span.expect(sum(map(len, message)))
+                self._sender.send(Outgoing(message, moved=span.moved))
+        except KeyboardInterrupt:
+            self._sent_up_to(next_call)
+            raise
+        self._sent_up_to(next_call)
+
+    def _sent_up_to(self, next_call: int) -> None:
         first, self._next_call = self._next_call, next_call
         start, self._sent = self._sent, self.stream.sent
         if self.stream.reached == self._sent:

@@ -116,7 +116,12 @@ class Lanes:
             if not call.begin():
                 continue
             call.sent_at = channel.sent_at = now
-            channel.post(call)
+            try:
+                channel.post(call)
+            except BaseException:
+                if call.channel is None:  # a Ctrl-C while it was sent may have been for another
+                    queue.appendleft(call)
+                raise
         channel.flush()
         if self.queue:
             with contextlib.suppress(HostUnavailable):
@@ -191,8 +196,17 @@ class Lanes:
             raise
         self._opened += 1
         if self._opening is not None:
-            self.send(channel, self._opening())
+            self._begin(channel, self._opening())
         self.refill(channel)
+
+    def _begin(self, channel: Channel, opening: Call) -> None:
+        try:
+            self.send(channel, opening)
+        except BaseException:  # a Ctrl-C: without it the worker is of no use
+            self.channels.remove(channel)
+            self.gone = channel
+            channel.release()
+            raise
 
     def busy(self) -> list[Channel]:
         """The channels with something in flight."""
@@ -247,6 +261,16 @@ class Lanes:
         if channel.granted is None:
             return channel.waits.phase if channel.waits is not None else "queue"
         return "run" if next(iter(channel.in_flight), call.number) == call.number else "queue"
+
+    def clear(self) -> list[Call]:
+        """Give all workers back; return the calls that waited or ran."""
+        calls = [*self.queue, *self.in_flight()]
+        self.queue.clear()
+        for channel in self.channels:
+            channel.in_flight.clear()
+            channel.release()
+        self.channels.clear()
+        return calls
 
     def take_idle(self, idle_seconds: float) -> list[Channel]:
         """Remove and return channels that have had nothing in flight for a while, and those that are recalled."""

@@ -57,6 +57,7 @@ WITHDRAWN = 25
 RELEASE = 40  # payload: packed arena ids that the receiver holds no view of any longer
 DROP = 41  # payload: packed arena ids that the sender has given up
 POSITION = 42  # payload: how many bytes of the stream the sender has received, see `resume`
+CUT = 43  # nothing but the header: of the message whose chunks have come so far, no other comes; it is void
 
 # flags
 FAILED = 1
@@ -182,17 +183,20 @@ class FrameReader:
         Raises:
             ProtocolError: the peer passed a bound, or mixed up the chunks of two messages, or a message's lengths.
         """
-        if self._message is not None:
-            return self._put_together(self._message)
-        body = self._start + HEADER_SIZE
-        if body > self._end:
-            return None
-        size, kind, flags, buffers, function, call, ack = _unpack(self._buffer, self._start)
-        if flags & MORE:
+        while True:
+            if self._message is not None:
+                frame = self._put_together(self._message)
+                if frame is not None or self._message is not None:
+                    return frame
+            body = self._start + HEADER_SIZE
+            if body > self._end:
+                return None
+            size, kind, flags, buffers, function, call, ack = _unpack(self._buffer, self._start)
+            if not flags & MORE:
+                break
             head = _new(Frame, (kind, flags & ~_IN_PARTS, buffers, function, call, ack, b"", None))
             self._head, self._message = head, Assembly(0 if flags & ARENA else buffers)
             self._reserve(CHUNK)  # so that much is read at a time
-            return self._put_together(self._message)
         end = body + size
         if end > self._end:
             self._reserve(size)
@@ -219,12 +223,18 @@ class FrameReader:
         return None
 
     def _of_chunk(self) -> memoryview | None:
-        """Return what has come of a chunk, or of the next, that was not returned; None when more bytes are needed."""
+        """Return what has come of a chunk, or of the next, that was not returned.
+
+        None when more bytes are needed, or the message is cut; then there is none any longer.
+        """
         if not self._left:
             body = self._start + HEADER_SIZE
             if body > self._end:
                 return None
             size, kind, flags, buffers, function, call, ack = _unpack(self._buffer, self._start)
+            if kind == CUT and not size:
+                self._start, self._head, self._message = body, None, None
+                return None
             if (kind, flags & ~_IN_PARTS, buffers, function, call, ack, b"", None) != self._head:
                 raise ProtocolError("the chunks of two messages are mixed up")
             end = body + size

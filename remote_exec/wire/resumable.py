@@ -277,6 +277,15 @@ class ResumableStream(CallStream):
         with self.send_lock:
             self._put(data)
 
+    def send_frames(self, pieces: Iterable[Buffer]) -> None:
+        """Send whole frames, in pieces that are taken as they go.
+
+        Raises:
+            OSError: the stream has ended.
+        """
+        with self.send_lock:
+            self._send_all(pieces)
+
     def try_send(self, message: list[Buffer]) -> bool:
         """Send a small message if there is a connection that takes it at once; return whether it was sent.
 

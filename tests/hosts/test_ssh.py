@@ -153,6 +153,42 @@ def test_what_shrinks_takes_few_bytes_of_a_slow_link_both_ways(
     assert link.passed() - before < 1.5 * len(data)
 
 
+@pytest.mark.parametrize("what", ["argument", "function", "instance"])
+def test_ctrl_c_while_something_large_travels_over_a_slow_link(
+    what: str, project: Project, gpu1: SshServer, new_link: NewLink
+) -> None:
+    link = new_link("gpu1", gpu1)
+    on = project.add("gpu", host="gpu1")
+    counter = on(Counter)()
+    assert (on(double)(1), counter.add()) == (2, 1)
+    data = os.urandom(8 << 20)
+    do = {
+        "argument": lambda: counter.add(data),
+        "function": lambda: on(lambda: len(data))(),
+        "instance": lambda: on(Counter)(data).add(),
+    }[what]
+    link.rate(400_000)  # minutes
+    limit = link.passed() + 400_000
+
+    def press() -> None:
+        while link.passed() < limit:
+            time.sleep(0.05)
+        time.sleep(1.0)  # what the socket takes in has gone
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        do()
+    assert time.monotonic() - began < SECONDS
+    presser.join()
+    link.rate(0)
+    counted = counter.add()
+    assert counted == 2, "what was left of the call has not run"
+    assert do() == {"argument": 3, "function": len(data), "instance": len(data) + 1}[what]
+
+
 def test_a_host_that_stays_away_is_told_of_in_time_and_has_the_result_when_it_is_back(
     project: Project, gpu1: SshServer, new_link: NewLink, tmp_path: Path
 ) -> None:

@@ -198,6 +198,27 @@ def test_stop_while_a_large_module_is_sent(far: Notebook, place: Link) -> None:
     assert notebook.value("before") == 1
 
 
+@pytest.mark.parametrize("place", ["ssh"], indirect=True)
+def test_stop_while_large_names_travel(far: Notebook, place: Link) -> None:
+    notebook = far
+    notebook.run("import os\nimport numpy as np\nstays = np.frombuffer(os.urandom(6_000_000), 'u1').copy()")
+    notebook.run("%%remote gpu\nimport os\nmine, known = os.getpid(), int(stays[0])")
+    notebook.run("changes = np.frombuffer(os.urandom(4_000_000), 'u1').copy()\ndef ask(): return 1")
+    source = "%%remote gpu\nran = ask()\nint(changes.sum()), known == int(stays[0]), mine == os.getpid()"
+    place.rate(400_000)  # a minute and more
+    for _ in range(2):  # the second waits behind what is left of the first one's chunk
+        ran = notebook.run(source, at="sending", fails=True)
+        assert ran.ename == "KeyboardInterrupt"
+        assert ran.seconds < FREE_SECONDS
+    assert notebook.value("'ran' in globals()") is False
+    notebook.run("changes[:] = 1")  # nothing of what it was may be there
+    place.rate(0)
+    passed_before = place.passed()
+    assert notebook.run(source).value["text/plain"] == "(4000000, True, True)"
+    assert place.passed() - passed_before < 6_000_000  # `stays` has not gone again
+    assert notebook.value("ran") == 1
+
+
 def _stop_when_sent(notebook: Notebook, place: Link, passed: int) -> None:
     until_empty(lambda: place.passed() < passed, FREE_SECONDS)
     notebook.interrupt()

@@ -49,21 +49,16 @@ def test_a_call_has_gone_from_the_moment_that_its_last_byte_may_have() -> None:
     link.begin(60.0)
     stream = link.stream
     assert host.far is not None
-    stream.send_now(b"first")
-    link.sent(2)
+    link.send_now(b"first", 2)
     assert [never_went(link, number) for number in (1, 2)] == [False, True]
     assert host.far.recv(100)[OPENING_SIZE:] == b"first"
     host.far.close()
     with contextlib.suppress(BlockingIOError):
         stream.fill(socket.MSG_DONTWAIT)  # finds that, and that nobody is there
-    stream.send_now(b"second")
-    link.sent(3)
-    stream.send_now(b"third and fourth, in a row")
-    link.sent(5)
-    stream.send_now(b"what the fifth needs")
-    link.sent(6)
-    stream.send_now(bytes(LONG))
-    link.sent(6)
+    link.send_now(b"second", 3)
+    link.send_now(b"third and fourth, in a row", 5)
+    link.send_now(b"what the fifth needs", 6)
+    link.send_now(bytes(LONG), 6)
     assert [never_went(link, number) for number in (1, 2, 3, 4, 5)] == [False, True, True, True, True]
 
     near, far = socket.socketpair()

@@ -119,16 +119,20 @@ class Long(NamedTuple):
 
     @property
     def packed(self) -> bytes:
+        return b"".join(self.chunks)
+
+    @property
+    def chunks(self) -> list[bytes]:
         payload = table([self.stream], self.buffers) + b"".join([self.stream, *self.buffers])
         ends = sorted({cut % len(payload) for cut in self.cuts} - {0})
         chunks = [payload[begin:end] for begin, end in zip([0, *ends], [*ends, len(payload)], strict=True)]
-        count, data = min(len(self.buffers), MANY), b""
+        count, found = min(len(self.buffers), MANY), list[bytes]()
         for number, chunk in enumerate(chunks, start=1):
             flags = MORE if number < len(chunks) else 0
             if self.compressed[number % len(self.compressed)]:
                 flags, chunk = flags | COMPRESSED, zlib.compress(chunk)
-            data += HEADER.pack(len(chunk), frames.CALL, flags, count, 0, 7, 0) + chunk
-        return data
+            found.append(HEADER.pack(len(chunk), frames.CALL, flags, count, 0, 7, 0) + chunk)
+        return found
 
 
 LONG = st.builds(
@@ -162,6 +166,18 @@ def test_parts_are_the_same_in_any_chunks_and_any_pieces(
             assert buffers == one.buffers
             for buffer, original in zip(buffers, one.buffers, strict=True):
                 assert type(buffer) is bytes if type(original) is bytes else not memoryview(buffer).readonly
+
+
+@given(LONG.filter(lambda one: len(one.chunks) > 1), st.data(), st.lists(st.integers(1, 400), max_size=60))
+def test_of_a_message_that_is_cut_nothing_is_heard(cut: Long, data: st.DataObject, sizes: list[int]) -> None:
+    gone = data.draw(st.integers(1, len(cut.chunks) - 1))
+    small, word = Sent(frames.ACK, (b"x",), 0, 0, 0, 0, 4), HEADER.pack(0, frames.CUT, 0, 0, 0, 0, 0)
+    sent = b"".join([small.packed, *cut.chunks[:gone], word, *cut.chunks, small.packed])
+    reader = FrameReader()
+    first, whole, last = read(split(sent, sizes), reader)
+    assert reader.empty
+    assert (first, last) == (small.frame, small.frame)
+    assert whole.parts == cut.buffers
 
 
 @pytest.mark.parametrize("size", [CHUNK, 3 * CHUNK + 5])
