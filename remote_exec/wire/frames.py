@@ -184,9 +184,10 @@ class FrameReader:
             ProtocolError: the peer passed a bound, or mixed up the chunks of two messages, or a message's lengths.
         """
         while True:
-            if self._message is not None:
-                frame = self._put_together(self._message)
-                if frame is not None or self._message is not None:
+            message = self._message
+            if message is not None:
+                frame = self._put_together(message)
+                if frame is not None or self._message is message:
                     return frame
             body = self._start + HEADER_SIZE
             if body > self._end:
