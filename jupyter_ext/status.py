@@ -44,6 +44,7 @@ WORDS = {
     "run": "running",
     "capture": "looking at the code",
     "transfer": "sending",
+    "receive": "receiving",
 }
 
 

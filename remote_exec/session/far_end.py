@@ -21,9 +21,10 @@ from . import comms
 from .cell_text import CELL, as_written, in_cells, title_of, value_in_words
 from .comms import CommMessage
 from .interrupts import Interrupts
-from .kept import ON_REQUEST
+from .kept import ON_REQUEST, STOPPED
 from .mirror import Mirror
 from .modules import Entered, Given, Modules
+from .pieces import LARGE_BYTES, send_ahead
 from .settings import Settings
 from .shell import Ran, Shell
 from .updates import NotLoaded, OutOfStep, Update
@@ -94,6 +95,8 @@ class Outcome(NamedTuple):
 
 VALUE = "_remote_exec_value"
 ANY_SIZE = 1 << 62
+LITTLE_BYTES = 1 << 16  # of a value that is sent home although its way there was interrupted
+STAYED = "the cell had ended, and what it had changed was on its way here; what was large has stayed there"
 _COMES_HOME = (int, float, complex, str, bytes, type(None), type, types.FunctionType, types.ModuleType)
 
 
@@ -209,6 +212,14 @@ class FarEnd:
                     talk.tell(Heeded(stopped))
             self._last = cell, ran
             outcome = self._outcome(cell, ran)
+            if talk.is_far and outcome.update.size > LARGE_BYTES:
+                try:
+                    rest = send_ahead(outcome.update, talk.tell, talk.answered, self.interrupts.heed)
+                    outcome = outcome._replace(update=rest)
+                except KeyboardInterrupt:
+                    stopped = talk.heeded()
+                    talk.tell(Heeded(stopped))
+                    outcome = self._outcome_without_large(cell, ran)
             if about is not None:
                 if outcome.failure is not None:
                     about.fails(in_cells(outcome.failure, self._numbers), cancelled=stopped)
@@ -217,7 +228,14 @@ class FarEnd:
 
         return Conversation(hold)
 
-    def _outcome(self, cell: Cell, ran: Ran) -> Outcome:
+    def _outcome_without_large(self, cell: Cell, ran: Ran) -> Outcome:
+        """Return what a cell came to whose changes were on their way when it was interrupted."""
+        self.mirror.take_back()
+        ran = Ran(error=ran.error or KeyboardInterrupt(STAYED))
+        self._last = cell._replace(brings=0), ran
+        return self._outcome(*self._last, most_bytes=LITTLE_BYTES)
+
+    def _outcome(self, cell: Cell, ran: Ran, *, most_bytes: int = ANY_SIZE) -> Outcome:
         namespace = self.mirror.namespace
         if ran.has_value:
             namespace[VALUE] = ran.value
@@ -230,9 +248,11 @@ class FarEnd:
                     for name in made
                     if name in reach.looks and not isinstance(namespace[name], _COMES_HOME)
                 ]
+                large = [name for name in reach.changed if reach.looks[name].size > most_bytes]
                 instead = {
-                    name: self.mirror.keep(namespace[name], reach.looks[name].size, ON_REQUEST)
-                    for name in stay
+                    name: self.mirror.keep(namespace[name], reach.looks[name].size, reason)
+                    for names, reason in ((large, STOPPED), (stay, ON_REQUEST))
+                    for name in names
                 }
                 told = self.mirror.update(reach, instead=instead)
                 stays = ran.has_value and self.mirror.stays(ran.value)

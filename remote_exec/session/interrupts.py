@@ -52,6 +52,15 @@ class Interrupts:
         finally:
             self._off += 1
 
+    def heed(self) -> None:
+        """Raise one that has come, although none is let through otherwise.
+
+        Raises:
+            KeyboardInterrupt: there was one.
+        """
+        with self.let():
+            pass
+
     @contextlib.contextmanager
     def kept_off(self) -> Generator[None, None, None]:
         """Keep interrupts off; one that comes meanwhile is raised at the end, where they are let through.

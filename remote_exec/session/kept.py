@@ -12,6 +12,7 @@ from .content import Loading, StandIn
 
 ON_REQUEST = "it stays there"
 LARGE = "it is large"
+STOPPED = "its way home was interrupted"
 LOST = "is lost: the worker in which it was is gone"
 NOT_HERE = "is not here: "  # in what a use of it raises where nobody could bring it
 USES = (
@@ -58,7 +59,7 @@ class Kept(StandIn):
     @property
     def travels(self) -> bool:
         """Whether it could come."""
-        return self.reason in (ON_REQUEST, LARGE)
+        return self.reason in (ON_REQUEST, LARGE, STOPPED)
 
     def told(self) -> Any:
         """Return what it is in an update's pickle."""

@@ -77,6 +77,11 @@ class Talk:
         self._calls, self._lease, self._call = calls, lease, call
         self._credit = GENERATOR_WINDOW
 
+    @property
+    def is_far(self) -> bool:
+        """Whether the consumer is on another machine."""
+        return self._lease.attach.linger_seconds > 0.0
+
     def tell(self, value: Any) -> None:
         """Send a value, after all that was printed before.
 
@@ -101,6 +106,14 @@ class Talk:
             ConnectionError: the consumer is gone.
         """
         self.tell(value)
+        return self.answered()
+
+    def answered(self) -> Any:
+        """Wait for the consumer's next answer, and return it. In the main thread.
+
+        Raises:
+            ConnectionError: the consumer is gone.
+        """
         while True:
             frame = self._receive()
             if frame.kind == frames.ANSWER and frame.call == self._call:

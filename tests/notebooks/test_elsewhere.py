@@ -219,6 +219,35 @@ def test_stop_while_large_names_travel(far: Notebook, place: Link) -> None:
     assert notebook.value("ran") == 1
 
 
+@pytest.mark.parametrize("place", ["ssh"], indirect=True)
+def test_stop_while_changes_travel_home(far: Notebook, place: Link) -> None:
+    notebook = far
+    notebook.run("import os\nimport numpy as np\ngrown = np.zeros(2_000_000, 'u1')\nalso = [grown]")
+    notebook.run("%%remote gpu\nimport os\nimport numpy as np\nmine = os.getpid()\ngrown, also")
+    place.rate(8_000_000)
+    ran = notebook.run(
+        "%%remote gpu\ndef random(size): return np.frombuffer(os.urandom(size), 'u1').copy()\n"
+        "made, small, frozen = random(8_000_000), 'small', bytes(5_000_000)\ngrown[:] = random(len(grown))",
+        at="receiving",
+        fails=True,
+    )
+    place.rate(0)
+    assert ran.ename == "KeyboardInterrupt"
+    assert "the cell had ended" in ran.traceback
+    assert ran.seconds < FREE_SECONDS
+    assert notebook.value("small") == "small"
+    assert "since its way home was interrupted" in notebook.value("repr(made)")
+    ran = notebook.run("%%remote gpu\nmine == os.getpid(), len(made), bool(grown.all()), also[0] is grown")
+    assert ran.value["text/plain"] == "(True, 8000000, False, True)"
+    notebook.run("made, frozen, grown = made.fetch(), frozen.fetch(), grown.fetch()")
+    assert notebook.value("len(made), frozen == bytes(5_000_000), bool(grown.any())") == (
+        8_000_000,
+        True,
+        True,
+    )
+    assert notebook.value("made.flags.writeable")
+
+
 def _stop_when_sent(notebook: Notebook, place: Link, passed: int) -> None:
     until_empty(lambda: place.passed() < passed, FREE_SECONDS)
     notebook.interrupt()
