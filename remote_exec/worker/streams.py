@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any, cast
@@ -76,6 +77,7 @@ class Talk:
     def __init__(self, calls: Calls, lease: Lease, call: int) -> None:
         self._calls, self._lease, self._call = calls, lease, call
         self._credit = GENERATOR_WINDOW
+        self._answers: deque[Any] = deque()
 
     @property
     def is_far(self) -> bool:
@@ -114,10 +116,9 @@ class Talk:
         Raises:
             ConnectionError: the consumer is gone.
         """
-        while True:
-            frame = self._receive()
-            if frame.kind == frames.ANSWER and frame.call == self._call:
-                return pickling.load(*self._lease.stream.parts(frame))
+        while not self._answers:
+            self._receive()
+        return self._answers.popleft()
 
     def heeded(self) -> bool:
         """Say that the call has heeded its interrupt and is about to end; its process would be killed soon.
@@ -129,10 +130,13 @@ class Talk:
             self._calls._attendant.call_ended(self._lease)
         return self._call in self._lease.interrupted
 
-    def _receive(self) -> Frame:
+    def _receive(self) -> None:
         frame = self._lease.stream.receive()  # nothing else can come from the consumer now
         if frame is None:
             raise ConnectionError("the consumer of the generator is gone")
-        if frame.kind == frames.CREDIT and frame.call == self._call:
+        if frame.call != self._call:
+            return
+        if frame.kind == frames.CREDIT:
             self._credit += frame.function
-        return frame
+        elif frame.kind == frames.ANSWER:
+            self._answers.append(pickling.load(*self._lease.stream.parts(frame)))

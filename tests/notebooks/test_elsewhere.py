@@ -248,6 +248,14 @@ def test_stop_while_changes_travel_home(far: Notebook, place: Link) -> None:
     assert notebook.value("made.flags.writeable")
 
 
+def test_large_changes_come_home_behind_many_displays(far: Notebook) -> None:
+    ran = far.run(
+        "%%remote gpu\nfor number in range(60): display(number)\nlarge = bytearray(b'x' * 20_000_000)",
+    )
+    assert len(ran.displays) == 60
+    assert far.value("len(large), large.count(b'x')") == (20_000_000, 20_000_000)
+
+
 def _stop_when_sent(notebook: Notebook, place: Link, passed: int) -> None:
     until_empty(lambda: place.passed() < passed, FREE_SECONDS)
     notebook.interrupt()
