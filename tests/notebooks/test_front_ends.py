@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kernels import Notebook
 
 SECONDS = 120.0
 TOKEN = "a-token-of-the-tests"  # noqa: S105
@@ -120,6 +121,51 @@ def opened_in_a_page(address: str, server: subprocess.Popen[bytes]) -> str:
     return json.dumps(told)
 
 
+# What VS Code's Jupyter extension has a kernel run, silently, before the first cell and behind each one.
+AT_FIRST = """
+%cd {folder}
+__vsc_ipynb_file__ = {notebook!r}
+import os as _VSCODE_os, sys as _VSCODE_sys, builtins as _VSCODE_builtins
+%config InlineBackend.figure_formats = {{'svg', 'png'}}
+"""
+BEHIND = """
+def _VSCODE_getVariables():
+    return [(name, type(value).__name__) for name, value in globals().items() if not name.startswith('_')]
+print(_VSCODE_getVariables())
+del _VSCODE_getVariables
+"""
+
+
+def vs_code(folder: Path) -> str:
+    """The kernel of a notebook that is open in VS Code, spoken with as its Jupyter extension does."""
+    notebook = Notebook(folder, {**environ(folder), "JPY_SESSION_NAME": ""})
+    told: list[Any] = []
+
+    def run(code: str, **how: bool) -> None:
+        notebook.client.execute_interactive(
+            code,
+            timeout=SECONDS,
+            stop_on_error=False,
+            output_hook=lambda one: told.append(one["content"]),
+            **how,
+        )
+
+    try:
+        run(
+            AT_FIRST.format(folder=folder, notebook=str(folder / "it.ipynb")),
+            silent=True,
+            store_history=False,
+        )
+        for cell in CELLS:
+            run(cell)
+            run(BEHIND, silent=True, store_history=False)
+        run("%remote jobs")
+        assert "it-" in json.dumps(told[-3:]), "its jobs are called by the notebook that VS Code has told of"
+    finally:
+        notebook.close()
+    return json.dumps(told)
+
+
 def answers(url: str) -> bool:
     """Whether a server does."""
     try:
@@ -183,6 +229,7 @@ def environ(folder: Path) -> dict[str, str]:
         terminal,
         nbconvert,
         papermill,
+        vs_code,
         pytest.param(
             notebook7,
             marks=pytest.mark.skipif(
@@ -192,7 +239,7 @@ def environ(folder: Path) -> dict[str, str]:
     ],
     ids=lambda one: one.__name__,
 )
-def test_a_notebook_runs_in(run: Callable[[Path], str], tmp_path: Path) -> None:
+def test_a_notebook_runs_in(run: Callable[[Path], str], clients_loop: None, tmp_path: Path) -> None:
     (tmp_path / "it.ipynb").write_text(json.dumps(notebook_of(CELLS)))
     (tmp_path / "beside.py").write_text("def double(n): return 2 * n\n")
     told = run(tmp_path)
