@@ -174,6 +174,11 @@ class Channel:
     def _hang_up(self) -> None:
         self.stream.finish()  # wakes the thread that waits for this stream's next byte
 
+    @property
+    def is_free(self) -> bool:
+        """Whether what is sent now does not wait behind something large that a slow link has yet to take."""
+        return self._link is None or self._link.is_idle
+
     # --- sending ----------------------------------------------------------------------------------------------
 
     def send_again(self, call: Call) -> bool:
@@ -359,7 +364,7 @@ class Channel:
         """Give the worker back, in good order."""
         if self.closed:
             return
-        if self._link is None or self._link.is_idle:
+        if self.is_free:
             self.flush()
             self._say_goodbye()
         else:  # nobody waits for what a slow link has yet to take

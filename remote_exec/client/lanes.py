@@ -52,6 +52,7 @@ class Lanes:
     ) -> None:
         self.queue: deque[Call] = deque()
         self.unsent = False  # whether frames wait in outboxes
+        self._held_back = False  # whether calls wait that a Ctrl-C has kept from being sent
         self.channels: list[Channel] = []
         self.gone: Channel | None = None  # the last that was of no use when a call came
         self.max_workers = max_workers
@@ -94,35 +95,46 @@ class Lanes:
         now = time.monotonic()
         waits = bool(channel.in_flight) and now - channel.sent_at < ROW_SECONDS and len(channel.outbox) < ROW
         call.sent_at = channel.sent_at = now
-        channel.post(call)
-        if waits:
-            self.unsent = True
-        else:
-            channel.flush()
+        try:
+            channel.post(call)
+            if waits:
+                self.unsent = True
+            else:
+                channel.flush()
+        except KeyboardInterrupt:
+            self.unsent = self._held_back = True
+            raise
 
     def flush(self) -> None:
-        """Send what waits for others to go with it."""
+        """Send what waits for others to go with it, and what a Ctrl-C has kept back."""
         self.unsent = False
         for channel in self.channels:
-            channel.flush()
+            if channel.is_free:
+                channel.flush()
+            else:
+                self.unsent = True
+        if self._held_back and not self.unsent:
+            self._held_back = False
+            self.take_back([])
 
     def refill(self, channel: Channel) -> None:
         """Send queued calls in one piece, as many as this channel has room for."""
         now = time.monotonic()
-        queue = self.queue
+        queue, call = self.queue, None
         goes_on = channel.usable and not channel.closed and _goes_on(channel)
-        while queue and goes_on and self._fits(channel, queue[0]):
-            call = queue.popleft()
-            if not call.begin():
-                continue
-            call.sent_at = channel.sent_at = now
-            try:
+        try:
+            while queue and goes_on and self._fits(channel, queue[0]):
+                call = queue.popleft()
+                if not call.begin():
+                    continue
+                call.sent_at = channel.sent_at = now
                 channel.post(call)
-            except BaseException:
-                if call.channel is None:  # a Ctrl-C while it was sent may have been for another
-                    queue.appendleft(call)
-                raise
-        channel.flush()
+            channel.flush()
+        except KeyboardInterrupt:
+            self.unsent = self._held_back = True
+            if call is not None and call.channel is None:  # it was not meant: any thread sends any call
+                queue.appendleft(call)
+            raise
         if self.queue:
             with contextlib.suppress(HostUnavailable):
                 self.grow()

@@ -277,10 +277,16 @@ class Reading:
         follower = (future, call)
         self._followers.append(follower)
         try:
-            if gives_way:
-                with self._lock, contextlib.suppress(BlockingIOError):
+            if gives_way and self._lock.acquire(
+                timeout=RECHECK_SECONDS
+            ):  # it may be sending over a slow link
+                try:
                     if self._background:  # it reads yet, so the pipe is open
                         os.write(self._wake_write, b"w")
+                except BlockingIOError:
+                    pass
+                finally:
+                    self._lock.release()
             with future._condition:
                 if future.done() or (gives_way and follower not in self._followers):  # it is our turn already
                     return

@@ -40,6 +40,9 @@ class Counter:
         self.count += 1
         return self.count
 
+    def nap(self, seconds: float) -> None:
+        time.sleep(seconds)
+
 
 def python() -> tuple[tuple[int, int], str]:
     return sys.version_info[:2], sys.base_prefix

@@ -153,6 +153,40 @@ def test_what_shrinks_takes_few_bytes_of_a_slow_link_both_ways(
     assert link.passed() - before < 1.5 * len(data)
 
 
+def pressing(link: Any) -> threading.Thread:
+    """Press Ctrl-C when something large is on its way."""
+    limit = link.passed() + 400_000
+
+    def body() -> None:
+        while link.passed() < limit:
+            time.sleep(0.05)
+        time.sleep(1.0)  # what the socket takes in has gone
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    return thread
+
+
+def test_ctrl_c_in_the_thread_that_sends_another_call_keeps_that_one_back(
+    project: Project, gpu1: SshServer, new_link: NewLink
+) -> None:
+    link = new_link("gpu1", gpu1)
+    counter = project.add("gpu", host="gpu1")(Counter)()
+    assert counter.add() == 1
+    first = counter.nap.submit(0.5)
+    second = counter.add.submit(os.urandom(8 << 20))  # it waits for the first
+    third = counter.add.submit()
+    link.rate(400_000)
+    presser = pressing(link)
+    with pytest.raises(KeyboardInterrupt):
+        second.result()
+    presser.join()
+    link.rate(0)
+    assert first.result(SECONDS) is None
+    assert (second.result(SECONDS), third.result(SECONDS)) == (2, 3)
+
+
 @pytest.mark.parametrize("what", ["argument", "function", "instance"])
 def test_ctrl_c_while_something_large_travels_over_a_slow_link(
     what: str, project: Project, gpu1: SshServer, new_link: NewLink
@@ -168,16 +202,7 @@ def test_ctrl_c_while_something_large_travels_over_a_slow_link(
         "instance": lambda: on(Counter)(data).add(),
     }[what]
     link.rate(400_000)  # minutes
-    limit = link.passed() + 400_000
-
-    def press() -> None:
-        while link.passed() < limit:
-            time.sleep(0.05)
-        time.sleep(1.0)  # what the socket takes in has gone
-        os.kill(os.getpid(), signal.SIGINT)
-
-    presser = threading.Thread(target=press)
-    presser.start()
+    presser = pressing(link)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         do()
