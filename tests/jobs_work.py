@@ -49,6 +49,12 @@ def noted(path: str, item: int) -> int:
     return item * item
 
 
+def note_size(path: str, data: Any) -> int:
+    with open(path, "a") as file:
+        print(len(data), file=file)
+    return len(data)
+
+
 def size_of(data: Any) -> int:
     return len(data)
 

@@ -74,6 +74,11 @@ class Job:
         """The id of the current attempt's lease, which names its log folder too."""
         return f"{self.name}.{self.attempt}"
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether its end has not been told."""
+        return self.agent.jobs.get(self.name) is self and self.name not in self.agent.ending
+
     def start(self) -> None:
         """Begin an attempt: have its data laid out, then ask for a worker."""
         self.attempt += 1
@@ -218,11 +223,6 @@ class Job:
                 self._answered(*result)
 
     def _answered(self, ok: bool, kept: bytes | str, flags: int) -> None:
-        stream = self._stream
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.send(frames.pack(frames.BYE, ack=1))
-        self._close()
         if ok:
             self._finish(JobState.SUCCEEDED, Cause.NONE, Outcome(kind=OutcomeKind.OK, parts=(kept,)), "")
             return
@@ -233,6 +233,7 @@ class Job:
         cancelled = bool(flags & frames.CANCELLED)
         cause = Cause.CANCELLED if cancelled else job_failures.cause_of(failure.qualname)
         if not cancelled and self._retries_left() and failure.retryable:
+            self._say_goodbye()
             self._end_attempt(JobState.FAILED, cause)
             self._retry()
             return
@@ -253,6 +254,15 @@ class Job:
         if isinstance(message, protocol.WorkerLost):
             self.certificate = message.certificate
             self.lost()
+        elif isinstance(message, protocol.LeaseEnded) and self.goes_on:
+            self.start_again()
+
+    def start_again(self) -> None:
+        """Begin the attempt once more: the agent that had begun it died before all of the call had gone."""
+        if not self.cancelled:
+            self.agent.journal.withdraw_attempt(self.name, self.attempt)
+            self.attempt -= 1
+            self.start()
 
     def lost(self) -> None:
         """Its worker is gone: try again, or fail."""
@@ -301,7 +311,22 @@ class Job:
 
     def _finish(self, state: JobState, cause: Cause, outcome: Outcome, summary: str) -> None:
         self._end_attempt(state, cause)
-        finish(self.agent, self.name, state=state, cause=cause, outcome=outcome, summary=summary)
+        finish(
+            self.agent,
+            self.name,
+            state=state,
+            cause=cause,
+            outcome=outcome,
+            summary=summary,
+            then=self._say_goodbye,
+        )
+
+    def _say_goodbye(self) -> None:
+        """Tell the worker that its outcome is kept: if this agent dies before, the worker tells the next one."""
+        if self._stream is not None:
+            with contextlib.suppress(OSError):
+                self._stream.send(frames.pack(frames.BYE, ack=1))
+        self._close()
 
     def _close(self) -> None:
         if self._stream is not None:
@@ -363,14 +388,24 @@ def _submit(agent: Agent, arguments: dict[str, Any], body: bytes, reply: Callabl
     future.add_done_callback(lambda done: agent.reactor.call_from_thread(lambda: created(done)))
 
 
-def finish(agent: Agent, name: str, *, state: JobState, cause: Cause, outcome: Outcome, summary: str) -> None:
-    """Write down how a job ended; tell who waits once that is durable."""
+def finish(
+    agent: Agent,
+    name: str,
+    *,
+    state: JobState,
+    cause: Cause,
+    outcome: Outcome,
+    summary: str,
+    then: Callable[[], None] = lambda: None,
+) -> None:
+    """Write down how a job ended; once that is durable, tell who waits, and do what comes then."""
+    agent.ending.add(name)
     future = agent.journal.finish(
         name, state=state, ended_at=time.time(), outcome=outcome, cause=cause, summary=summary
     )
 
     def again() -> None:
-        finish(agent, name, state=state, cause=cause, outcome=outcome, summary=summary)
+        finish(agent, name, state=state, cause=cause, outcome=outcome, summary=summary, then=then)
 
     def written() -> None:
         if (failure := future.exception()) is not None:  # a full disk: an outcome is not lost for that
@@ -379,7 +414,9 @@ def finish(agent: Agent, name: str, *, state: JobState, cause: Cause, outcome: O
                 job.why = f"it has ended, which cannot be written down: {failure}"
             agent.reactor.after(WRITE_AGAIN_SECONDS, again)
             return
+        agent.ending.discard(name)
         agent.jobs.pop(name, None)
+        then()
         job_variables.forget(agent, name)
         agent.running.forget(name)
         agent.settle()
@@ -457,35 +494,3 @@ def _price(spec: dict[str, Any]) -> Price | None:
 def job_of(lease: str) -> str:
     """Return the job that a lease is for; empty where it is a client's."""
     return lease.rpartition(".")[0]
-
-
-def recover(agent: Agent, adopted_leases: set[str]) -> None:
-    """After a former agent's death: wait for what still runs, start anew what does not."""
-    for record in agent.journal.unfinished():
-        if record.name in agent.jobs:
-            continue  # this agent's own
-        text = agent.journal.spec(record.name)
-        spec: dict[str, Any] = json.loads(text) if text else {}
-        if not spec:
-            _recover_call(agent, record, adopted_leases)
-            continue
-        job = agent.jobs[record.name] = Job(agent, record, spec)
-        job.attempt = record.attempts
-        if record.state is JobState.QUEUED:
-            job.start()
-        elif job.lease in adopted_leases:
-            job.expect(agent.leases[job.lease])
-        else:
-            died = agent.deaths.find(job.lease)
-            job.certificate = died.certificate if died is not None else None
-            job.lost()
-
-
-def _recover_call(agent: Agent, record: JobRecord, adopted_leases: set[str]) -> None:
-    """A call that outlived its client: its worker tells how it ends, if it is there."""
-    lease = record.name.rpartition("-")[0].rpartition("-")[2]
-    if lease not in adopted_leases:
-        unknown = DeathCertificate(
-            cause=Cause.HOST_LOST, message="its fork server is gone too; how is unknown"
-        )
-        finish_dead(agent, record, unknown)

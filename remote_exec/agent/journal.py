@@ -293,6 +293,14 @@ class Journal:
 
         return self._told([attempt.job], self._database.submit(apply, durable=durable))
 
+    def withdraw_attempt(self, job: str, number: int) -> None:
+        """Forget an attempt that never began."""
+
+        def apply(connection: Connection) -> None:
+            connection.execute(_Q["withdraw_attempt"], (job, number))
+
+        self._told([job], self._database.submit(apply, durable=False))
+
     def end_attempt(self, attempt: AttemptRecord, *, durable: bool = False) -> Future[bool]:
         """End an attempt, with its cause, certificate and phases; False when it has ended or is not known."""
         facts = attempt_facts(attempt)

@@ -70,6 +70,9 @@ class Processes:
         self._on_message = on_message
         self._on_lost = on_lost
         self._spare = spare
+        self._adopted: dict[
+            int, bool
+        ] = {}  # process ids of a former agent's workers: whether they have spoken
         self.fork_servers: dict[str, ForkServerLink] = {}
 
     def start(
@@ -144,7 +147,22 @@ class Processes:
     def adopt(self, pool: str, worker: int, pid: int) -> None:
         """Have a worker that is there already talk to this agent."""
         self.fork_servers[pool].pids[worker] = pid
+        self._adopted[pid] = False
         self._send_with_stream(pool, worker, protocol.Adopt(worker))
+
+    def spoke(self, pid: int) -> None:
+        """Take note that a worker has told what it serves, or that nothing comes of it any longer."""
+        if pid in self._adopted:
+            self._adopted[pid] = True
+
+    def has_spoken(self, pid: int) -> bool:
+        """Whether a former agent's worker was there, and has told this one all that it had to."""
+        return self._adopted.get(pid, False)
+
+    def is_silent(self, pid: int) -> bool:
+        """Whether a former agent's worker is there, and has not said anything yet."""
+        there = any(pid in server.pids.values() for server in self.fork_servers.values())
+        return there and not self._adopted.get(pid, True)
 
     def kill(self, pool: str, reason: str) -> None:
         """End a fork server that does not hear; `on_lost` is told."""
@@ -217,7 +235,7 @@ class Processes:
         server = self.fork_servers.get(pool)
         if server is not None:
             link = server.workers.pop(worker, None)
-            server.pids.pop(worker, None)
+            self.spoke(server.pids.pop(worker, 0))
             server.prices.pop(worker, None)
             if link is not None:
                 link.close()

@@ -20,7 +20,7 @@ from ..model.layout import Layout
 from ..wire import protocol
 from ..worker.blobs import BlobStore
 from ..worker.unpacked import place_of
-from . import findings, jobs, mishaps
+from . import findings, mishaps, recovery
 from . import pool_events as events
 from .adoption import adopt, adopted_lease
 from .arrivals import Arrivals
@@ -88,6 +88,7 @@ class Agent:
         self.leases: dict[str, LeaseEntry] = {}
         self.running = RunningCalls(self)
         self.deaths = Deaths()
+        self.ending: set[str] = set()  # jobs whose end is being written down
         self.recovered = False  # what a former agent left has been taken over
         self.stacks: dict[int, Callable[[str], None]] = {}
         self.processes = Processes(
@@ -203,7 +204,7 @@ class Agent:
 
     def _recover_jobs(self) -> None:
         self.recovered = True
-        jobs.recover(self, set(self.leases))
+        recovery.recover(self)
 
     def _keep_house(self) -> None:
         self._housekeeps = True
@@ -399,6 +400,7 @@ class Agent:
                 server.pids[message.worker] = message.pid
                 self.happen(events.WorkerForked(now, pool, message.worker, message.pid))
             case protocol.WorkerReady():
+                self.processes.spoke(message.pid)
                 if message.lease and message.lease not in self.leases:
                     entry = self.leases[message.lease] = adopted_lease(message, pool, worker)
                     self.arrivals.lease_begins(entry)

@@ -21,6 +21,8 @@ import pytest
 from own_home import agent_pid, agents_of, lives, processes_of, until
 
 from remote_exec import RemoteExecutor, remote
+from remote_exec.backends import local
+from remote_exec.client.connections import connections
 from remote_exec.errors import MaxRuntimeExceeded, WorkerDied
 from remote_exec.model.layout import Layout
 from remote_exec.wire import protocol
@@ -110,6 +112,21 @@ def test_a_durable_job_ends_with_its_worker_and_outlives_its_agent(
             future.result(AT_ONCE_SECONDS)
         assert future.status == "failed"
     assert len(noted.read_text().split()) == 1
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.1])
+def test_a_job_whose_agent_dies_while_its_call_is_sent_is_sent_again(
+    pool: RemoteExecutor, noted: Path, delay: float
+) -> None:
+    data = os.urandom(1 << 10) * (BIG >> 10)
+    future = remote(work.note_size).options(name=f"sent-{delay}").submit(str(noted), data)
+    until(lambda: future.status == "running")
+    time.sleep(delay)
+    kill("agent", 0)
+    assert future.result(2 * AT_ONCE_SECONDS) == BIG
+    assert len(noted.read_text().split()) == 1
+    told = connections.with_agent(local.here(), lambda session: session.ask("job", {"name": future.job}))
+    assert [attempt["state"] for attempt in told["attempts"]] == ["succeeded"]
 
 
 @pytest.mark.parametrize("direction", ["argument", "result"])

@@ -83,6 +83,11 @@ FROM jobs WHERE name = :job AND ended_at IS NULL
 ON CONFLICT DO NOTHING
 RETURNING job_id;
 
+-- name: withdraw_attempt
+-- It never began: its agent died before.
+DELETE FROM attempts
+WHERE job_id = (SELECT id FROM jobs WHERE name = ?) AND number = ? AND ended_at IS NULL;
+
 -- name: count_attempt
 -- The job knows how many tries it has had, and where it has a price, since when it holds a worker.
 UPDATE jobs
