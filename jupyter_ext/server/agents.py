@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, as_completed, wait
 from concurrent.futures import TimeoutError as Unanswered
 from typing import Any
 
@@ -26,6 +27,7 @@ from remote_exec.model.layout import Layout
 from .board import LOCAL, Board
 
 ANSWER_SECONDS = 30.0
+HERE_SECONDS = 1.0  # after which this machine's agent is one that does not answer soon
 POLL_SECONDS = 1.0  # how often one looks whether an agent runs
 FAR_SECONDS = 10.0  # and whether another host is connected to
 LINGER_SECONDS = 30.0  # how long after the last look the subscriptions last
@@ -248,16 +250,40 @@ class Agents:
 
         Raises:
             JobNotFound: no host that is connected to knows it.
+            HostUnavailable: none of those that answer knows it, and one does not.
         """
         if told:
             return told
-        for host in (LOCAL, *(one for one in list(self._followed) if one != LOCAL)):
-            with contextlib.suppress(JobNotFound):
-                self.ask(host, "job", name=name)
-                return host
-        raise JobNotFound(
+        here = self._in_thread(LOCAL, "job", name=name)
+        wait([here], HERE_SECONDS)  # what is here goes before what has its name elsewhere
+        if here.done() and here.exception() is None:
+            return LOCAL
+        others = [host for host in list(self._followed) if host != LOCAL]
+        answers = {self._in_thread(host, "job", name=name): host for host in others} | {here: LOCAL}
+        unanswered: BaseException | None = None
+        for answer in as_completed(answers):
+            error = answer.exception()
+            if error is None:
+                return answers[answer]
+            if not isinstance(error, JobNotFound):
+                unanswered = error
+        raise unanswered or JobNotFound(
             f"there is no job named {name!r}, or its retention has ended", hint="remote-exec jobs"
         )
+
+    def _in_thread(self, host: str, what: str, **arguments: Any) -> Future[Any]:
+        """Ask as `ask` does, and wait for nothing."""
+        answer = Future[Any]()
+
+        def work() -> None:
+            try:
+                answer.set_result(self.ask(host, what, **arguments))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        # a thread that waits for the network must hold up no process that ends
+        threading.Thread(target=work, daemon=True).start()
+        return answer
 
     def connected(self) -> dict[str, Session]:
         """Return the sessions with the agents that can be asked now, by host, this machine's first."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
+from concurrent.futures import TimeoutError as Unanswered  # the same, but for Python 3.10
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,16 @@ from remote_exec.client.looking import NoAgent
 from remote_exec.client.reruns import rerun_job
 from remote_exec.client.session import Session, open_session
 from remote_exec.config import load_config
-from remote_exec.errors import ConfigurationError
+from remote_exec.errors import ConfigurationError, JobNotFound, RemoteExecError
 from remote_exec.serial.failures_json import from_json
 
-from .agents import Agents
+from .agents import ANSWER_SECONDS, PAGE, Agents
 from .board import LOCAL
 from .busy import SILENT_SECONDS, Busy
 from .messages import (
     UNFINISHED,
     Cancelled,
+    CancelledAll,
     Hosts,
     InstanceTypes,
     JobDetail,
@@ -30,7 +33,7 @@ from .messages import (
     Rerun,
     Status,
 )
-from .problems import NotPossible
+from .problems import NotPossible, problem_of
 from .series import AllSeries
 from .views import (
     MOST_PREVIEW_BYTES,
@@ -140,6 +143,17 @@ class Answers:
         host = self.agents.host_of(name, host)
         return Cancelled(bool(self.agents.ask(host, "cancel", name=name)["cancelled"]))
 
+    def cancel_all(self) -> CancelledAll:
+        """Have all stopped that runs or waits, on all hosts that are connected to; whatever the lists show of it."""
+        self.agents.ready()
+        count, problems = 0, list[str]()
+        for host, session in self.agents.connected().items():
+            try:
+                count += _cancel_all_on(session)
+            except (RemoteExecError, Unanswered) as error:
+                problems.append(f"{host}: {problem_of(error).message}")
+        return CancelledAll(count, problems)
+
     def rerun(self, name: str, host: str = "") -> Rerun:
         """Submit a job again. Where no agent runs on this machine, one is started.
 
@@ -239,6 +253,28 @@ class Answers:
             ended=ended,
         )
         return status, number
+
+
+def _cancel_all_on(session: Session) -> int:
+    """Have all stopped that runs or waits on a host; return how many.
+
+    What waits is stopped first, the newest before the others: nothing begins meanwhile.
+    """
+    names: list[str] = []
+    for state in UNFINISHED:
+        asked: dict[str, Any] = {"states": [state], "limit": PAGE}
+        while True:
+            page, _ = session.start("jobs", asked).result(ANSWER_SECONDS)
+            names += [row["name"] for row in page["jobs"]]
+            if page["next"] is None:
+                break
+            asked["before"] = page["next"]
+    count = 0
+    for at in range(0, len(names), PAGE):
+        for answer in [session.start("cancel", {"name": name}) for name in names[at : at + PAGE]]:
+            with contextlib.suppress(JobNotFound):  # it has ended, and was not kept
+                count += bool(answer.result(ANSWER_SECONDS)[0]["cancelled"])
+    return count
 
 
 def _offset(text: str) -> int:

@@ -57,6 +57,7 @@ class RemoteExecExtension(ExtensionApp):
             (f"jobs/{PART}", handlers.JobHandler),
             (f"jobs/{PART}/logs", handlers.LogsHandler),
             (f"jobs/{PART}/cancel", handlers.CancelHandler),
+            ("cancel-all", handlers.CancelAllHandler),
             (f"jobs/{PART}/rerun", handlers.RerunHandler),
             (f"jobs/{PART}/shell", handlers.ShellHandler),
             ("hosts", handlers.HostsHandler),

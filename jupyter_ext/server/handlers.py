@@ -137,6 +137,16 @@ class CancelHandler(Action):
         await self.tell(self.answers.cancel, name, self.of("host"))
 
 
+class CancelAllHandler(Action):
+    """All stopped that runs or waits."""
+
+    @authenticated
+    @authorized
+    async def post(self) -> None:
+        """Answer with `CancelledAll`."""
+        await self.tell(self.answers.cancel_all)
+
+
 class RerunHandler(Action):
     """A job run again."""
 

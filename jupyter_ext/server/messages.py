@@ -11,6 +11,7 @@ GET jobs/NAME?host=H                  `JobDetail`; without `host` the job is loo
 GET jobs/NAME/logs?host=H&from=O      `LogPiece` from the offset `O` on; without `from` from the beginning
 GET jobs/NAME/logs?host=H&download=1  text/plain, an attachment: all that is kept
 POST jobs/NAME/cancel?host=H          `Cancelled`
+POST cancel-all                       `CancelledAll`: all that run or wait, on all hosts that are connected
 POST jobs/NAME/rerun?host=H           201 `Rerun`; 409 where the journal has not got what is needed
 POST jobs/NAME/shell?host=H           201 `Shell`: a terminal of Jupyter's in its process; 409 where that cannot be
 GET hosts                             `Hosts`
@@ -115,9 +116,7 @@ class Job:
     kind: Literal["job", "call", "array"]  # durable; a call that its caller waits for; many calls in one row
     function: str
     state: State
-    cause: (
-        str  # why it ended: "none", "user_error", "cancelled", "timed_out", "out_of_memory", "host_lost"...
-    )
+    cause: str  # why it ended: "none", "user_error", "cancelled", "out_of_memory", "host_lost"...
     summary: str  # one line: the exception's type and message, or empty
     created_at: float
     started_at: float | None
@@ -127,9 +126,7 @@ class Job:
     count: int  # how many calls an array has; 1
     failed: int  # how many of them failed
     tags: dict[str, str]
-    notebook: (
-        str  # the notebook that it is of, where that is recorded; ""; the tag "cell" has a cell's number
-    )
+    notebook: str  # that it is of, where that is recorded; ""; the tag "cell" has a cell's number
     progress: list[Bar]  # while it runs, the outermost first
     bill: Bill | None  # where its instance type had a price
 
@@ -337,6 +334,14 @@ class Cancelled:
 
 
 @dataclass(frozen=True)
+class CancelledAll:
+    """What became of it, host by host."""
+
+    count: int  # how many are being stopped
+    problems: list[str]  # why those of a host are not
+
+
+@dataclass(frozen=True)
 class Rerun:
     """The new job."""
 
@@ -375,6 +380,9 @@ class Pool:
     """Warm workers of one environment and shape."""
 
     key: str
+    asked_by: list[str]  # functions and notebooks, the last ones first
+    instance_type: str
+    python_version: str
     environment: str  # its kind
     python: str
     keep_alive_seconds: float

@@ -280,6 +280,9 @@ def pool_of(pool: Row, cpu_percents: Mapping[int, float], memory_bytes: Mapping[
     shape = pool["shape"]
     return Pool(
         key=pool["key"],
+        asked_by=list(pool.get("asked_by", ())),
+        instance_type=pool.get("instance_type", ""),
+        python_version=pool.get("python_version", ""),
         environment=pool["environment"],
         python=pool["python"],
         keep_alive_seconds=pool["keep_alive_seconds"],

@@ -69,6 +69,14 @@ def refuse(text: str) -> None:
     raise ValueError(text)
 
 
+def speak_in_colours() -> None:
+    """Print in all colours of a terminal, and fail."""
+    for number in range(16):
+        code = 30 + number if number < 8 else 82 + number
+        print(f"\x1b[{code}mcolour {number}\x1b[0m \x1b[{code + 10}mon it\x1b[0m", flush=True)
+    divide(1, 0)
+
+
 def fit(count: int, gate: str) -> None:
     """Log metrics, wait for a file, and log a few more."""
     for step in range(count):

@@ -23,7 +23,14 @@ SECONDS = 60.0
 BURST = 300  # jobs at least, and ...
 FRAMES = 20  # ... as many as it takes for somebody who reads to be told this often
 PAUSE_SECONDS = 0.005
-ACTIONS = ("jobs/one/cancel", "jobs/one/rerun", "jobs/one/shell", "pools/one/keep", "pools/one/release")
+ACTIONS = (
+    "jobs/one/cancel",
+    "cancel-all",
+    "jobs/one/rerun",
+    "jobs/one/shell",
+    "pools/one/keep",
+    "pools/one/release",
+)
 SCRIPT = "<script>alert('a job')</script>"
 
 

@@ -85,6 +85,9 @@ def test_host_that_does_not_answer_keeps_no_other_from_being_told(user: User, se
                 try:
                     expected = all_well | {silent["name"]: ("not answering", True)}
                     await one.frame(1, lambda f, expected=expected: figures(f) == expected)
+                    answering = {"local": "far-two", "gpu1": "near"}[silent["name"]]
+                    told = await asyncio.to_thread(server.ask, f"jobs/{answering}")
+                    assert told.value["job"]["name"] == answering  # found without its host
                 finally:
                     os.kill(silent["pid"], signal.SIGCONT)
                 await one.frame(1, lambda f: figures(f) == all_well)

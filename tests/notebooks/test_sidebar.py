@@ -26,9 +26,12 @@ from remote_exec import RemoteExecutor
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+    from servers import Server
 
 SCRIPT = "<script>document.title='taken'</script>"
-THEMES = ("light", "dark")
+THEMES = ("Light", "Dark", "Dark High Contrast")
+MOST_STOPS = 40
+TABS = ("Log", "Metrics", "Timeline", "Traceback", "Code", "Details")
 PARTS = (".jp-RemoteExec-jobs", ".jp-RemoteExec-hosts", ".jp-RemoteExec-page", ".jp-RemoteExec-status")
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"missing: {', '.join(missing())}")
@@ -61,6 +64,7 @@ def test_job_is_found_and_opened_with_the_keyboard_and_its_log_streams(page: Pag
 
     page.get_by_role("searchbox", name="Search the log").fill("LAST")
     page.locator(".jp-RemoteExec-line[data-found]", has_text="last words").wait_for()
+    page.locator(".jp-RemoteExec-match", has_text="last").wait_for()
     with page.expect_download() as download:
         press(page, "Download the log")
     assert "first words\n" in Path(download.value.path()).read_text()
@@ -115,16 +119,53 @@ def test_job_is_attached_in_the_notebook_whose_default_is_picked_in_its_toolbar(
     press(page, "Attach in the notebook")
     page.locator(".jp-Notebook .cm-content", has_text="%remote result half").wait_for()
     page.wait_for_function(KERNEL_IS_IDLE)
-    execute(page, "notebook:run-cell")
+    page.locator(".jp-NotebookPanel .jp-Cell.jp-mod-active:focus-within").wait_for()
+    page.keyboard.press("Control+Enter")  # the new cell has the keyboard
     page.locator(".jp-OutputArea-output", has_text="0.5").wait_for()  # the picker has loaded the magic
     assert picker.input_value() == "local"
     page.evaluate("window.jupyterapp.serviceManager.sessions.shutdownAll()")
 
 
+def test_error_in_the_configuration_is_told_beside_the_picker_until_it_is_corrected(
+    lab: Server, page: Page
+) -> None:
+    file = lab.root / "pyproject.toml"
+    file.write_text('[tool.remote_exec]\ninstance_typ = "gpu"\n')
+    words = re.compile(r"there is no option 'instance_typ'; did you mean 'instance_type'\?.*pyproject\.toml")
+    try:
+        execute(page, "notebook:create-new", kernelName="python3")
+        page.locator(".jp-RemoteExec-panel").get_by_role("alert").get_by_text(words).wait_for()
+        toolbar = page.locator(".jp-NotebookPanel-toolbar")
+        picker = toolbar.get_by_label("Instance type of remote cells")
+        button = toolbar.get_by_role("button", name="Error in the configuration")
+        button.wait_for()
+        described = picker.get_attribute("aria-describedby")
+        assert words.search(page.locator(f"[id='{described}']").inner_text())
+        page.wait_for_function(KERNEL_IS_IDLE)  # a notebook that opens takes the keyboard
+        picker.focus()
+        # the arrow keys lead through a toolbar of Jupyter's, the tab key to what has come later
+        for key in ("Tab", *["ArrowRight"] * MOST_STOPS):
+            page.keyboard.press(key)
+            if button.evaluate("button => button === document.activeElement"):
+                break
+            picker.focus() if key == "Tab" else None
+        page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_text(words).wait_for()
+        dialog.get_by_text("Until that file is corrected and saved").wait_for()
+        page.keyboard.press("Escape")
+        file.write_text('[tool.remote_exec.instances.large]\nbackend = "local"\n')
+        button.wait_for(state="detached")
+        picker.select_option("large")
+    finally:
+        file.unlink()
+        page.evaluate("window.jupyterapp.serviceManager.sessions.shutdownAll()")
+
+
 @pytest.mark.parametrize("theme", THEMES)
 def test_panel_and_page_are_accessible_in_each_theme(page: Page, gate: Path, theme: str) -> None:
-    job = start(work.get_on, 10, str(gate), name=f"steps-{theme}")
-    execute(page, "apputils:change-theme", theme=f"JupyterLab {theme.title()}")
+    failed, job = start(work.speak_in_colours), start(work.get_on, 10, str(gate))
+    execute(page, "apputils:change-theme", theme=f"JupyterLab {theme}")
     row(page, job.job, "running").dblclick()
     page.get_by_role("progressbar", name="steps 9/10").first.wait_for()
     page.get_by_role("meter", name="Memory").wait_for()
@@ -132,8 +173,16 @@ def test_panel_and_page_are_accessible_in_each_theme(page: Page, gate: Path, the
         pytest.skip("axe-core is not installed: npm ci in jupyter_ext/labextension")
     page.evaluate(AXE.read_text())
     for part in PARTS:
-        found = page.evaluate("part => axe.run(part)", part)["violations"]
-        serious = [
-            (one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], part
+        assert serious_violations(page, part) == [], part
+    row(page, failed.job, "failed").dblclick()
+    page.locator(".jp-RemoteExec-header h2", has_text=failed.job).wait_for()
+    page.get_by_role("log").get_by_text("colour 15").locator("visible=true").wait_for()
+    for name in TABS:
+        tab(page, name)
+        assert serious_violations(page, ".jp-RemoteExec-page") == [], name
+
+
+def serious_violations(page: Page, part: str) -> list[tuple[str, str]]:
+    """Return what axe finds in the parts of the page that are seen."""
+    found = page.evaluate("part => axe.run(part)", part)["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]

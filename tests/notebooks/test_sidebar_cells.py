@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CELLS = (
     "%load_ext jupyter_ext",
     "%%remote\nimport time\nsteps = 0\nprint('begun', flush=True)\nwhile True:\n    steps += 1\n    time.sleep(0.05)",
-    "%%remote\nf'after it: {steps > 0}'",
+    "%%remote --name after\nf'after it: {steps > 0}'",
 )
 RUN = """async n => {
   const { content } = window.jupyterapp.shell.currentWidget;
@@ -65,6 +65,10 @@ def test_cell_is_in_the_list_with_its_code_and_cancelled_from_there(lab: Server,
     page.get_by_role("log").get_by_text("begun").wait_for()
     tab(page, "Code")
     assert page.locator(".jp-RemoteExec-code").inner_text().strip() == CELLS[1]
+    tab(page, "Details")
+    details = page.locator(".jp-RemoteExec-facts")
+    assert details.get_by_role("definition").filter(has_text="[2]").count() == 1
+    assert details.inner_text().count("digits.ipynb") == 1
     press(page, "Cancel")
     page.locator(".jp-RemoteExec-header [data-state=cancelled]").wait_for()
 
@@ -72,4 +76,5 @@ def test_cell_is_in_the_list_with_its_code_and_cancelled_from_there(lab: Server,
     outputs.get_by_text("cancelled from the list of jobs").wait_for()
     page.evaluate(RUN, 2)
     outputs.get_by_text("after it: True").wait_for()  # the namespace is there
+    page.locator(".jp-RemoteExec-job", has_text="after [3]").wait_for()  # quick as it was
     page.evaluate("window.jupyterapp.serviceManager.sessions.shutdownAll()")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ import server_work as work
 from browsing import SAVED, SECONDS, await_lab, execute, lab_environ, missing, opened, row, show_panel
 from server_work import start
 
+from jupyter_ext.server.messages import MOST_JOBS
+from remote_exec import RemoteExecutor
 from remote_exec.client.connections import connections
 from remote_exec.model.layout import Layout
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from servers import Server
 
 COUNT = 10_000
+MANY = MOST_JOBS + 10
 MOST_ROWS, MOST_NODES = 60, 1_000
 STALE = ".jp-RemoteExec-stale"
 NO_ANSWER = "Jupyter's server does not answer."
@@ -251,6 +255,23 @@ def test_running_panel_of_jupyterlab_lists_jobs_opens_and_ends_them(page: Page) 
     jobs.get_by_role("treeitem").first.wait_for(state="detached")
 
 
+def test_running_panel_stands_for_all_jobs_and_ends_them_all(page: Page) -> None:
+    with RemoteExecutor(detach=True) as executor:
+        jobs = [executor.submit(work.wait_for_ever) for _ in range(MANY)]
+    page.locator(".jp-RemoteExec-statusButton", has_text=f"2 + {MANY - 2}").wait_for()
+    execute(page, "running:show-panel")
+    section = page.get_by_role("region", name="Remote jobs Section")
+    section.get_by_role("treeitem", name=f"{MANY - MOST_JOBS} more").wait_for()
+    page.get_by_role("button", name="Cancel All").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text(f"Cancel all {MANY} jobs that run or wait").wait_for()
+    dialog.get_by_role("button", name="Cancel All").click()
+    page.locator(".jp-RemoteExec-statusButton").and_(page.get_by_text("0", exact=True)).wait_for()
+    for job in (jobs[0], jobs[-1]):
+        with pytest.raises(CancelledError):
+            job.result(SECONDS)
+
+
 def test_commands_of_the_palette_do_what_they_say(page: Page) -> None:
     start(work.divide, 1, 2, name="quotient").result()
     show_panel(page)
@@ -278,6 +299,9 @@ def test_all_is_reached_by_keyboard_read_out_and_there_again_after_a_reload(page
     page.keyboard.press("ArrowDown")  # from the field to the list
     page.keyboard.press("ArrowDown")
     page.locator("[data-job=waiter][aria-selected=true]").wait_for()
+    page.keyboard.press("Delete")  # cancels it, once one is sure
+    page.get_by_role("dialog").get_by_role("button", name="Keep It").press("Escape")
+    page.get_by_role("dialog").wait_for(state="detached")
     expect(page.locator(".jp-RemoteExec-panel")).to_match_aria_snapshot(READ_OUT)
     page.keyboard.press("Enter")
     page.get_by_role("log").get_by_text("I wait").wait_for()

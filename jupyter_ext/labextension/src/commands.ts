@@ -22,11 +22,14 @@ export const OPEN_TERMINAL = 'terminal:open';
 
 /** Return what views can do, by commands. */
 export function actionsOf(commands: CommandRegistry): JobActions {
-  const by = (command: string) => (id: JobId) =>
-    void commands.execute(command, { host: id.host, name: id.name });
+  const by =
+    (command: string, more: ReadonlyPartialJSONObject = {}) =>
+    (id: JobId) =>
+      void commands.execute(command, { host: id.host, name: id.name, ...more });
   return {
     open: by(CommandIDs.open),
     cancel: by(CommandIDs.cancel),
+    askToCancel: by(CommandIDs.cancel, { ask: true }),
     rerun: by(CommandIDs.rerun),
     copyId: by(CommandIDs.copyId),
     attach: by(CommandIDs.attach),
@@ -34,7 +37,16 @@ export function actionsOf(commands: CommandRegistry): JobActions {
     shell: by(CommandIDs.shell),
     hasTerminals: () => commands.hasCommand(OPEN_TERMINAL),
     canAttach: () =>
-      commands.hasCommand(CommandIDs.attach) && commands.isEnabled(CommandIDs.attach, { name: '-' })
+      commands.hasCommand(CommandIDs.attach) && commands.isEnabled(CommandIDs.attach, { name: '-' }),
+    onChange: listener => {
+      const onCommand = (_: CommandRegistry, { id }: CommandRegistry.ICommandChangedArgs) => {
+        if (id === CommandIDs.attach) {
+          listener();
+        }
+      };
+      commands.commandChanged.connect(onCommand);
+      return () => commands.commandChanged.disconnect(onCommand);
+    }
   };
 }
 

@@ -100,19 +100,22 @@ export function causeText(cause: string, state: string): string {
   return cause === 'none' || cause === state ? '' : cause.replace(/_/g, ' ');
 }
 
-/** Return what each of a pool's workers is given. */
-export function shape(pool: Pool): string {
+/** Return what kind of workers a pool has: "gpu · Python 3.11 · 2 CPUs · 1 GPU A100". */
+export function kindOf(pool: Pool): string {
   const parts = [
-    pool.cpus ? `${pool.cpus} cpus` : '',
+    pool.instance_type === 'local' ? '' : pool.instance_type,
+    pool.python_version && `Python ${pool.python_version}`,
+    pool.cpus ? `${pool.cpus} CPU${pool.cpus === 1 ? '' : 's'}` : '',
     pool.memory_bytes ? size(pool.memory_bytes) : '',
-    pool.gpus ? `${pool.gpus} gpus ${pool.gpu_type}`.trim() : ''
+    pool.gpus ? `${pool.gpus} GPU${pool.gpus > 1 ? 's' : ''} ${pool.gpu_type}`.trim() : ''
   ];
-  return parts.filter(Boolean).join(', ') || 'any shape';
+  return parts.filter(Boolean).join(' · ');
 }
 
-/** Return what a job is called: a notebook's cell is told by its notebook and number, all else by its name. */
+/** Return what a job is called: a cell by its name, or its notebook, and its number; all else by its name. */
 export function titleOf(job: Job): string {
-  return isCell(job) ? `${basename(job.notebook) || job.name} [${job.tags['cell']}]` : job.name;
+  const named = job.tags['cell_name'] || basename(job.notebook) || job.name;
+  return isCell(job) ? `${named} [${job.tags['cell']}]` : job.name;
 }
 
 const CELL = /^\[\d+\] ?/;

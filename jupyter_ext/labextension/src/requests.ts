@@ -3,7 +3,9 @@ import { ServerConnection } from '@jupyterlab/services';
 
 import {
   Cancelled,
+  CancelledAll,
   InstanceTypes,
+  JobDetail,
   JobId,
   Jobs,
   JobsQuery,
@@ -23,12 +25,18 @@ export class RequestError extends Error {
   }
 }
 
+/** Return what is wrong. */
+export function problemOf(error: unknown): Problem {
+  if (error instanceof RequestError) {
+    return error.problem;
+  }
+  return { message: error instanceof Error ? error.message : String(error), hint: '', status: 0 };
+}
+
 /** Say an error in a sentence or two. */
 export function told(error: unknown): string {
-  if (error instanceof RequestError) {
-    return [error.problem.message, error.problem.hint].filter(Boolean).join('\n');
-  }
-  return error instanceof Error ? error.message : String(error);
+  const { message, hint } = problemOf(error);
+  return [message, hint].filter(Boolean).join('\n');
 }
 
 /** The server extension's REST side; all of it goes out with Jupyter's own token and XSRF header. */
@@ -47,8 +55,17 @@ export class Requests {
     return this.ask('GET', 'jobs', parameters);
   }
 
+  job(id: JobId): Promise<JobDetail> {
+    return this.ask('GET', `jobs/${encodeURIComponent(id.name)}`, { host: id.host });
+  }
+
   cancel(id: JobId): Promise<Cancelled> {
     return this.ask('POST', `jobs/${encodeURIComponent(id.name)}/cancel`, { host: id.host });
+  }
+
+  /** Have all stopped that runs or waits, on all hosts that are connected. */
+  cancelAll(): Promise<CancelledAll> {
+    return this.ask('POST', 'cancel-all');
   }
 
   rerun(id: JobId): Promise<Rerun> {
@@ -109,13 +126,13 @@ export class Requests {
       });
     }
     if (!response.ok) {
-      throw new RequestError(await problemOf(response));
+      throw new RequestError(await refusalOf(response));
     }
     return response;
   }
 }
 
-async function problemOf(response: Response): Promise<Problem> {
+async function refusalOf(response: Response): Promise<Problem> {
   try {
     const { message, hint } = (await response.json()) as Partial<Problem>;
     if (message) {

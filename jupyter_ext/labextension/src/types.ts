@@ -198,6 +198,11 @@ export interface Cancelled {
   cancelled: boolean;
 }
 
+export interface CancelledAll {
+  count: number;
+  problems: string[];
+}
+
 export interface Rerun {
   host: string;
   name: string;
@@ -222,6 +227,9 @@ export interface Worker {
 
 export interface Pool {
   key: string;
+  asked_by: string[];
+  instance_type: string;
+  python_version: string;
   environment: string;
   python: string;
   keep_alive_seconds: number;

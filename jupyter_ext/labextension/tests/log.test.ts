@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { LogModel, MOST_COLUMNS, MOST_LINES } from '../src/model/log';
+import { LogModel, MOST_COLUMNS, MOST_LINES, piecesOf } from '../src/model/log';
 import { LogRecord } from '../src/types';
 
 function logOf(...records: [LogRecord['stream'], string][]): LogModel {
@@ -80,4 +80,13 @@ test('it is searched whatever the case', () => {
   log.add({ records: [{ time: 0, stream: 'out', text: 'LOSS 2\n' }], next: '', end: false });
   expect(log.find('loss')).toEqual([0, 2]);
   expect(log.find('')).toEqual([]);
+});
+
+test('what is searched for is cut out of its line, whatever the colours and the case', () => {
+  const [line] = logOf(['out', 'a \x1b[31mlo\x1b[0mss, a LossLoss\n']).lines;
+  const cut = (wanted: string) =>
+    line && piecesOf(line, wanted).map(({ text, isMatch }) => (isMatch ? `<${text}>` : text));
+  expect(cut('loss')).toEqual(['a ', '<lo>', '<ss>', ', a ', '<Loss>', '<Loss>']);
+  expect(cut('')).toEqual(['a ', 'lo', 'ss, a LossLoss']);
+  expect(cut('gain')).toEqual(cut(''));
 });

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { Plot, plotOf, unitOf, valueText } from '../src/model/chart';
+import { exactText, Plot, plotOf, unitOf, valueText } from '../src/model/chart';
 import { MetricsModel, Series } from '../src/model/metrics';
 import { Metrics, Odd, Sample } from '../src/types';
 import { Server } from './socket';
@@ -150,12 +150,21 @@ test('units are told by names', () => {
     [1234567.8, '', '1.235e6'],
     [1e-9, '', '1e-9'],
     [60_000, '', '60000'],
+    [0.139082345678, '', '0.13908'],
+    [1234.56789, 'seconds', '1234.6 s'],
+    [12.3456, 'percent', '12.3 %'],
     ['NaN', 'bytes', 'NaN'],
     ['-Infinity', '', '−∞']
   ];
   for (const [value, unit, text] of told) {
     expect(valueText(value, unit)).toBe(text);
   }
+});
+
+test('whoever wants to know exactly is told all digits', () => {
+  expect(exactText(0.139082345678, '')).toBe('0.139082345678');
+  expect(exactText(9_512_961, 'bytes')).toBe('9,512,961 B');
+  expect(exactText('NaN', 'percent')).toBe('NaN');
 });
 
 function told(first: number, values: number[], end = false): Metrics {

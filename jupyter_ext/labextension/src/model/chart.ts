@@ -80,7 +80,7 @@ export function unitOf(name: string): Unit {
   return (found?.[1] as Unit | undefined) ?? '';
 }
 
-/** Return a value in words. */
+/** Return a value in words, with as many digits as somebody reads who glances at it. */
 export function valueText(value: number | Odd, unit: Unit): string {
   if (typeof value === 'string') {
     return { NaN: 'NaN', Infinity: '∞', '-Infinity': '−∞' }[value];
@@ -92,7 +92,19 @@ export function valueText(value: number | Odd, unit: Unit): string {
   const isFar = most >= 1e9 || (most >= 1e6 && !Number.isInteger(value)) || (most > 0 && most < 1e-4);
   const text = isFar
     ? shortened(value.toExponential(3))
-    : String(Number(value.toPrecision(Number.isInteger(value) ? 9 : 6)));
+    : String(Number(value.toPrecision(Number.isInteger(value) ? 9 : unit === 'percent' ? 3 : 5)));
+  return withUnit(text, unit);
+}
+
+/** Return a value in words, with all the digits that it has. */
+export function exactText(value: number | Odd, unit: Unit): string {
+  if (typeof value === 'string') {
+    return valueText(value, unit);
+  }
+  return unit === 'bytes' ? `${value.toLocaleString('en-US')} B` : withUnit(String(value), unit);
+}
+
+function withUnit(text: string, unit: Unit): string {
   return unit === 'percent' ? `${text} %` : unit === 'seconds' ? `${text} s` : text;
 }
 
@@ -281,7 +293,7 @@ function tickText(value: number, step: number, unit: Unit): string {
   } else {
     text = value.toFixed(decimals(step));
   }
-  return unit === 'percent' ? `${text} %` : unit === 'seconds' ? `${text} s` : text;
+  return withUnit(text, unit);
 }
 
 function decimals(step: number): number {

@@ -15,6 +15,35 @@ export interface Line {
   readonly text: string;
 }
 
+/** Part of a line; whether it is what is searched for. */
+export interface Piece extends Span {
+  readonly isMatch: boolean;
+}
+
+/** Return a line's spans, cut where what is searched for begins and ends, whatever the case. */
+export function piecesOf(line: Line, wanted: string): Piece[] {
+  const [text, lower] = [line.text.toLowerCase(), wanted.toLowerCase()];
+  const cuts: number[] = []; // beginnings and ends of matches, in turn
+  for (let at = lower ? text.indexOf(lower) : -1; at >= 0; at = text.indexOf(lower, at + lower.length)) {
+    cuts.push(at, at + lower.length);
+  }
+  const pieces: Piece[] = [];
+  let [start, passed] = [0, 0];
+  for (const { text: whole, style } of line.spans) {
+    const end = start + whole.length;
+    for (let from = start; from < end;) {
+      while ((cuts[passed] ?? Infinity) <= from) {
+        passed += 1;
+      }
+      const to = Math.min(end, cuts[passed] ?? end);
+      pieces.push({ text: whole.slice(from - start, to - start), style, isMatch: passed % 2 === 1 });
+      from = to;
+    }
+    start = end;
+  }
+  return pieces;
+}
+
 interface Writer {
   line: number; // number of the line that it writes at, counted from the log's beginning; -1: it begins one
   returns: boolean; // a carriage return came: what is written next is in the line's place

@@ -1,5 +1,5 @@
 import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { Clipboard, ICommandPalette, Notification } from '@jupyterlab/apputils';
+import { Clipboard, Dialog, ICommandPalette, Notification, showDialog } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookActions } from '@jupyterlab/notebook';
 import {
   copyIcon,
@@ -17,6 +17,7 @@ import { LOAD_EXTENSION } from '../model/notebook_default';
 import { told } from '../requests';
 import { IRemoteExec } from '../tokens';
 import { JobId } from '../types';
+import { isActive } from '../view/actions';
 
 /** What can be done with a job: from the list, its page, the context menu and the palette. */
 export const actions: JupyterFrontEndPlugin<void> = {
@@ -52,7 +53,7 @@ export const actions: JupyterFrontEndPlugin<void> = {
       id: string,
       label: string,
       icon: LabIcon | undefined,
-      act: (job: JobId) => Promise<void> | void,
+      act: (job: JobId, args: ReadonlyPartialJSONObject) => Promise<void> | void,
       can: (args: ReadonlyPartialJSONObject) => boolean = () => true
     ) => {
       commands.addCommand(id, {
@@ -62,7 +63,7 @@ export const actions: JupyterFrontEndPlugin<void> = {
         execute: async args => {
           const job = jobOf(args);
           try {
-            await (job && act(job));
+            await (job && act(job, args));
           } catch (error) {
             Notification.error(told(error), { autoClose: 8000 });
           }
@@ -75,7 +76,10 @@ export const actions: JupyterFrontEndPlugin<void> = {
       CommandIDs.cancel,
       'Cancel the Job',
       stopIcon,
-      async job => {
+      async (job, args) => {
+        if (args['ask'] && !(await isSure(job))) {
+          return;
+        }
         const { cancelled } = await requests.cancel(job);
         if (!cancelled) {
           Notification.info(`${job.name} had ended already.`, { autoClose: 4000 });
@@ -104,12 +108,16 @@ export const actions: JupyterFrontEndPlugin<void> = {
       save(await requests.download(job), `${job.name}.log`)
     );
     if (notebooks !== null) {
-      const attach = (job: JobId) => {
+      const attach = async (id: JobId) => {
+        const { job } = await requests.job(id);
         const panel = notebooks.currentWidget;
         if (panel) {
           panel.sessionContext.session?.kernel?.requestExecute({ code: LOAD_EXTENSION, silent: true });
           NotebookActions.insertBelow(panel.content);
-          panel.content.activeCell?.model.sharedModel.setSource(`%remote result ${job.name}`);
+          // what runs is shown as it goes on, and keeps the kernel from nothing
+          const how = isActive(job) ? 'attach' : 'result';
+          panel.content.activeCell?.model.sharedModel.setSource(`%remote ${how} ${job.name}`);
+          app.shell.activateById(panel.id);
         }
       };
       add(
@@ -136,6 +144,15 @@ export const actions: JupyterFrontEndPlugin<void> = {
     );
   }
 };
+
+async function isSure({ name }: JobId): Promise<boolean> {
+  const { button } = await showDialog({
+    title: `Cancel ${name}?`,
+    body: 'What it has not saved is lost.',
+    buttons: [Dialog.cancelButton({ label: 'Keep It' }), Dialog.warnButton({ label: 'Cancel the Job' })]
+  });
+  return button.accept;
+}
 
 function save(blob: Blob, name: string): void {
   const link = document.createElement('a');

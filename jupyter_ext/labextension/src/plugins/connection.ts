@@ -3,7 +3,7 @@ import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application'
 import { Feed } from '../feed';
 import { JobsModel } from '../model/jobs';
 import { StatusModel } from '../model/status';
-import { RequestError, Requests, told } from '../requests';
+import { problemOf, Requests } from '../requests';
 import { IRemoteExec } from '../tokens';
 import { Problem } from '../types';
 
@@ -30,6 +30,6 @@ async function whyClosed(requests: Requests): Promise<Problem> {
     await requests.status();
     return { message: "The connection to Jupyter's server broke; it is made again.", hint: '', status: 0 };
   } catch (error) {
-    return error instanceof RequestError ? error.problem : { message: told(error), hint: '', status: 0 };
+    return problemOf(error);
   }
 }

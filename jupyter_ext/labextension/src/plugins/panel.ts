@@ -1,8 +1,8 @@
 import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
 import { SidePanel } from '@jupyterlab/ui-components';
-import { Message } from '@lumino/messaging';
-import { AccordionPanel } from '@lumino/widgets';
+import { Message, MessageLoop } from '@lumino/messaging';
+import { AccordionPanel, Widget } from '@lumino/widgets';
 
 import { CommandIDs } from '../commands';
 import { remoteIcon } from '../icons';
@@ -38,6 +38,9 @@ export const panel: JupyterFrontEndPlugin<IRemotePanel> = {
     side.title.caption = 'Remote jobs';
     side.node.setAttribute('role', 'region');
     side.node.setAttribute('aria-label', 'Remote jobs');
+    // what stands above the sections may grow and shrink, of which nobody tells them
+    const resized = () => MessageLoop.postMessage(side.content, Widget.ResizeMessage.UnknownSize);
+    new ResizeObserver(resized).observe(side.content.node);
     app.shell.add(side, 'left', { rank: 350, type: 'Remote jobs' });
     restorer?.add(side, ID);
     app.commands.addCommand(CommandIDs.showPanel, {

@@ -1,11 +1,12 @@
 import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { IToolbarWidgetRegistry } from '@jupyterlab/apputils';
+import { Dialog, IToolbarWidgetRegistry, showDialog } from '@jupyterlab/apputils';
 import { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { ReactWidget, UseSignal } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
 import { NotebookDefault } from '../model/notebook_default';
 import { IRemoteExec, IRemotePanel } from '../tokens';
+import { Problem } from '../types';
 import { Picker } from '../view/picker';
 
 /** The notebook's default instance type, picked in the notebook's toolbar and in the panel. */
@@ -34,7 +35,10 @@ export const picker: JupyterFrontEndPlugin<void> = {
     };
     // its place is in the settings: see schema/picker.json
     toolbars?.addFactory<NotebookPanel>('Notebook', 'remote-exec-instance-type', panel => {
-      const widget = ReactWidget.create(<Picker model={defaultOf(panel)} requests={requests} />);
+      const widget = ReactWidget.create(
+        <Picker model={defaultOf(panel)} requests={requests} explain={explain} />
+      );
+      widget.addClass('jp-RemoteExec-toolbarPicker');
       widget.addClass('jp-RemoteExec');
       return widget;
     });
@@ -42,11 +46,7 @@ export const picker: JupyterFrontEndPlugin<void> = {
       <UseSignal signal={notebooks.currentChanged}>
         {() => {
           const panel = notebooks.currentWidget;
-          return panel ? (
-            <Picker key={panel.id} model={defaultOf(panel)} requests={requests} isLabelled />
-          ) : (
-            <></>
-          );
+          return panel ? <Picker key={panel.id} model={defaultOf(panel)} requests={requests} /> : <></>;
         }}
       </UseSignal>
     );
@@ -54,3 +54,13 @@ export const picker: JupyterFrontEndPlugin<void> = {
     side?.panel.header.addWidget(header);
   }
 };
+
+function explain(title: string, { message, hint }: Problem): void {
+  const body = (
+    <div className="jp-RemoteExec">
+      <p>{message}</p>
+      {hint && <p>{hint}</p>}
+    </div>
+  );
+  void showDialog({ title, body, buttons: [Dialog.okButton({ label: 'Close' })] });
+}

@@ -5,6 +5,8 @@ import { Job, JobId } from '../types';
 export interface JobActions {
   readonly open: (id: JobId) => void;
   readonly cancel: (id: JobId) => void;
+  /** Cancel it once the user has confirmed that. */
+  readonly askToCancel: (id: JobId) => void;
   readonly rerun: (id: JobId) => void;
   readonly copyId: (id: JobId) => void;
   readonly attach: (id: JobId) => void;
@@ -14,6 +16,8 @@ export interface JobActions {
   readonly hasTerminals: () => boolean;
   /** Whether there is a notebook to attach jobs in. */
   readonly canAttach: () => boolean;
+  /** Have a function called when that changes, until the returned one is called. */
+  readonly onChange: (listener: () => void) => () => void;
 }
 
 /** Whether a job can still be cancelled. */
@@ -21,12 +25,15 @@ export function isActive(job: Job): boolean {
   return job.state === 'queued' || job.state === 'running';
 }
 
-/** Return why a job cannot be attached in a notebook, by what it is; empty where it can. */
-export function whyNoAttach(job: Job): string {
+/** Return why a job cannot be attached in a notebook; empty where it can. */
+export function whyNoAttach(job: Job, actions: JobActions): string {
   if (isCell(job)) {
     return 'it is a cell, whose names are for its notebook alone';
   }
-  return job.kind === 'job' ? '' : 'its caller waits for it; durable jobs can be attached';
+  if (job.kind !== 'job') {
+    return 'its caller waits for it; durable jobs can be attached';
+  }
+  return actions.canAttach() ? '' : 'no notebook is open';
 }
 
 /** Return why a job cannot be run again, by what it is; empty where it can, if all is kept that it needs. */

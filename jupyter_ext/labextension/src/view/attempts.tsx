@@ -1,15 +1,16 @@
 import * as React from 'react';
 
 import { causeText, duration, moment, size } from '../format';
-import { Attempt, Death } from '../types';
+import { Attempt, Death, Job } from '../types';
 import { useNow } from './hooks';
 import { Message, StateSign } from './parts';
 
 /** What became of each attempt, and where its time went: no phase is silent. */
-export function AttemptsView({ attempts }: { attempts: Attempt[] }): React.JSX.Element {
+export function AttemptsView(props: { job: Job; attempts: Attempt[] }): React.JSX.Element {
+  const attempts = props.attempts.length ? props.attempts : onlyAttempt(props.job);
   const now = useNow(attempts.some(attempt => attempt.started_at !== null && attempt.ended_at === null));
   if (attempts.length === 0) {
-    return <Message title="It has not begun yet." />;
+    return <Message title={props.job.ended_at === null ? 'It has not begun yet.' : 'It never began.'} />;
   }
   return (
     <div className="jp-RemoteExec-attempts" tabIndex={0}>
@@ -18,6 +19,13 @@ export function AttemptsView({ attempts }: { attempts: Attempt[] }): React.JSX.E
       ))}
     </div>
   );
+}
+
+/** Return the one try of a call that its caller waits for: of such, no more is kept than when it ran. */
+function onlyAttempt({ state, cause, started_at, ended_at }: Job): Attempt[] {
+  return started_at === null
+    ? []
+    : [{ number: 1, state, cause, worker_pid: 0, started_at, ended_at, phases: [], death: null }];
 }
 
 function AttemptView({ attempt, now }: { attempt: Attempt; now: number }): React.JSX.Element {

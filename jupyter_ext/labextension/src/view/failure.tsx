@@ -45,14 +45,16 @@ function ChainView({ failure }: { failure: Failure }): React.JSX.Element {
   );
 }
 
+const UNPACKED = /^.*\/[0-9a-f]{64}-[^/]*\//; // where files that have travelled are unpacked
+
 function FrameView({ frame, isLast }: { frame: Frame; isLast: boolean }): React.JSX.Element {
   const locals = Object.entries(frame.locals ?? {});
   const source = frame.source ? frame.source.replace(/\n$/, '').split('\n') : [frame.line];
   const start = frame.source ? frame.source_start : frame.lineno;
   return (
     <details open={isLast} className="jp-RemoteExec-frame">
-      <summary>
-        {frame.filename}:{frame.lineno} in <b>{frame.name}</b>
+      <summary title={frame.filename}>
+        {frame.filename.replace(UNPACKED, '')}:{frame.lineno} in <b>{frame.name}</b>
       </summary>
       <pre className="jp-RemoteExec-code">
         {source.map((line, number) => (

@@ -1,6 +1,7 @@
 import * as React from 'react';
 
 import { Model } from '../model/signalling';
+import type { JobActions } from './actions';
 
 /** Draw again whenever a model has changed; many changes within one frame make one drawing. */
 export function useModel(model: Model): void {
@@ -20,6 +21,12 @@ export function useModel(model: Model): void {
       cancelAnimationFrame(asked);
     };
   }, [model]);
+}
+
+/** Draw again whenever what can be done has changed. */
+export function useActions({ onChange }: JobActions): void {
+  const [, again] = React.useReducer((count: number) => count + 1, 0);
+  React.useEffect(() => onChange(again), [onChange]);
 }
 
 /** Return the time in seconds, each second anew while something is under way. */

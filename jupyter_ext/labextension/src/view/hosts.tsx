@@ -1,7 +1,7 @@
 import { closeIcon, historyIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
-import { duration, moment, money, shape, size, ticking } from '../format';
+import { duration, kindOf, moment, money, size, ticking } from '../format';
 import { HostsModel } from '../model/hosts';
 import { Gpu, Host, Pool, Worker } from '../types';
 import { useModel } from './hooks';
@@ -38,7 +38,7 @@ function HostView({ host, actions }: { host: Host; actions: HostActions }): Reac
   const now = Date.now() / 1000;
   const { cpu_percent: cpu, memory_used_bytes: used, memory_total_bytes: memory } = host;
   const heard = host.state !== 'connected' && host.reached_at !== null;
-  const pools = host.pools.filter(hasMore);
+  const pools = host.pools.filter(isInUse);
   return (
     <section aria-label={`Host ${host.name}`} data-host={host.name}>
       <h3>
@@ -71,9 +71,9 @@ function HostView({ host, actions }: { host: Host; actions: HostActions }): Reac
   );
 }
 
-/** Whether a pool is more than what is left of one: a notebook's own goes when its worker has. */
-function hasMore(pool: Pool): boolean {
-  return pool.workers.length > 0 || pool.queued > 0 || pool.keep_alive_seconds > 0 || pool.note !== '';
+/** Whether a pool is more than what is left of one: without workers it is gone within a minute. */
+function isInUse(pool: Pool): boolean {
+  return pool.workers.length > 0 || pool.queued > 0;
 }
 
 function GpuView({ gpu, number }: { gpu: Gpu; number: number }): React.JSX.Element {
@@ -101,11 +101,15 @@ function PoolView({
 }): React.JSX.Element {
   const busy = pool.workers.filter(worker => worker.state === 'InUse').length;
   const waiting = pool.queued ? `, ${pool.queued} queued` : '';
+  const users = pool.asked_by.join(', ') || 'Warm workers';
   return (
-    <div className="jp-RemoteExec-pool" role="group" aria-label={`Pool ${pool.key}`} data-pool={pool.key}>
+    <div className="jp-RemoteExec-pool" role="group" aria-label={`Pool of ${users}`} data-pool={pool.key}>
       <div className="jp-RemoteExec-poolHead">
-        <span className="jp-RemoteExec-name" title={`${pool.environment} ${pool.python}\n${pool.note}`}>
-          {pool.environment || pool.key} · {shape(pool)}
+        <span
+          className="jp-RemoteExec-name"
+          title={[users, pool.python, pool.note].filter(Boolean).join('\n')}
+        >
+          {users}
         </span>
         <IconButton icon={historyIcon} label="Keep warm" onClick={() => actions.keep(host, pool.key)} />
         <IconButton
@@ -115,6 +119,7 @@ function PoolView({
           onClick={() => actions.release(host, pool.key)}
         />
       </div>
+      <div className="jp-RemoteExec-quiet">{kindOf(pool)}</div>
       <div className="jp-RemoteExec-quiet">
         {busy} of {pool.workers.length} busy{waiting}
         {pool.keep_alive_seconds > 0 && `, kept for ${duration(pool.keep_alive_seconds)}`}

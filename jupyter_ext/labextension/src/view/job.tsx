@@ -13,15 +13,17 @@ import {
   titleOf
 } from '../format';
 import { JobModel } from '../model/job';
-import { JobDetail } from '../types';
+import { Environment, JobDetail } from '../types';
 import { isActive, JobActions, whyNoAttach, whyNoShell } from './actions';
 import { AttemptsView } from './attempts';
 import { FailureView } from './failure';
-import { useModel, useNow } from './hooks';
+import { useActions, useModel, useNow } from './hooks';
 import { LogView } from './log';
 import { MetricsView } from './metrics';
 import { IconButton, Message, ProblemMessage, ProgressBar, Stale, StateSign } from './parts';
 import { Tabs } from './tabs';
+
+const TOLD_TAGS = new Set(['notebook', 'cell', 'cell_name']); // they are told under names of their own
 
 interface PageProps {
   model: JobModel;
@@ -38,7 +40,7 @@ export function JobPage({ model, actions }: PageProps): React.JSX.Element {
   const pages = [
     { name: 'Log', view: <LogView log={model.log} onDownload={() => actions.download(model.id)} /> },
     { name: 'Metrics', view: <MetricsView metrics={model.metrics} /> },
-    { name: 'Timeline', view: <AttemptsView attempts={detail.attempts} /> },
+    { name: 'Timeline', view: <AttemptsView job={detail.job} attempts={detail.attempts} /> },
     ...(detail.failure || detail.traceback
       ? [{ name: 'Traceback', view: <FailureView failure={detail.failure} text={detail.traceback} /> }]
       : []),
@@ -57,7 +59,7 @@ export function JobPage({ model, actions }: PageProps): React.JSX.Element {
 function Header({ detail, actions }: { detail: JobDetail; actions: JobActions }): React.JSX.Element {
   const { job } = detail;
   const now = useNow(job.state === 'running');
-  const noAttach = whyNoAttach(job);
+  useActions(actions);
   const noShell = whyNoShell(job, actions);
   const outcome = job.state === 'failed' ? job.summary || causeText(job.cause, job.state) : '';
   return (
@@ -72,21 +74,21 @@ function Header({ detail, actions }: { detail: JobDetail; actions: JobActions })
         />
         <IconButton
           icon={runIcon}
-          label={detail.can_rerun ? 'Run again' : `Run again: ${detail.why_not_rerun}`}
-          disabled={!detail.can_rerun}
+          label="Run again"
+          why={detail.can_rerun ? '' : detail.why_not_rerun}
           onClick={() => actions.rerun(job)}
         />
         <IconButton icon={copyIcon} label="Copy its name" onClick={() => actions.copyId(job)} />
         <IconButton
           icon={linkIcon}
-          label={noAttach ? `Attach in the notebook: ${noAttach}` : 'Attach in the notebook'}
-          disabled={noAttach !== '' || !actions.canAttach()}
+          label="Attach in the notebook"
+          why={whyNoAttach(job, actions)}
           onClick={() => actions.attach(job)}
         />
         <IconButton
           icon={terminalIcon}
-          label={noShell ? `Open a shell: ${noShell}` : 'Open a shell where it runs'}
-          disabled={noShell !== ''}
+          label={noShell ? 'Open a shell' : 'Open a shell where it runs'}
+          why={noShell}
           onClick={() => actions.shell(job)}
         />
       </div>
@@ -106,7 +108,7 @@ function Header({ detail, actions }: { detail: JobDetail; actions: JobActions })
             <span key={part}>{part}</span>
           ))}
       </p>
-      {detail.why && job.state === 'queued' && <p>Waits for {detail.why}</p>}
+      {detail.why && job.state === 'queued' && <p>Waits: {detail.why}</p>}
       {outcome && <p className="jp-RemoteExec-error">{outcome}</p>}
       {job.state === 'running' &&
         job.progress.map((bar, number) => (
@@ -129,6 +131,18 @@ function Code({ code }: { code: string }): React.JSX.Element {
   );
 }
 
+const BUILT: Record<string, string> = {
+  interpreter: 'an interpreter that was there, as it is',
+  uv: 'built by uv from the requirements',
+  project: 'built by uv from the project’s lock file',
+  conda: 'built by conda',
+  conda_named: 'a conda environment that was there'
+};
+
+function environmentText({ kind, python }: Environment): string {
+  return [python && `Python ${python}`, BUILT[kind] ?? kind].filter(Boolean).join(', ');
+}
+
 function Details({ detail }: { detail: JobDetail }): React.JSX.Element {
   const { job, environment, result } = detail;
   const now = Date.now() / 1000;
@@ -141,17 +155,22 @@ function Details({ detail }: { detail: JobDetail }): React.JSX.Element {
     ['Notebook', job.notebook],
     ['Cell', job.tags['cell'] ? `[${job.tags['cell']}]` : ''],
     ['Calls', job.count > 1 ? `${job.count}, ${job.failed} failed` : ''],
-    ['Environment', [environment.kind, environment.python].filter(Boolean).join(' ')],
+    ['Environment', environmentText(environment)],
     ['Requirements', environment.requirements.join('\n')],
     [
       'Tags',
       Object.entries(job.tags)
+        .filter(([key]) => !TOLD_TAGS.has(key))
         .map(([key, value]) => `${key}=${value}`)
         .join('\n')
     ],
     [
       'Result',
-      result ? [result.type, result.size_bytes ? size(result.size_bytes) : ''].filter(Boolean).join(', ') : ''
+      result
+        ? [result.type.replace(/^builtins\./, ''), result.size_bytes ? size(result.size_bytes) : '']
+            .filter(Boolean)
+            .join(', ')
+        : ''
     ],
     ['Value', result?.text ?? ''],
     ...detail.gpus.map((gpu): [string, string] => [

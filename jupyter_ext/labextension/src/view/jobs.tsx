@@ -5,7 +5,7 @@ import { basename } from '../format';
 import { Filter, JobsModel } from '../model/jobs';
 import { Job, Problem, STATES, State, Window } from '../types';
 import { isActive, JobActions, whyNoAttach, whyNoRerun } from './actions';
-import { useModel, useNow, useScroll } from './hooks';
+import { useActions, useModel, useNow, useScroll } from './hooks';
 import { JobRow } from './job_row';
 import { HEAD, layOut, ROW, topOf } from './layout';
 import { IconButton, Message, ProblemMessage, SearchField, Stale } from './parts';
@@ -105,12 +105,14 @@ function Filters({ model }: { model: JobsModel }): React.JSX.Element {
 }
 
 function SelectedActions({ model, actions }: JobsProps): React.JSX.Element {
+  useActions(actions);
   const job = model.selected;
   const button = (icon: typeof stopIcon, label: string, act: (job: Job) => void, can = true, why = '') => (
     <IconButton
       icon={icon}
-      label={why ? `${label}: ${why}` : label}
-      disabled={job === null || !can || why !== ''}
+      label={label}
+      disabled={job === null || !can}
+      why={why}
       onClick={() => job && act(job)}
     />
   );
@@ -120,13 +122,7 @@ function SelectedActions({ model, actions }: JobsProps): React.JSX.Element {
       {button(stopIcon, 'Cancel', actions.cancel, job !== null && isActive(job))}
       {button(runIcon, 'Run again', actions.rerun, true, job ? whyNoRerun(job) : '')}
       {button(copyIcon, 'Copy its name', actions.copyId)}
-      {button(
-        linkIcon,
-        'Attach in the notebook',
-        actions.attach,
-        actions.canAttach(),
-        job ? whyNoAttach(job) : ''
-      )}
+      {button(linkIcon, 'Attach in the notebook', actions.attach, true, job ? whyNoAttach(job, actions) : '')}
       <span className="jp-RemoteExec-quiet" aria-live="polite">
         {model.window ? countOf(model.window) : ''}
       </span>
@@ -180,7 +176,7 @@ function List({ model, actions }: JobsProps): React.JSX.Element {
     } else if (event.key === 'Enter' && model.selected) {
       actions.open(model.selected);
     } else if (event.key === 'Delete' && model.selected && isActive(model.selected)) {
-      actions.cancel(model.selected);
+      actions.askToCancel(model.selected);
     } else {
       return;
     }

@@ -2,7 +2,7 @@ import { caretDownIcon, caretUpIcon, downloadIcon } from '@jupyterlab/ui-compone
 import * as React from 'react';
 
 import { Style } from '../model/ansi';
-import { Line, LogModel } from '../model/log';
+import { Line, LogModel, piecesOf } from '../model/log';
 import { useModel, useScroll } from './hooks';
 import { IconButton, Message, ProblemMessage, SearchField } from './parts';
 
@@ -27,13 +27,20 @@ export function LogView({ log, onDownload }: { log: LogModel; onDownload: () => 
       element.scrollTop = element.scrollHeight;
     }
   });
-  const seek = (number: number) => {
-    setChosen(number);
-    const line = found[around(number)];
+  const show = (line: number | undefined) => {
     if (reference.current && line !== undefined) {
       setFollows(false);
       reference.current.scrollTop = line * LINE - height / 2;
     }
+  };
+  const seek = (number: number) => {
+    setChosen(number);
+    show(found[around(number)]);
+  };
+  const search = (text: string) => {
+    setWanted(text);
+    setChosen(0);
+    show(log.find(text)[0]);
   };
   const onUserScroll = () => {
     onScroll();
@@ -51,7 +58,7 @@ export function LogView({ log, onDownload }: { log: LogModel; onDownload: () => 
         <SearchField
           label="Search the log"
           value={wanted}
-          onSearch={setWanted}
+          onSearch={search}
           onKeyDown={event => {
             if (event.key === 'Enter') {
               seek(at + (event.shiftKey ? -1 : 1));
@@ -99,6 +106,7 @@ export function LogView({ log, onDownload }: { log: LogModel; onDownload: () => 
                 key={index + log.dropped}
                 line={line}
                 top={index * LINE}
+                wanted={wanted}
                 isFound={found[at] === index}
               />
             );
@@ -115,9 +123,10 @@ export function LogView({ log, onDownload }: { log: LogModel; onDownload: () => 
 const LineView = React.memo(function LineView(props: {
   line: Line;
   top: number;
+  wanted: string;
   isFound: boolean;
 }): React.JSX.Element {
-  const { line, top, isFound } = props;
+  const { line, top, wanted, isFound } = props;
   return (
     <div
       className="jp-RemoteExec-line"
@@ -125,30 +134,42 @@ const LineView = React.memo(function LineView(props: {
       data-found={isFound || undefined}
       style={{ transform: `translateY(${top}px)` }}
     >
-      {line.spans.map((span, number) => (
-        <span key={number} className={classesOf(span.style)} style={coloursOf(span.style)}>
-          {span.text}
-        </span>
-      ))}
+      {piecesOf(line, wanted).map(({ text, style, isMatch }, number) =>
+        isMatch ? (
+          <mark key={number} className="jp-RemoteExec-match">
+            {text}
+          </mark>
+        ) : (
+          <span key={number} className={classesOf(style)} style={coloursOf(style)}>
+            {text}
+          </span>
+        )
+      )}
     </div>
   );
 });
 
+/** Return a span's text colour and background; inverse, they change places. */
+function paintOf({ fg, bg, inverse }: Style): Pick<Style, 'fg' | 'bg'> {
+  return inverse ? { fg: bg, bg: fg } : { fg, bg };
+}
+
 function classesOf(style: Style): string | undefined {
+  const { fg, bg } = paintOf(style);
   const names = [
     style.bold && 'bold',
     style.dim && 'dim',
     style.italic && 'italic',
     style.underline && 'underline',
     style.inverse && 'inverse',
-    style.fg && !style.fg.includes(',') && `fg${style.fg}`,
-    style.bg && !style.bg.includes(',') && `bg${style.bg}`
+    fg && !fg.includes(',') && `fg${fg}`,
+    bg && !bg.includes(',') && `bg${bg}`
   ].filter(Boolean);
   return names.length ? names.map(name => `jp-RemoteExec-ansi-${name}`).join(' ') : undefined;
 }
 
 function coloursOf(style: Style): React.CSSProperties | undefined {
-  const { fg, bg } = style;
+  const { fg, bg } = paintOf(style);
   if (!fg?.includes(',') && !bg?.includes(',')) {
     return undefined;
   }

@@ -1,6 +1,6 @@
 import * as React from 'react';
 
-import { hasSteps, Over, plotOf, Plot, unitOf, valueText } from '../model/chart';
+import { exactText, hasSteps, Over, plotOf, Plot, unitOf, valueText } from '../model/chart';
 import { MetricsModel, Series, SYSTEM } from '../model/metrics';
 import { duration, ticking } from '../format';
 import { useModel, useWidth } from './hooks';
@@ -91,8 +91,8 @@ const Chart = React.memo(function Chart(props: {
         <span className="jp-RemoteExec-name" title={series.name}>
           {name}
         </span>
-        <span>
-          {at ? `${valueText(at[2] ?? (at[5] || 'NaN'), unit)} at ${place(at[0] - origin, at[1])}` : last}
+        <span title={exactText(series.last, unit)}>
+          {at ? `${exactText(at[2] ?? (at[5] || 'NaN'), unit)} at ${place(at[0] - origin, at[1])}` : last}
         </span>
       </figcaption>
       <div ref={reference} style={{ height: HEIGHT }}>
@@ -206,12 +206,12 @@ function Table({ series, origin }: { series: Series; origin: number }): React.JS
                   <td>{duration(time - origin)}</td>
                   {hasSteps(series) && <td>{step}</td>}
                   <td>
-                    {[value === null ? '' : valueText(value, unit), odd && valueText(odd, unit)]
+                    {[value === null ? '' : exactText(value, unit), odd && exactText(odd, unit)]
                       .filter(Boolean)
                       .join(', ')}
                   </td>
-                  {each && <td>{least === null ? '' : valueText(least, unit)}</td>}
-                  {each && <td>{most === null ? '' : valueText(most, unit)}</td>}
+                  {each && <td>{least === null ? '' : exactText(least, unit)}</td>}
+                  {each && <td>{most === null ? '' : exactText(most, unit)}</td>}
                 </tr>
               ))}
             </tbody>

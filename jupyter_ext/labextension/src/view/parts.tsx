@@ -24,23 +24,28 @@ export function StateSign({ state, label }: { state: State; label?: boolean }): 
   );
 }
 
-/** A button with an icon: its label is read out, and shown on hovering. */
+/**
+ * A button with an icon: its label is read out, and shown on hovering.
+ *
+ * One that cannot be used for a reason (`why`) can be reached nevertheless, so that everybody hears the reason.
+ */
 export function IconButton(props: {
   icon: LabIcon;
   label: string;
   onClick: () => void;
   disabled?: boolean;
-  pressed?: boolean;
+  why?: string;
 }): React.JSX.Element {
+  const label = props.why ? `${props.label}: ${props.why}` : props.label;
   return (
     <button
       type="button"
       className="jp-RemoteExec-iconButton"
-      title={props.label}
-      aria-label={props.label}
-      aria-pressed={props.pressed}
-      disabled={props.disabled}
-      onClick={props.onClick}
+      title={label}
+      aria-label={label}
+      aria-disabled={props.why ? true : undefined}
+      disabled={props.disabled && !props.why}
+      onClick={props.why ? undefined : props.onClick}
     >
       <props.icon.react tag="span" width="16px" height="16px" />
     </button>
