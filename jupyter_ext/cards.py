@@ -128,7 +128,7 @@ def card_of_job(told: dict[str, Any]) -> Card:
     job = told["job"]
     state: str = job["state"]
     bars: Bars = told["progress"] if state == "running" else []
-    why = told["why"] if state == "queued" else job["summary"].removesuffix(": ") if state == "failed" else ""
+    why = told["why"] if state == "queued" else _reason(job) if state == "failed" else ""
     if job["attempts"] > 1:
         why = " · ".join(part for part in (f"attempt {job['attempts']}", why) if part)
     durable = job["kind"] == "job"
@@ -136,6 +136,10 @@ def card_of_job(told: dict[str, Any]) -> Card:
     now = time.time()
     facts = (job["instance_type"], elapsed(job, now), why, bars, again, cost_text(job, now))
     return Card(job["name"], job["function"], state, *facts)
+
+
+def _reason(job: dict[str, Any]) -> str:
+    return str(job["summary"]).partition("\n")[0].removesuffix(": ")
 
 
 class _OfFuture:

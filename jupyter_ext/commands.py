@@ -25,7 +25,8 @@ from remote_exec.cli.host import (
     running,
 )
 from remote_exec.cli.jobs import STATES, attempt_facts, facts_of, newest_jobs, table_of, timeline
-from remote_exec.cli.pools import COLUMNS, row_of
+from remote_exec.cli.pools import in_use
+from remote_exec.cli.pools import table_of as table_of_pools
 from remote_exec.config import load_config, resolve_instance_types
 from remote_exec.errors import JobNotFound, RemoteExecError
 from remote_exec.future import beyond_result
@@ -229,11 +230,10 @@ def _attached(magics: RemoteMagics, name: str) -> Any:
 @group.command("pools")
 @on_option
 def pools() -> Table:
-    """List the pools of warm workers."""
-    found: list[dict[str, Any]] = ask("host")["pools"] if running() else []
+    """List the pools of warm workers: by whose calls they are used, and what each of their workers has."""
+    found = in_use(ask("host")["pools"]) if running() else []
     home = home_there() if found else ""
-    cells = [row_of(pool, home) for pool in found]
-    return Table(COLUMNS, cells, rows=found, none="no pools: nothing is warm")
+    return Table(*table_of_pools(found, home), rows=found, none="no pools: nothing is warm")
 
 
 @group.group("hosts", invoke_without_command=True)

@@ -60,6 +60,9 @@ class Table:
     def __iter__(self) -> Any:
         return iter(self.rows)
 
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index]
+
     def __repr__(self) -> str:
         if not self._cells:
             return self._none

@@ -10,7 +10,7 @@ from typing import Any
 from remote_exec.capture.function import FunctionCapture
 from remote_exec.client.caller import sent_of
 from remote_exec.client.connections import connections
-from remote_exec.client.finding import find_job
+from remote_exec.client.finding import find_job, future_of
 from remote_exec.client.groups import refuse_group
 from remote_exec.client.jobs import JobFuture, job_name, submit_job
 from remote_exec.client.target import bring_trees, find_place
@@ -125,6 +125,9 @@ class DetachedCell:
                 print(f"{name} did not come: {reason}", file=sys.stderr)
         return tuple(sorted({*self._take_in(finished.names), *finished.names.deleted}))
 
+    def __reduce__(self) -> Any:
+        raise TypeError("it belongs to this kernel: pass what the cell came to, its .result()")
+
     def card(self) -> Card:
         """Return how it stands, for its display."""
         return card_of_job(self._future.told())
@@ -203,8 +206,8 @@ def detach(
         if name in reach.cannot:
             pickling.dump(shell.user_ns[name], name=name)  # it says why
             raise SerializationError(f"{name} cannot travel", path=(name,))
-    needs = needs_of(reach.looks, codes)
-    cell = cell._replace(names=tuple(sorted(reach.looks)))
+    needs = needs_of(reach.looks, codes, mirror.namespace)
+    cell = cell._replace(names=tuple(sorted(reach.looks)), parts=tuple(sorted(needs.parts)))
     told = (mirror.update(reach), cell, TellSettings(shell).changed(), is_kernel(shell))
     arguments = pickling.dump_arguments(told, {})
     environment = environment_for(shell, options)
@@ -237,5 +240,5 @@ def attached(shell: Any, name: str) -> DetachedCell | JobFuture:
         JobNotFound: there is none of that name.
     """
     host, told = find_job(name)
-    future = JobFuture(name, host, told["job"]["state"])
+    future = future_of(name, host, told)
     return DetachedCell(shell, future) if told["job"]["function"] == FUNCTION else future

@@ -17,9 +17,10 @@ from remote_exec.options.option_set import Origin, Setting, Source
 from .words import INSTANCE_TYPE
 
 # of a job that a cell becomes; a cell in the notebook's own worker is none
-OF_A_JOB = ("name", "job_name_prefix", "tags", "max_retry_attempts")
+OF_A_JOB = ("job_name_prefix", "tags", "max_retry_attempts")
 DEPENDENCIES = "--dependencies"
-OF_ONE_CELL = ("detach", "max_runtime_in_seconds", *OF_A_JOB)
+OF_ONE_CELL = ("detach", "max_runtime_in_seconds", "name", *OF_A_JOB)
+NAME_HELP = "What lists call the cell, and commands find it by: the newest of that name. With --detach: the job's name."
 
 
 class LineError(Exception):
@@ -36,6 +37,7 @@ class Line(NamedTuple):
         keep: let its results stay there.
         detach: the cell is a durable job of its own, which nobody waits for.
         timeout: seconds after which the cell is stopped.
+        name: what the cell is called in lists of jobs; empty: as its notebook.
     """
 
     options: Options
@@ -44,6 +46,7 @@ class Line(NamedTuple):
     keep: bool
     detach: bool = False
     timeout: float | None = None
+    name: str = ""
 
 
 def parse(line: str) -> Line:
@@ -85,7 +88,8 @@ def parse(line: str) -> Line:
     settings = options.settings
     if not options.detach:
         settings = {name: setting for name, setting in settings.items() if name not in OF_ONE_CELL}
-    return Line(Options(settings), _names(sent), _names(back), keep, options.detach, limit)
+    name = options.name or ""
+    return Line(Options(settings), _names(sent), _names(back), keep, options.detach, limit, name)
 
 
 def _given(line: str) -> dict[str, Any]:
@@ -155,10 +159,13 @@ def command() -> click.Command:
           %%remote                          on the notebook's instance type (%remote use)
           %%remote gpu                      on another one
           %%remote --out model              only this name comes back
+          %%remote --name fit               found by that name: %remote logs fit
           %%remote gpu --detach --name fit  a job of its own, which goes on when the kernel ends
         """
 
     for parameter in command.params:
         if parameter.name == "instance_type":
             parameter.type = INSTANCE_TYPE
+        elif parameter.name == "name" and isinstance(parameter, click.Option):
+            parameter.help = NAME_HELP
     return command

@@ -18,14 +18,14 @@ from remote_exec.options import Options
 from remote_exec.options.option_set import Origin
 from remote_exec.session.far_end import Cell, Outcome
 from remote_exec.session.reach import closure
-from remote_exec.session.scoping import compiled, names_of
+from remote_exec.session.scoping import FUTURES, compiled, names_of
 
 from .line import Line, LineError, parse
 from .session import MOST_BYTES, raised
 from .sessions import Sessions
 from .timeouts import Limit, interrupted_after
 from .tracebacks import frames_are
-from .transform import as_comment
+from .transform import COMMENT, as_comment
 
 if TYPE_CHECKING:
     from .job import DetachedCell
@@ -57,9 +57,9 @@ class RemoteMagics(Magics):
 
         What the cell uses goes there by itself, what it changes comes back, and what it shows is shown here. How
         values are shown is set here: display options of pandas, print options of numpy, figure formats, IPython's
-        precision; so are levels of logging, and log records are handled here. Environment variables, matplotlib's
-        rcParams, global random state and other state of modules are each end's own, and live on there between remote
-        cells. The working directory there is the one that was entered last, here or there.
+        precision; so are filters of warnings and levels of logging, and log records are handled here. Environment
+        variables, matplotlib's rcParams, global random state and other state of modules are each end's own, and live
+        on there between remote cells. The working directory there is the one that was entered last, here or there.
         """
         try:
             asked = parse(line)
@@ -89,8 +89,14 @@ class RemoteMagics(Magics):
             raise frames_are(_too_long(asked.timeout), None)
         failure = raised(outcome)
         if failure is not None:
+            self._show_late(outcome)
             raise frames_are(failure, failure.__traceback__)
-        return None if _is_quiet(self.shell, cell) else value
+        shown = None if _is_quiet(self.shell, cell) else value
+        if not outcome.late:
+            return shown
+        sys.displayhook(shown)
+        self._show_late(outcome)
+        return None
 
     @no_var_expand
     @line_magic("remote")  # type: ignore[arg-type]  # it takes a name as well
@@ -102,6 +108,12 @@ class RemoteMagics(Magics):
             return run(self, line)
         except RemoteExecError as error:
             raise frames_are(error, None) from None
+
+    def _show_late(self, outcome: Outcome) -> None:
+        for one in outcome.late:
+            self.shell.display_pub.publish(
+                data=one.data, metadata=one.metadata, transient=one.transient, update=one.update
+            )
 
     def _analysed(self, source: str, asked: Line) -> _Code:
         """Find out which names a cell may use, and which it certainly does."""
@@ -117,10 +129,12 @@ class RemoteMagics(Magics):
         used, deleted = names.could_read(shell.user_ns), names.deletes & shell.user_ns.keys()
         if asked.sent is not None:
             used, deleted = used & frozenset(asked.sent), deleted & frozenset(asked.sent)
-        cell = Cell(source, filename, number, (), self.most_bytes, asked.keep, asked.back)
+        cell = Cell(source, filename, number, (), self.most_bytes, asked.keep, asked.back, name=asked.name)
         return _Code(cell, codes, used, names.certain & used, deleted)
 
     def _run(self, code: _Code, asked: Line) -> tuple[Outcome, Any]:
+        for each in code.codes:  # what a cell imports from `__future__` holds in all that follow
+            self.shell.compile.flags |= each.co_flags & FUTURES
         session = self.sessions.of(self._on_default(asked.options))
         return session.run(
             code.cell, code.used, deletes=code.deletes, required=code.certain, codes=code.codes
@@ -201,7 +215,7 @@ def _at_its_lines(shell: Any, line: str, cell: str) -> str:
     whole = shell.history_manager.input_hist_raw[-1].rstrip() if shell.history_manager is not None else ""
     above = whole.removesuffix(cell.rstrip())
     others = above.splitlines()[:-1] if above != whole else []  # other magics, such as %%time
-    return "".join(f"# {text}\n" for text in others) + f"{as_comment(line)}\n{cell}"
+    return "".join(f"{COMMENT}{text}\n" for text in others) + f"{as_comment(line)}\n{cell}"
 
 
 def _is_quiet(shell: Any, cell: str) -> bool:

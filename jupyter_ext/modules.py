@@ -6,6 +6,9 @@ the kernel's main thread; files are read, nothing is imported.
 
 from __future__ import annotations
 
+import contextlib
+import dis
+import importlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -26,6 +29,7 @@ from remote_exec.errors import RuntimeEnvironmentError
 from remote_exec.model.layout import Layout
 from remote_exec.options import Options
 from remote_exec.remote_class import RemoteInstance
+from remote_exec.serial import reducers
 from remote_exec.serial.pickling import Named
 from remote_exec.session.content import Look
 from remote_exec.session.far_end import FarEnd
@@ -51,13 +55,15 @@ class Needs(NamedTuple):
     Attributes:
         all: dotted names of local modules, and of installed ones.
         pickled: of these, what the values of names cannot be loaded without: name -> modules.
+        parts: loaded modules that code reaches as attributes of packages: ``import json.tool`` binds `json` alone.
     """
 
     all: frozenset[str]
     pickled: Mapping[str, frozenset[str]]
+    parts: frozenset[str]
 
 
-def needs_of(looks: Mapping[str, Look], codes: Iterable[CodeType]) -> Needs:
+def needs_of(looks: Mapping[str, Look], codes: Iterable[CodeType], namespace: Mapping[str, object]) -> Needs:
     """Return what names' values and a cell's code need: what they hold, and what their functions import."""
     pickled: dict[str, frozenset[str]] = {}
     code = Named()
@@ -71,8 +77,23 @@ def needs_of(looks: Mapping[str, Look], codes: Iterable[CodeType]) -> Needs:
     for cell in codes:
         if any(True for _ in imports_of_code(cell)):
             found |= reached_from(FunctionType(cell, {"__name__": "__main__"})).names
+    packages = [value for name in looks if isinstance(value := namespace.get(name), ModuleType)]
+    running = [*codes, *(function.__code__ for function in code.functions)] if packages else []
+    parts = {part.__name__ for each in running for part in reducers._submodules(packages, each)}
+    found |= parts
     _wanted.update(found)
-    return Needs(frozenset(found), pickled)
+    return Needs(frozenset(found), pickled, frozenset(parts))
+
+
+def import_as_there(codes: Iterable[CodeType], namespace: Mapping[str, object]) -> None:
+    """Import the parts of packages that a cell has imported elsewhere, so that its ``import json.tool`` holds here."""
+    for name in {
+        each.argval for code in codes for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME"
+    }:
+        package = name.partition(".")[0]
+        if package != name and namespace.get(package) is sys.modules.get(package, namespace):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
 
 
 class Environment(TypedDict):
@@ -197,7 +218,11 @@ class LocalModules:
         """Take it that what this process has loaded by now is what the far end has, or will have."""
         fresh = sys.modules.keys() - self._seen
         self._seen |= fresh
-        self._loaded.update((name, self._state(name)) for name in fresh if _is_local(name))
+        for name in filter(_is_local, fresh):
+            state = self._state(name)
+            if state.time is None and self._patches():  # which notes the time after this cell, as it is now
+                state = state._replace(time=self._reloader().filename_and_mtime(state.module)[1])
+            self._loaded[name] = state
 
     def _reloaded(self) -> tuple[str, ...]:
         """Return the local modules that were loaded anew here; those first that others import."""
@@ -233,7 +258,7 @@ class _State(NamedTuple):
         if self.module is None:
             return False  # it is not loaded any more
         anew = self.module is not before.module or self.spec is not before.spec
-        return anew or (before.time is not None and self.time != before.time)
+        return anew or (None not in (before.time, self.time) and self.time != before.time)
 
 
 def _is_local(name: str) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 from remote_exec.session.kept import Handles, Kept
 from remote_exec.session.mirror import Mirror
-from remote_exec.session.shell import is_of_ipython
+from remote_exec.session.names import is_of_ipython, is_of_python
 
-OWN_NAMES = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython"})
+OWN_NAMES = frozenset({"exit", "quit", "open", "get_ipython", "_dh"})
 
 
 def mirror_of(shell: Any, session: object = None, handles: Handles | None = None) -> Mirror:
@@ -23,9 +23,11 @@ def kept_in(shell: Any, session: object) -> list[str]:
     return sorted(
         name
         for name, value in list(shell.user_ns.items())
-        if type(value) is Kept and value.session is session and not _is_own(shell, name)
+        if type(value) is Kept and value.session is session and not is_of_ipython(name)
     )
 
 
 def _is_own(shell: Any, name: str) -> bool:
-    return name in shell.user_ns_hidden or name in OWN_NAMES or is_of_ipython(name)
+    if is_of_python(name) or name in OWN_NAMES:
+        return True
+    return name in shell.user_ns_hidden and not is_of_ipython(name)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_exec.capture.function import log_levels
 from remote_exec.client.connections import connections
+from remote_exec.client.finding import refuse_taken
 from remote_exec.client.generators import RemoteIterator
 from remote_exec.client.home_files import locate
 from remote_exec.client.interrupts import shield, unshield
@@ -40,7 +41,7 @@ from .arrivals import Arrivals
 from .comms import Comms
 from .figures import make_ready
 from .holding import saying_who_holds
-from .modules import LocalModules, environment_for, needs_of
+from .modules import LocalModules, environment_for, import_as_there, needs_of
 from .namespace import kept_in, mirror_of
 from .settings import TellSettings
 from .status import NotebookReporter, header_of, is_kernel, written_in
@@ -148,18 +149,24 @@ class Session:
             held = [self.mirror.namespace.get(name) for name in used]
             opaque = any(isinstance(value, Kept) and not value.size for value in held)
             withheld: dict[str, Exception] = {}
+            parts = set[str]()
 
             def look() -> Reach:
                 reached = used | self.mirror.agreed if opaque else used
-                reach = self._look(reached, deletes=deletes, required=required, codes=codes)
+                reach, found = self._look(reached, deletes=deletes, required=required, codes=codes)
                 withheld.update(reach.cannot)
+                parts.update(found)
+                if cell.name and self.host is not None:
+                    refuse_taken(cell.name, self.host)
                 return reach
 
             def what(reach: Reach) -> Cell:
-                return cell._replace(names=tuple(sorted({*reach.looks, *reach.cannot})), opaque=opaque)
+                names = tuple(sorted({*reach.looks, *reach.cannot}))
+                return cell._replace(names=names, opaque=opaque, parts=tuple(sorted(parts)))
 
             try:
                 outcome, value = self._turn("run", look, what)
+                import_as_there(codes, self.mirror.namespace)
                 return with_reason(outcome, withheld)._replace(cancelled=self._cancelled), value
             finally:
                 if self._modules is not None:
@@ -172,18 +179,18 @@ class Session:
         deletes: Iterable[str] = (),
         required: Iterable[str] = (),
         codes: Iterable[CodeType] = (),
-    ) -> Reach:
-        """Find what there is to tell of names, and bring the modules there that they need."""
+    ) -> tuple[Reach, frozenset[str]]:
+        """Find what there is to tell of names, bring the modules there that they need; return parts of these, too."""
         reach = self.mirror.reach(names, deletes=deletes)
         for name in required:
             self._refuse(name, reach)
-        needs = needs_of(reach.looks, codes)
+        needs = needs_of(reach.looks, codes, self.mirror.namespace)
         modules = self._connected()
         modules.bring(needs.all)
         reach = modules.without_missing(reach, needs)
         for name in required:
             self._refuse(name, reach)
-        return reach
+        return reach, needs.parts
 
     def fetch(self, kept: Kept) -> Any:
         """Bring an object that has stayed there.
@@ -211,7 +218,9 @@ class Session:
                 if self._far is not None:
                     if isinstance(connections.reporter, NotebookReporter):
                         connections.reporter.belongs_to(header_of(self._shell))
-                    outcome, _ = self._turn("hear", lambda: self._look(self.mirror.agreed), lambda _: message)
+                    outcome, _ = self._turn(
+                        "hear", lambda: self._look(self.mirror.agreed)[0], lambda _: message
+                    )
                     error = raised(outcome)
         except (RemoteExecError, KeyboardInterrupt) as ended:
             error = frames_are(ended, None)
@@ -229,6 +238,8 @@ class Session:
             what: is to be done, with that.
         """
         told = self._unheard = False
+        if isinstance(connections.reporter, NotebookReporter):
+            connections.reporter.leave_out(name_of_notebook())
         try:
             settings = self._settings.changed()
             while True:
@@ -269,6 +280,8 @@ class Session:
             far._sent.log_levels = levels
         self._cell = header_of(self._shell)
         call = far._new_call(method, arguments, {})
+        if isinstance(arguments[1], Cell):
+            call.called = arguments[1].name
         future = call.future
         try:
             talk = RemoteIterator[Any](far._dispatcher, call, at_once=self._show)
@@ -281,7 +294,8 @@ class Session:
         """Take in what has changed; return it, and the last expression's value."""
         while True:
             try:
-                self.mirror.apply(outcome.update)
+                names = self.mirror.apply(outcome.update)
+                make_ready(self.mirror.namespace[name] for name in names)
                 break
             except (NotLoaded, OutOfStep) as error:
                 if self._far is None:
@@ -293,7 +307,6 @@ class Session:
         value = self.mirror.namespace.pop(VALUE, None)
         if isinstance(value, Kept):
             value.shown = outcome.shown
-        make_ready(value)
         return outcome, value
 
     # --- the worker ---------------------------------------------------------------------------------------------

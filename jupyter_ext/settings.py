@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from remote_exec.session.settings import Settings
+from remote_exec.session.settings import Filter, Settings, filters_here
 
 NUMPY_DEFAULTS: dict[str, Any] = {
     "edgeitems": 3,
@@ -25,6 +25,16 @@ SHELL_DEFAULTS: dict[str, Any] = {
     "float_precision": "",
     "pprint": True,
 }
+DEFAULT_FILTERS = frozenset(  # those of an interpreter that has just started
+    Filter(action, "", "builtins", category, module, 0)
+    for action, category, module in (
+        ("default", "DeprecationWarning", "__main__"),
+        ("ignore", "DeprecationWarning", ""),
+        ("ignore", "PendingDeprecationWarning", ""),
+        ("ignore", "ImportWarning", ""),
+        ("ignore", "ResourceWarning", ""),
+    )
+)
 FIGURES = ("figure_formats", "print_figure_kwargs", "close_figures")
 
 
@@ -38,6 +48,7 @@ class TellSettings:
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self._told: dict[str, dict[str, Any]] = {"shell": {}, "pandas": {}, "numpy": {}, "figures": {}}
+        self._filters: list[Filter] = []
         self._folder = ""
 
     def changed(self) -> Settings:
@@ -48,6 +59,7 @@ class TellSettings:
             self._news("pandas", *_of_pandas()),
             self._news("numpy", _of_numpy(), NUMPY_DEFAULTS),
             self._news("figures", self._of_figures(), {}),
+            *self._changed_filters(),
             folder,
             self._parent(),
         )
@@ -77,6 +89,11 @@ class TellSettings:
                 made = kind.instance()
                 found.update((name, getattr(made, name)) for name in FIGURES if name in made._trait_values)
         return found
+
+    def _changed_filters(self) -> tuple[tuple[Filter, ...], frozenset[Filter]]:
+        former, self._filters = self._filters, [one for one in filters_here() if one not in DEFAULT_FILTERS]
+        added = tuple(one for one in self._filters if one not in former)
+        return added, frozenset(former).difference(self._filters)
 
     def _changed_folder(self) -> str:
         try:

@@ -62,6 +62,7 @@ class CellStatus:
         self.ended_at = 0.0
         self.failed = False
         self.name = ""
+        self.unnamed = ""  # what its own notebook is called: that tells nothing there
         self.instance_type = ""
         self.phase = ""
         self.why = ""
@@ -77,7 +78,7 @@ class CellStatus:
     def tick(self, call: Call, phase: str, why: str, bars: Bars, now: float) -> None:
         """Some thread of the cell waits for a call."""
         self._heard(min(now, call.started_at), now)
-        self.name, self.phase, self.why = call.captured.name, phase, why
+        self.name, self.phase, self.why = self._named(call.captured.name), phase, why
         self.bars = bars if phase == "run" else []
         self.instance_type = call.captured.instance_type or self.instance_type
         channel = call.channel
@@ -107,7 +108,7 @@ class CellStatus:
     def busy(self, span: Span, now: float) -> None:
         """This process itself is at a phase of a call."""
         self._heard(span.started_at, now)
-        self.name, self.phase, self.why, self.bars = span.of, span.name, span.detail, []
+        self.name, self.phase, self.why, self.bars = self._named(span.of), span.name, span.detail, []
         self._span = span
 
     def not_busy(self) -> None:
@@ -132,6 +133,9 @@ class CellStatus:
         self.heard_at = now
         if not self.waited_since:
             self.waited_since = max(since, self.begun)
+
+    def _named(self, name: str) -> str:
+        return "" if name == self.unnamed else name
 
     def _note(self, phase: str, seconds: float) -> None:
         if seconds >= COLD_SECONDS and phase != "queue":
@@ -255,6 +259,12 @@ class NotebookReporter(Console):
             self._header = header
             self._cells.append((time.monotonic(), header))
             del self._cells[:-CELLS]
+
+    def leave_out(self, name: str) -> None:
+        """Do not say in the running cell that it is this that is waited for."""
+        with self._lock:
+            if self._status is not None:
+                self._status.unnamed = name
 
     def _cell_ends(self, result: Any = None) -> None:
         with self._lock:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-MARK = (
-    "#  %%remote"  # two spaces: the magic's own line in a cell that runs already, which is to stay a comment
-)
+COMMENT = "#  "  # two spaces: a magic's own line in a cell that runs already, which is to stay a comment
+_SHOWN = re.compile(rf"^((?:\x1b\[[\d;]*m|[-> ])*\d+(?:\x1b\[[\d;]*m| )*){COMMENT}(?=%%)", re.MULTILINE)
 _AS_COMMENT = re.compile(r"#[ \t]?%%remote(?![\w.])(?P<line>.*)")
 
 
@@ -35,7 +34,17 @@ def magic_of_comment(lines: list[str]) -> list[str]:
 
 def as_comment(line: str) -> str:
     """Return the magic's line as a comment that stays one."""
-    return f"{MARK} {line}".rstrip()
+    return f"{COMMENT}%%remote {line}".rstrip()
+
+
+def as_typed(shown: str) -> str:
+    """Return lines of a cell as they are shown, numbered and perhaps coloured, with such comments as the magics.
+
+    Example:
+        >>> as_typed("      1 #  %%remote gpu\\n----> 2 1 / 0")
+        '      1 %%remote gpu\\n----> 2 1 / 0'
+    """
+    return _SHOWN.sub(r"\1", shown)
 
 
 def install(shell: Any) -> None:

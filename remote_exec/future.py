@@ -73,6 +73,9 @@ class RemoteFuture(Future[T], Generic[T]):
     def __init__(self) -> None:
         pass
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a future belongs to the process that has made the call: pass its .result()")
+
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         made = self._made

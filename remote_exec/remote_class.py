@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from .capture.function import FunctionCapture
@@ -13,6 +14,7 @@ from .client.calls import Call
 from .client.connections import connections
 from .client.generators import RemoteIterator
 from .client.groups import refuse_group
+from .client.notebook import notebook_path
 from .client.target import bring_trees, find_place
 from .future import RemoteFuture, awaited, trimmed
 from .model.errors import SerializationError
@@ -115,6 +117,7 @@ class RemoteInstance(Generic[T]):
         self._sent = sent_of(name, found, place)
         if not listed:
             self._sent.told["listed"] = False
+            place.request["asked_by"] = os.path.basename(notebook_path()) or name
         self._host = place.host
         self._options = place.options
         if modules:
@@ -131,6 +134,11 @@ class RemoteInstance(Generic[T]):
         except BaseException:
             self.close()
             raise
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "only the process that has made a remote instance can call it: pass what its methods return"
+        )
 
     def __getattr__(self, name: str) -> RemoteMethod:
         if name.startswith("__") and name.endswith("__") and name != "__call__":

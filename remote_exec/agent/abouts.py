@@ -14,9 +14,11 @@ from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..model.digests import digest_of
+from ..serial import sources
 from .database import parse_queries
 
 if TYPE_CHECKING:
+    from ..model.job import JobRecord
     from ..model.pool import PoolSpec
     from .journal import Journal
 
@@ -59,7 +61,9 @@ def noted(text: str) -> Noted:
         tags = tuple((str(key), str(value)) for key, value in facts.get("tags", ()))
     except (TypeError, ValueError):
         tags = ()
-    code = facts.get("code")
+    code, lines = facts.get("code"), facts.get("lines")
+    if isinstance(lines, str):
+        code = sources.block_of(lines)
     return Noted(
         str(facts.get("function", "")), tags, json.dumps({"code": code}) if isinstance(code, str) else ""
     )
@@ -90,6 +94,15 @@ def get(journal: Journal, name: str) -> About:
     """Return what is told of a call; empty where nothing is, and for jobs."""
     rows = journal.database.read(_Q["about"], (name,))
     return _facts(rows[0][0]) if rows else {}
+
+
+def newest_tagged(journal: Journal, prefix: str, tag: tuple[str, str]) -> JobRecord | None:
+    """Return the newest call whose name begins so and that has this tag, or None."""
+    from .journal import LAST
+
+    bounds = {"low": prefix, "high": prefix + LAST, "tag": json.dumps(tag)}
+    rows = journal.database.read(_Q["newest_tagged"], bounds)
+    return journal.get(rows[0][0]) if rows else None
 
 
 def prune(journal: Journal) -> Future[int]:

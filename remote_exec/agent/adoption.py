@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..model.errors import ProtocolError
 from ..model.job import ForkServerRecord
-from ..model.pool import PoolSpec
+from ..model.pool import Asked, PoolSpec
 from ..wire import protocol
 from ..wire.messages import from_plain, to_plain
 from .leases import LeaseEntry
@@ -25,7 +25,12 @@ def note_fork_server(agent: Agent, server: ForkServerLink, spec: PoolSpec, pytho
     plain = to_plain(spec)
     plain["variables"] = {}
     state = agent.pools.pools[server.pool]
-    kept = {"spec": plain, "python": python, "keep_alive_seconds": state.keep_alive_seconds}
+    kept = {
+        "spec": plain,
+        "python": python,
+        "keep_alive_seconds": state.keep_alive_seconds,
+        "asked": to_plain(state.asked),
+    }
     agent.journal.add_fork_server(
         ForkServerRecord(
             id=server.pool,
@@ -43,7 +48,7 @@ def adopt(agent: Agent) -> int:
     for record in agent.journal.fork_servers():
         try:
             kept = json.loads(record.pool_key)
-            spec = from_plain(PoolSpec, kept["spec"])
+            spec, asked = from_plain(PoolSpec, kept["spec"]), from_plain(Asked, kept.get("asked", {}))
             agent.processes.connect(record.id, record.pid, record.socket)
         except (OSError, ValueError, KeyError, ProtocolError):
             agent.journal.remove_fork_server(record.id)
@@ -56,6 +61,7 @@ def adopt(agent: Agent) -> int:
             python=kept["python"],
             keep_alive_seconds=kept["keep_alive_seconds"],
             now=time.monotonic(),
+            asked=asked,
         )
         adopted += 1
     return adopted

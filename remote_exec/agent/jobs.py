@@ -125,6 +125,7 @@ class Job:
                 streams=1,
                 log_limit_bytes=self.spec.get("log_limit_bytes", 0),
                 instance=Instance(type=self.record.instance_type, price=_price(self.spec)),
+                asked_by=self.spec.get("asked_by", self.record.function),
             ),
             [],
             client=None,

@@ -35,7 +35,7 @@ KINDS = ("job", "call", "array")
 FEW_NAMES = 500
 Listener = Callable[[Sequence[str]], None]
 # above all characters that a name can have
-_LAST = "\U0010ffff"
+LAST = "\U0010ffff"
 
 _SQL_FOLDER = os.path.join(os.path.dirname(__file__), "sql")
 
@@ -363,9 +363,9 @@ class Journal:
         """
         bounds = {
             "time": before.created_at if before else float("inf"),
-            "before": before.name if before else _LAST,
+            "before": before.name if before else LAST,
             "low": prefix,
-            "high": prefix + _LAST,
+            "high": prefix + LAST,
             "limit": limit,
         }
         rows = sorted(self._rows(bounds, kinds, states), key=_key, reverse=True)[:limit]

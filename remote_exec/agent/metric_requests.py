@@ -19,8 +19,10 @@ def tell_metrics(agent: Agent, arguments: dict[str, Any], send: Callable[..., No
     """
     name, offset = arguments["name"], int(arguments.get("offset", 0))
     # a call that has just ended, or just begun, may have metrics before it has a record
-    has_record = requests._known(agent, name) is not None or not _has_metrics(agent, name)
-    attempts = requests._find(agent, name).attempts if has_record else 1
+    attempts = 1
+    if requests._known(agent, name) is not None or not _has_metrics(agent, name):
+        record = requests._find(agent, name)
+        name, attempts = requests._one_cell(record, name), record.attempts
     rows, offset = requests._read_log(agent, name, attempts, offset, METRICS_NAME)
     points = [point for *_, event in rows if event is not None for point in event.get("metrics", ())]
     send({"points": points, "offset": offset})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Union
 
 from ..model.job import DeathCertificate, Phase
-from ..model.pool import PoolSpec
+from ..model.pool import Asked, PoolSpec
 from ..model.record import record
 from .devices import Gpu
 from .findings import Finding
@@ -54,6 +54,7 @@ class LeaseRequested:
     max_workers: int
     group: str = ""
     group_size: int = 1
+    asked: Asked = Asked()
 
 
 @record

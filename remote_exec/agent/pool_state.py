@@ -7,7 +7,7 @@ from dataclasses import field
 from enum import Enum
 
 from ..model.job import Phase
-from ..model.pool import PoolInfo, PoolSpec, WorkerInfo, WorkerState
+from ..model.pool import Asked, PoolInfo, PoolSpec, WorkerInfo, WorkerState
 from ..model.record import record
 
 UNKNOWN = "unknown"  # the local code of an adopted worker: no lease fits it again
@@ -108,6 +108,7 @@ class Pool:
     since: float
     max_workers: int = 1
     python: str = ""
+    asked: Asked = Asked()
     workers: dict[int, Worker] = field(default_factory=_no_workers)
     queue: deque[Waiting] = field(default_factory=_no_queue)
     preloaded: frozenset[str] = frozenset()
@@ -179,8 +180,11 @@ class Pool:
         """Return what lists show."""
         return PoolInfo(
             key=self.key,
+            asked_by=self.asked.by,
+            instance_type=self.asked.instance_type,
             environment=self.spec.environment.kind.value,
             python=self.python,
+            python_version=self.spec.environment.python,
             keep_alive_seconds=self.keep_alive_seconds,
             max_workers=self.max_workers,
             queued=len(self.queue),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..model.job import Cause, DeathCertificate
-from ..model.pool import PoolInfo, PoolSpec, WorkerState
+from ..model.pool import Asked, PoolInfo, PoolSpec, WorkerState
 from .capacity import Capacity
 from .deadlines import Deadlines
 from .findings import Finding, Findings
@@ -113,11 +113,12 @@ class Pools:
         """Take in what happened; return what is to be done, in order."""
         return self._handlers[type(event)](event)
 
-    def adopt(self, key: str, spec: PoolSpec, *, python: str, keep_alive_seconds: float, now: float) -> None:
+    def adopt(
+        self, key: str, spec: PoolSpec, *, python: str, keep_alive_seconds: float, asked: Asked, now: float
+    ) -> None:
         """Expect a fork server that a former agent left; `ForkServerStarted` tells of its workers."""
-        self.pools[key] = Pool(
-            key, spec, PoolState.ADOPTING, now, python=python, keep_alive_seconds=keep_alive_seconds
-        )
+        pool = Pool(key, spec, PoolState.ADOPTING, now, python=python, keep_alive_seconds=keep_alive_seconds)
+        pool.asked, self.pools[key] = asked, pool
 
     def next_due(self) -> float | None:
         """Return when `TimePassed` should come next, or None."""
@@ -165,6 +166,7 @@ class Pools:
         if pool is None:
             pool = self.pools[key] = Pool(key, event.spec, PoolState.BUILDING, event.now)
             instructions.append(PrepareEnvironment(key, event.spec))
+        pool.asked = event.asked.after(pool.asked)
         pool.spec = event.spec  # an adopted pool's is without its variables
         pool.max_workers = max(pool.max_workers, event.max_workers)
         pool.keep_alive_seconds = max(pool.keep_alive_seconds, event.keep_alive_seconds)

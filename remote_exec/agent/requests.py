@@ -199,7 +199,7 @@ def _result(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
 def _logs(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
     """The log of a job or call from an offset on; followed until its end if `follow` is true."""
     name = arguments["name"]
-    _find(agent, name)
+    name = _one_cell(_find(agent, name), name)
     offset = int(arguments.get("offset", 0))
     follow = bool(arguments.get("follow", False))
 
@@ -420,19 +420,27 @@ def _find(agent: Agent, name: str) -> JobRecord:
     return record
 
 
+def _one_cell(record: JobRecord, name: str) -> str:
+    """Return the name under which one thing is found from now on: a name given to cells will soon be another's."""
+    return name if record.kind == "array" else record.name
+
+
 def _may_come(agent: Agent, name: str) -> bool:
     """Whether a worker that lives may tell of a call of this name: it tells what has ended a few times a second."""
     return name.rpartition("-")[0].rpartition("-")[2] in agent.leases
 
 
 def _known(agent: Agent, name: str) -> JobRecord | None:
-    """Return what is known under a name; for a call that was summed up with its like, their array."""
+    """Return what is known under a name.
+
+    For a call that was summed up with its like, it is their array; for a name given to cells, the newest of them.
+    """
     record = agent.journal.get(name) or agent.running.records.get(name)
+    if record is not None:
+        return record
     head, _, number = name.rpartition("-")
-    if record is None and number.isdigit():
-        array = agent.journal.get(f"{head}-{SUMMED}")
-        return array if array is not None and array.kind == "array" else None
-    return record
+    array = agent.journal.get(f"{head}-{SUMMED}") if number.isdigit() else None
+    return array if array is not None and array.kind == "array" else agent.running.cell_named(name)
 
 
 def _spec(agent: Agent, name: str) -> Any:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..model.errors import ConfigurationError, JobNotFound
+from ..model.errors import ConfigurationError
 from ..worker.unpacked import place_of
-from . import jobs
+from . import jobs, requests
 
 if TYPE_CHECKING:
     from .service import Agent
@@ -25,10 +25,8 @@ def rerun(agent: Agent, arguments: dict[str, Any], reply: Callable[[str, str], N
         JobNotFound: there is none.
         ConfigurationError: not all is kept of it that it needs.
     """
-    name: str = arguments["name"]
-    record, text = agent.journal.get(name), agent.journal.spec(name)
-    if record is None:
-        raise JobNotFound(f"there is no job named {name!r} on this host, or its retention has ended")
+    record = requests._find(agent, arguments["name"])
+    name, text = record.name, agent.journal.spec(record.name)
     spec: dict[str, Any] = json.loads(text) if text else {}
     parts = agent.journal.payload(name)
     if not spec or not parts:

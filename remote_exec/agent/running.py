@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..model.cost import Instance
 from ..model.job import AttemptRecord, DeathCertificate, JobRecord, JobState
+from ..session.cell_text import CELL_NAME
 from ..wire import protocol
 from ..worker.lease import call_name
 from . import abouts, jobs
@@ -127,6 +128,13 @@ class RunningCalls:
         )
         self._put(name)
 
+    def cell_named(self, name: str) -> JobRecord | None:
+        """Return the newest cell that was given this name, or None; as many may be as it was run times."""
+        prefix, tag = f"{name}-", (CELL_NAME, name)
+        found = [r for r in self.records.values() if r.name.startswith(prefix) and tag in r.tags]
+        kept = abouts.newest_tagged(self._agent.journal, prefix, tag)
+        return max([*found, *([kept] if kept is not None else [])], key=_created_at, default=None)
+
     def about(self, name: str) -> abouts.About:
         """Return what is told of a call beside its record."""
         return self.abouts.get(name) or abouts.get(self._agent.journal, name)
@@ -172,6 +180,10 @@ class RunningCalls:
 
         if names:
             self.when_written(forget)
+
+
+def _created_at(record: JobRecord) -> float:
+    return record.created_at
 
 
 def _lease_of(name: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..model.job import Cause, DeathCertificate
 from ..model.layout import Layout
+from ..model.pool import Asked
 from ..wire import protocol
 from ..worker.blobs import BlobStore
 from ..worker.unpacked import place_of
@@ -348,6 +349,9 @@ class Agent:
                 max_workers=request.max_workers,
                 group=request.group,
                 group_size=request.group_size,
+                asked=Asked(
+                    by=(request.asked_by,) if request.asked_by else (), instance_type=request.instance.type
+                ),
             )
         )
 

@@ -27,7 +27,10 @@ PAGE = 200
 
 _CHOSEN = f"{__name__}.chosen"
 _LIES_ON = f"{__name__}.lies_on"
+# what changes nothing, and may be asked again
+_LOOKS = frozenset(["jobs", "job", "logs", "metrics", "result", "environments", "host", "usage", "contents"])
 F = TypeVar("F", bound="Callable[..., Any]")
+T = TypeVar("T")
 
 _looking: Session | None = None  # this process's, for what only looks
 _said = False  # that no agent runs
@@ -117,19 +120,41 @@ def _ask_far(host: Host, what: str, arguments: dict[str, Any], seconds: float | 
     return connections.with_agent(host, lambda session: _answer(session, what, arguments, seconds))
 
 
+def look_here(look: Callable[[Session], T]) -> T:
+    """Return what this machine's agent is seen to do; the next one is looked at where it ends meanwhile.
+
+    Args:
+        look: asks an agent, and changes nothing there.
+
+    Raises:
+        NoAgent: none runs.
+        HostUnavailable: it does not answer.
+    """
+    agent = session()
+    try:
+        return look(agent)
+    except HostUnavailable:
+        if not agent.lost:
+            raise
+    return look(session())
+
+
 def _ask_here(what: str, arguments: dict[str, Any], seconds: float | None) -> tuple[Any, bytes]:
     from ..client.looking import NoAgent
 
+    def answer(agent: Session) -> tuple[Any, bytes]:
+        return _answer(agent, what, arguments, seconds)
+
     try:
-        return _answer(session(), what, arguments, seconds)
+        return look_here(answer) if what in _LOOKS else answer(session())
     except NoAgent:
         from ..client import kept
 
         if what not in kept.ANSWERED:
             raise
-        answer = kept.ask(layout(), what, arguments)
+        found = kept.ask(layout(), what, arguments)
         _say_once()
-        return answer
+        return found
 
 
 def _answer(
@@ -251,15 +276,17 @@ def complete_jobs(
     """Complete the name of a job, newest first: those that this machine's agent knows, and those noted elsewhere."""
     from ..client.inventory import job_names
     from ..model.errors import RemoteExecError
+    from ..session.cell_text import CELL_NAME
 
     found: list[CompletionItem] = []
+    rows: list[dict[str, Any]] = []
     try:
-        page = ask("jobs", seconds=COMPLETION_SECONDS, prefix=incomplete, limit=PAGE)
-        found = [
-            CompletionItem(row["name"], help=f"{row['function']}, {row['state']}") for row in page["jobs"]
-        ]
+        rows = ask("jobs", seconds=COMPLETION_SECONDS, prefix=incomplete, limit=PAGE)["jobs"]
     except (RemoteExecError, OSError):
         pass
+    cells = dict.fromkeys(value for row in rows for key, value in row["tags"] if key == CELL_NAME)
+    found += [CompletionItem(name, help="cells") for name in cells if name.startswith(incomplete)]
+    found += [CompletionItem(row["name"], help=f"{row['function']}, {row['state']}") for row in rows]
     return found + ([CompletionItem(name) for name in job_names(incomplete)] if chosen() is None else [])
 
 

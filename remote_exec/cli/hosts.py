@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .host import ask, complete_hosts, layout, running, session
+from .host import ANSWER_SECONDS, ask, complete_hosts, layout, look_here, running, session
 from .show import duration, json_option, moment, note, print_json, print_table, size
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ COLUMNS = (
     "HOST", "STATE", "REACHED", "AGENT", "VERSION", "UP", "CPUS", "MEMORY", "GPUS", "WORKERS", "JOBS", "HOME",
 )  # fmt: skip
 STOP_SECONDS = 10.0
+FAR_SECONDS = 5.0  # for which the answers of other hosts are waited for
 MOST_JOBS = 1000
 
 
@@ -50,9 +53,13 @@ def command(context: click.Context, *, as_json: bool) -> None:
 
 def known_hosts() -> list[dict[str, Any]]:
     """Return what is known of this machine and other hosts; no agent is started, no connection opened."""
+    from ..client.looking import NoAgent
+
     hosts: list[dict[str, Any]] = []
     if running():
-        hosts.append({"host": "local", "state": "here", **ask("host"), "jobs": _count_jobs(session())})
+        with contextlib.suppress(NoAgent):  # it has ended since
+            here = look_here(lambda agent: _answered(_asked(agent), ANSWER_SECONDS))
+            hosts.append({"host": "local", "state": "here", **here})
     return hosts + _far_hosts()
 
 
@@ -84,10 +91,13 @@ def _far_hosts() -> list[dict[str, Any]]:
     from ..client import inventory
     from ..client.looking import look_at_all
     from ..client.naming import far_hosts
+    from ..model.errors import HostUnavailable
 
     noted = {one.host: one for one in inventory.known()}
+    looks = [(host, agent, _asked(agent)) for host, agent in look_at_all(far_hosts())]
+    deadline = time.monotonic() + FAR_SECONDS
     found: list[dict[str, Any]] = []
-    for host, agent in look_at_all(far_hosts()):
+    for host, agent, answers in looks:
         known = noted.get(host)
         facts: dict[str, Any] = {
             "host": host.name,
@@ -98,16 +108,38 @@ def _far_hosts() -> list[dict[str, Any]]:
             "home": known.home if known is not None else "",
         }
         if agent is not None:
-            facts |= {"state": "connected", **agent.ask("host"), "jobs": _count_jobs(agent)}
+            with contextlib.suppress(HostUnavailable):  # it has ended, or the connection
+                facts |= {"state": "connected", **_answered(answers, deadline - time.monotonic())}
+                inventory.note_home(host, facts["home"])
             agent.close()
-            inventory.note_home(host, facts["home"])
         found.append(facts)
     return found
 
 
-def _count_jobs(agent: Session) -> int:
-    """Return how many jobs and calls run or wait there."""
-    return len(agent.ask("jobs", {"states": ["running", "queued"], "limit": MOST_JOBS})["jobs"])
+def _asked(agent: Session | None) -> list[Future[tuple[Any, bytes]]]:
+    """Ask an agent for what is told of its host; several are asked before one is waited for."""
+    from ..model.errors import HostUnavailable
+
+    if agent is not None:
+        with contextlib.suppress(HostUnavailable):
+            jobs = {"states": ["running", "queued"], "limit": MOST_JOBS}
+            return [agent.start("host"), agent.start("jobs", jobs)]
+    return []
+
+
+def _answered(answers: list[Future[tuple[Any, bytes]]], seconds: float) -> dict[str, Any]:
+    """Return what an agent tells of its host.
+
+    Raises:
+        HostUnavailable: it is gone, or does not answer in time.
+    """
+    from ..model.errors import HostUnavailable
+
+    unanswered = wait(answers, max(0.0, seconds)).not_done
+    if unanswered or not answers:
+        raise HostUnavailable("the agent does not answer", hint="remote-exec doctor")
+    (host, _), (jobs, _) = (answer.result() for answer in answers)
+    return {**host, "jobs": len(jobs["jobs"])}
 
 
 @command.command("start")

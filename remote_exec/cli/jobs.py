@@ -10,7 +10,8 @@ import click
 
 from ..client.reporter import progress_line
 from ..model.cost import Cost, bill_of
-from .host import ask, complete_jobs, connected, on_option
+from ..model.errors import HostUnavailable
+from .host import ask, chosen, complete_jobs, connected, on_option
 from .show import duration, full_moment, json_option, moment, note, print_facts, print_json, print_table, size
 
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
@@ -62,7 +63,13 @@ def newest_jobs(
     """Return the jobs of all hosts that are asked, newest first, and whether there are more."""
     found: list[dict[str, Any]] = []
     for name, asked in connected():
-        rows = _rows(asked, {"states": list(states), "prefix": prefix}, limit)
+        try:
+            rows = _rows(asked, {"states": list(states), "prefix": prefix}, limit)
+        except HostUnavailable as error:
+            if name == "local" or chosen() is not None:
+                raise
+            note(f"the jobs on {name} are left out: {error.message}")
+            continue
         found += ({**row, "host": name} for row in rows)
     found.sort(key=lambda row: row["created_at"], reverse=True)
     return found[:limit], limit is not None and len(found) > limit

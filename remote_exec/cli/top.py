@@ -12,13 +12,14 @@ from ..worker.usage import Sample, Use
 from .host import ask, home_there, on_option, told
 from .jobs import COLUMNS as JOB_COLUMNS
 from .jobs import row_of as job_row
-from .pools import environment_of
+from .pools import environment_of, users_of
 from .show import duration, json_option, print_json, print_table, rich_table, size
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-WORKER_COLUMNS = ("POOL", "WORKER", "STATE", "REUSES", "IDLE", "CPU", "MEMORY", "ENVIRONMENT")
+WORKER_COLUMNS = ("POOL", "USED BY", "WORKER", "STATE", "REUSES", "IDLE", "CPU", "MEMORY", "ENVIRONMENT")
+OF_POOL = ("asked_by", "python", "python_version")  # what is told of a worker's pool
 GPU_COLUMNS = ("GPU", "NAME", "BUSY", "MEMORY", "HELD BY")
 SHOWN_JOBS = 15
 FIRST_SECONDS = 0.2  # between the two looks that one frame's CPU figures need
@@ -83,7 +84,7 @@ def _facts(before: Look, after: Look) -> dict[str, Any]:
             use = new.workers[worker["pid"]]
             was = old.workers.get(worker["pid"], use)
             percent = 100 * max(use.cpu_seconds - was.cpu_seconds, 0.0) / seconds
-            facts = {"pool": pool["key"], "python": pool["python"], **worker}
+            facts = {"pool": pool["key"], **{name: pool.get(name, "") for name in OF_POOL}, **worker}
             workers.append({**facts, "cpu_percent": percent, "memory_bytes": use.memory_bytes})
     page = ask("jobs", states=["running", "queued"], limit=SHOWN_JOBS)
     recent = ask("jobs", states=["succeeded", "failed", "cancelled"], limit=SHOWN_JOBS)
@@ -120,13 +121,14 @@ def _tables(frame: dict[str, Any]) -> list[tuple[tuple[str, ...], list[tuple[str
     workers: list[tuple[str, ...]] = [
         (
             worker["pool"],
+            users_of(worker),
             str(worker["pid"]),
             worker["state"],
             str(worker["reuses"]),
             "" if worker["state"] == "InUse" else duration(worker["idle_seconds"]),
             f"{worker['cpu_percent']:.0f} %",
             size(worker["memory_bytes"]),
-            environment_of(worker["python"], home),
+            environment_of(worker, home),
         )
         for worker in frame["workers"]
     ]

@@ -192,7 +192,7 @@ class Caller:
         ):
             return target, sent
         target = find_target(found, self._options)
-        sent = sent_of(self._name, found, target.place)
+        sent = sent_of(self._name, found, target.place, self._function)
         self._kind = _kind_of(self._function, target.place)
         self._results = self._result_cache(found, target, sent) if self._kind is _CACHED else None
         self._found, self._target, self._sent = found, target, sent
@@ -229,12 +229,18 @@ def _kind_of(function: Callable[..., Any], place: Place) -> str:
     return _CACHED if options.cache and kind is _PLAIN else kind
 
 
-def sent_of(name: str, found: Found, place: Place) -> Captured:
-    """Return a captured function as calls carry it."""
+def sent_of(name: str, found: Found, place: Place, function: object = None) -> Captured:
+    """Return a captured function as calls carry it; `function` is needed where launchers may start it."""
+    told = told_of(name, place.options)
+    if "launch" in told and not is_durable(place.options):
+        # its worker, which tells the code of all others, never loads it
+        from .jobs import source_of
+
+        told["code"] = source_of(function)
     return Captured(
         name=name,
         pickled=found.pickled,
-        told=told_of(name, place.options),
+        told=told,
         log_levels=log_levels(),
         phases=place.phases,
         instance_type=place.instance.name,

@@ -95,6 +95,7 @@ class Call:
     """One call. Belongs to its dispatcher."""
 
     # What most calls never change stands here, and not in each of them: making one is on the hot path.
+    called = ""  # in place of its function's name
     number = 0
     size = 0
     items = 1
@@ -159,9 +160,14 @@ class Call:
         return future._state == "RUNNING" or future.set_running_or_notify_cancel()
 
     @property
+    def label(self) -> str:
+        """What it is called, as others may be."""
+        return self.called or self.captured.name
+
+    @property
     def name(self) -> str:
         """The name by which it is known everywhere; empty before it has been sent."""
-        return f"{self.captured.name}-{self.channel.lease}-{self.number}" if self.channel is not None else ""
+        return f"{self.label}-{self.channel.lease}-{self.number}" if self.channel is not None else ""
 
     def metrics(self) -> Metrics:
         """Return the metrics that it has logged so far."""

@@ -406,7 +406,7 @@ class Channel:
                 hint="call again: another will be started",
             )
         return errors.WorkerDied(
-            f"the worker that ran {call.captured.name} is gone; how it died is unknown, since its agent is gone too"
+            f"the worker that ran {call.label} is gone; how it died is unknown, since its agent is gone too"
         )
 
     def session_again(self) -> Session | None:
@@ -485,13 +485,13 @@ def _refusal(refused: protocol.LeaseRefused) -> errors.RemoteExecError:
 def _death(lost: protocol.WorkerLost, call: Call) -> errors.RemoteExecError:
     certificate = lost.certificate
     if certificate.cause.value == "timed_out":
-        return errors.MaxRuntimeExceeded(f"{call.captured.name}: {certificate.message}")
+        return errors.MaxRuntimeExceeded(f"{call.label}: {certificate.message}")
     lines = "".join(f"\n  | {line}" for line in certificate.last_lines[-10:])
     peak = f"; peak memory {certificate.peak_memory / 1e6:,.0f} MB" if certificate.peak_memory else ""
     told = f"\nits last lines:{lines}" if lines else ""
     hint = f"remote-exec jobs {call.name}" if sys.stderr is not None else ""
     return errors.WorkerDied(
-        f"the worker that ran {call.captured.name} died: {certificate.message}{peak}{told}",
+        f"the worker that ran {call.label} died: {certificate.message}{peak}{told}",
         certificate=certificate,
         hint=hint,
     )

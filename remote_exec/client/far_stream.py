@@ -70,7 +70,7 @@ class FarStream:
 
     def why_ended(self, call: Call) -> RemoteExecError:
         """Return what to raise for a call that this stream's end leaves without an outcome."""
-        name, host = call.captured.name, self._host.name
+        name, host = call.label, self._host.name
         lost = self._host.how_lost(self._began)
         if lost is not None:
             return WorkerDied(

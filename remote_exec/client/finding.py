@@ -17,7 +17,7 @@ from ..backends import local
 from ..backends.access import access_to
 from ..backends.host import Host
 from ..future import RemoteFuture
-from ..model.errors import HostUnavailable, JobNotFound, RemoteExecError
+from ..model.errors import ConfigurationError, HostUnavailable, JobNotFound, RemoteExecError
 from . import inventory
 from .connections import connections
 from .jobs import JobFuture
@@ -38,8 +38,7 @@ def get_future(job_name: str) -> RemoteFuture[Any]:
         JobNotFound: there is none, or its retention has ended; the message names the hosts that did not answer.
         HostUnavailable: no agent could be reached, or not the host's that it was submitted to.
     """
-    host, told = find_job(job_name)
-    return JobFuture(job_name, host, told["job"]["state"])
+    return future_of(job_name, *find_job(job_name))
 
 
 def list_futures(job_name_prefix: str = "") -> Iterator[RemoteFuture[Any]]:
@@ -57,6 +56,30 @@ def list_futures(job_name_prefix: str = "") -> Iterator[RemoteFuture[Any]]:
         connections.reporter.note(f"{host.name} is passed over: {why}")
     for row, host in heapq.merge(*pages, key=lambda found: -found[0]["created_at"]):
         yield JobFuture(row["name"], host, row["state"])
+
+
+def future_of(name: str, host: Host, told: Any) -> JobFuture:
+    """Return the future of a job that was asked for by this name, which cells may share: of the one that was found."""
+    job = told["job"]
+    return JobFuture(name if job["kind"] == "array" else job["name"], host, job["state"])
+
+
+def refuse_taken(name: str, host: Host) -> None:
+    """Refuse a name for a cell that a job on its host has: it would not be found by it.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    try:
+        taken = _ask(host, "job", {"name": name})["job"]["name"] == name
+    except JobNotFound:
+        return
+    if taken:
+        raise ConfigurationError(
+            f"a job named {name!r} exists on {host.name}",
+            option="name",
+            hint="choose another name for the cell",
+        )
 
 
 def find_job(name: str) -> tuple[Host, Any]:

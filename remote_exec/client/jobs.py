@@ -32,6 +32,8 @@ from .target import Place
 FUNCTION = 1
 MOST_SOURCE = 64 << 10
 
+_VERBS = {"succeeded": "has", "failed": "has", "cancelled": "was"}
+
 
 class JobFuture(RemoteFuture[Any]):
     """The future of a durable job. Users get it from `submit`, `get_future` and `list_futures`."""
@@ -65,7 +67,8 @@ class JobFuture(RemoteFuture[Any]):
     def why(self) -> str:
         """Say in words what the job waits for."""
         told = self.told()
-        why: str = told["why"] or f"it is {told['job']['state']}"
+        state: str = told["job"]["state"]
+        why: str = told["why"] or f"it {_VERBS.get(state, 'is')} {state}"
         return why
 
     @property
@@ -264,6 +267,7 @@ def submit_job(
             "import_roots": list(request["import_roots"]),
             "preload": list(request["preload"]),
             "keep_alive_seconds": request["keep_alive_seconds"],
+            "asked_by": request["asked_by"],
             "max_workers": request["max_workers"],
             "uv": request["uv"],
             "log_limit_bytes": request["log_limit_bytes"],

@@ -66,10 +66,7 @@ def look(host: Host, sock: socket.socket | None) -> Session:
         HostUnavailable: it does not answer, or not in this version's protocol.
     """
     if sock is None:
-        raise NoAgent(
-            "no agent runs on this machine; the first call starts one, which knows what earlier ones kept",
-            hint="remote-exec hosts start",
-        )
+        raise _no_agent()
     pid = _peer_pid(sock) if host.here else 0
     if process_state(pid) == "T":
         sock.close()
@@ -83,6 +80,9 @@ def look(host: Host, sock: socket.socket | None) -> Session:
     except OSError as error:
         sock.close()
         raise HostUnavailable(f"the agent does not answer: {error}", hint="remote-exec doctor") from None
+    if received is None and host.here and not listening_pid():  # it was ending
+        sock.close()
+        raise _no_agent()
     welcome = received[0].message if received else None
     if not isinstance(welcome, protocol.Welcome) or not welcome.accepted:
         sock.close()
@@ -92,6 +92,13 @@ def look(host: Host, sock: socket.socket | None) -> Session:
         )
     sock.settimeout(None)
     return Session(host, stream, welcome)
+
+
+def _no_agent() -> NoAgent:
+    return NoAgent(
+        "no agent runs on this machine; the first call starts one, which knows what earlier ones kept",
+        hint="remote-exec hosts start",
+    )
 
 
 def look_at_all(hosts: Iterable[Host]) -> Iterator[tuple[Host, Session | None]]:

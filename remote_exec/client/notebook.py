@@ -18,6 +18,12 @@ def notebook_path() -> str:
     return os.environ.get("JPY_SESSION_NAME", "") or str(main.get("__vsc_ipynb_file__", ""))
 
 
+def of_notebook(name: str) -> str:
+    """Return what a function is called in lists of other things than calls: by its notebook, too, if it has one."""
+    notebook = os.path.basename(notebook_path())
+    return f"{name} ({notebook})" if notebook else name
+
+
 def tags_of(options: Options) -> list[list[str]]:
     """Return the tags of what is called or submitted here: those that it was given, and its notebook."""
     tags = [list(tag) for tag in options.tags]

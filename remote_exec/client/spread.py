@@ -80,17 +80,7 @@ class Spread:
         Raises:
             HostUnavailable: none can be reached.
         """
-        tried: list[Host] = []
-        while True:
-            way = self._choose(tried)
-            try:
-                self._give(call, way)
-                break
-            except HostUnavailable as error:
-                loads.take_out(way.host, error.message)
-                tried.append(way.host)
-                if len(tried) == len(self.hosts):
-                    raise
+        self._on_the_least_busy(lambda way: self._give(call, way))
         self._look_after()
 
     def run(self, call: Call) -> Any:
@@ -156,19 +146,9 @@ class Spread:
         Raises:
             HostUnavailable: none can be reached.
         """
-        tried: list[Host] = []
-        while True:
-            way = self._choose(tried)
-            try:
-                connections.session(way.host)
-            except HostUnavailable as error:
-                loads.take_out(way.host, error.message)
-                tried.append(way.host)
-                if len(tried) == len(self.hosts):
-                    raise
-            else:
-                loads.add(way.host)
-                return way.place
+        way = self._on_the_least_busy(lambda way: connections.session(way.host))
+        loads.add(way.host)
+        return way.place
 
     def places(self, count: int) -> list[Place]:
         """Return the places of so many of the hosts, the least busy ones, in the order of all: for a group's nodes.
@@ -223,6 +203,20 @@ class Spread:
     def _opened(self) -> list[Way]:
         with self._lock:
             return list(self._ways.values())
+
+    def _on_the_least_busy(self, use: Callable[[Way], object]) -> Way:
+        """Make use of the least busy host that can be reached, and return the way there."""
+        tried: list[Host] = []
+        while True:
+            way = self._choose(tried)
+            try:
+                use(way)
+                return way
+            except HostUnavailable as error:
+                loads.take_out(way.host, error.message)
+                tried.append(way.host)
+                if len(tried) == len(self.hosts):
+                    raise
 
     def _choose(self, tried: Collection[Host]) -> Way:
         """Return the least busy of the hosts that are left; those out of reach come last.

@@ -28,7 +28,7 @@ from ..options.group_plan import GroupPlan, group_plan
 from ..serial.pickling import Pickled
 from .connections import connections
 from .dispatcher import Dispatcher
-from .notebook import tags_of
+from .notebook import of_notebook, tags_of
 from .placement import Found, choose
 
 if TYPE_CHECKING:
@@ -185,6 +185,7 @@ def _place_on(found: Found, captured: Captured, private: str) -> Place:
         "log_limit_bytes": options.log_size_limit,
         "uv": _uv_for(host, environment),
         "instance": _instance(instance, plan),
+        "asked_by": of_notebook(captured.name),
     }
     if not host.here:
         request["linger_seconds"] = float(options.connection_timeout)

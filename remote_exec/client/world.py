@@ -221,7 +221,7 @@ class World:
         if sent is None:
             assert known.found is not None  # noqa: S101
             assert known.place is not None  # noqa: S101
-            sent = known.sent[name] = sent_of(name, known.found, known.place)
+            sent = known.sent[name] = sent_of(name, known.found, known.place, fn)
         return known, sent
 
     def _capture(self, fn: Callable[..., Any], *, keep: bool) -> _Known:

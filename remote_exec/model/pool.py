@@ -11,6 +11,8 @@ from .digests import digest_of
 from .environment import EnvironmentSpec
 from .record import record
 
+MOST_ASKED = 3
+
 
 class WorkerState(str, Enum):
     """A worker's life: forked, waiting, leased, on its way out."""
@@ -71,6 +73,21 @@ class PoolSpec:
 
 
 @record(kw_only=True)
+class Asked:
+    """Who has asked for a pool's workers, in words for lists: functions and notebooks, the last ones first."""
+
+    by: tuple[str, ...] = ()
+    instance_type: str = ""
+
+    def after(self, former: Asked) -> Asked:
+        """Return this with those who have asked before."""
+        return Asked(
+            by=tuple(dict.fromkeys((*self.by, *former.by)))[:MOST_ASKED],
+            instance_type=self.instance_type or former.instance_type,
+        )
+
+
+@record(kw_only=True)
 class GpuUse:
     """How busy one GPU is, whoever uses it."""
 
@@ -100,8 +117,11 @@ class PoolInfo:
     """One pool, as lists show it."""
 
     key: str
+    asked_by: tuple[str, ...]
+    instance_type: str
     environment: str
-    python: str
+    python: str  # its path
+    python_version: str
     keep_alive_seconds: float
     max_workers: int
     queued: int

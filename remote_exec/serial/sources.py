@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import time
 from functools import partial
 from types import CodeType, FunctionType, MethodType
@@ -19,6 +20,7 @@ from typing import Any
 MAX_SOURCE_CHARS = 1_000_000
 MAX_SHOWN_CHARS = 64 << 10  # of one function
 _MOST_WRAPPERS = 32
+_MORE_LINES = 20  # behind the last that runs: an expression, or a text, may go on
 _MAX_CACHED_FILES = 64
 
 # Names that many pieces of code share: whichever came last would answer for all.
@@ -96,6 +98,53 @@ def text_of(function: object) -> str:
     except (OSError, SyntaxError, ValueError, RecursionError, TokenError):
         return ""
     return text if len(text) <= MAX_SHOWN_CHARS else ""
+
+
+def lines_of(function: object) -> str:
+    """Return, at once, lines in which the source of a function or class lies, from its first on: for `block_of`.
+
+    Any thread may ask, as of `text_of`, which takes milliseconds to find where the source ends.
+    """
+    found = _inner(function)
+    codes = [found.__code__] if isinstance(found, FunctionType) else []
+    if isinstance(found, type):
+        methods = (_inner(value) for value in vars(found).values())
+        codes = [one.__code__ for one in methods if isinstance(one, FunctionType)]
+    if not codes:
+        return ""
+    lines = linecache.getlines(codes[0].co_filename)
+    codes = [code for code in codes if code.co_filename == codes[0].co_filename]
+    first = min(code.co_firstlineno for code in codes)
+    if isinstance(found, type):
+        first = _header_above(lines, found.__name__, first)
+    return "".join(lines[first - 1 : max(map(_last_line, codes)) + _MORE_LINES]) if first else ""
+
+
+def block_of(lines: str) -> str:
+    """Return the source that some lines begin with; all of them, where it does not end there."""
+    from inspect import getblock
+    from tokenize import TokenError
+
+    try:
+        return "".join(getblock(lines.splitlines(keepends=True)))
+    except (SyntaxError, ValueError, TokenError):
+        return lines
+
+
+def _last_line(code: CodeType) -> int:
+    own = [line for _, _, line in code.co_lines() if line]
+    inner = [_last_line(const) for const in code.co_consts if isinstance(const, CodeType)]
+    return max([code.co_firstlineno, *own, *inner])
+
+
+def _header_above(lines: list[str], name: str, line: int) -> int:
+    """Return the number of the line at which a class begins, by that of one within it; 0 where it is not found."""
+    header = re.compile(rf"\s*class\s+{re.escape(name)}\b")
+    above = range(min(line, len(lines)), 0, -1)
+    found = next((number for number in above if header.match(lines[number - 1])), 0)
+    while found > 1 and lines[found - 2].lstrip().startswith("@"):
+        found -= 1
+    return found
 
 
 def _inner(function: object) -> object:

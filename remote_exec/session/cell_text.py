@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..model.failure import Failure
+from ..model.failure import Failure, Frame
 
 CELL = "cell"  # the tag with its execution count
+CELL_NAME = "cell_name"  # the tag with the name that it was given
 MOST_TITLE = 60
 MOST_VALUE = 1000
 _MAGIC = re.compile(r"#[ \t]*(?=%%)")
+_OF_IPYTHON = re.compile(r"[/\\]IPython[/\\]")
 
 
 def as_written(source: str) -> str:
@@ -23,12 +26,19 @@ def as_written(source: str) -> str:
         >>> as_written("#  %%remote gpu\\nfit()")
         '%%remote gpu\\nfit()'
     """
-    lines = source.splitlines(keepends=True)
-    for number, line in enumerate(lines):
-        if not _MAGIC.match(line):
-            break
-        lines[number] = _MAGIC.sub("", line)
-    return "".join(lines).rstrip()
+    return "".join(lines_as_written(source.splitlines(keepends=True))).rstrip()
+
+
+def lines_as_written(lines: Sequence[str]) -> list[str]:
+    """Return a cell's first lines, or all, with its magics as magics."""
+    magics = itertools.takewhile(_MAGIC.match, lines)
+    written = [_MAGIC.sub("", line) for line in magics]
+    return [*written, *lines[len(written) :]]
+
+
+def tags_of(number: int, name: str) -> tuple[tuple[str, str], ...]:
+    """Return the tags of a cell, by its execution count and the name that it was given, if any."""
+    return ((CELL, str(number)), *(((CELL_NAME, name),) if name else ()))
 
 
 def title_of(source: str, number: int) -> str:
@@ -52,17 +62,36 @@ def in_cells(failure: Failure, numbers: Mapping[str, int]) -> Failure:
         failure: how a cell has ended.
         numbers: the files by which code of cells goes -> their execution counts.
     """
-    frames = tuple(
-        replace(frame, filename=f"Cell In[{numbers[frame.filename]}]") if frame.filename in numbers else frame
-        for frame in failure.frames
+
+    def named(frame: Frame) -> Frame:
+        number = numbers.get(frame.filename)
+        return frame if number is None else _in_cell(frame, number)
+
+    return _with_frames(failure, lambda frames: tuple(map(named, frames)))
+
+
+def outside_of_ipython(failure: Failure) -> Failure:
+    """Return a failure without the frames of IPython's own, which it shows of no error."""
+    return _with_frames(
+        failure, lambda frames: tuple(frame for frame in frames if not _OF_IPYTHON.search(frame.filename))
     )
+
+
+def _with_frames(failure: Failure, change: Callable[[tuple[Frame, ...]], tuple[Frame, ...]]) -> Failure:
     return replace(
         failure,
-        frames=frames,
-        cause=in_cells(failure.cause, numbers) if failure.cause is not None else None,
-        context=in_cells(failure.context, numbers) if failure.context is not None else None,
-        members=tuple(in_cells(member, numbers) for member in failure.members),
+        frames=change(failure.frames),
+        cause=_with_frames(failure.cause, change) if failure.cause is not None else None,
+        context=_with_frames(failure.context, change) if failure.context is not None else None,
+        members=tuple(_with_frames(member, change) for member in failure.members),
     )
+
+
+def _in_cell(frame: Frame, number: int) -> Frame:
+    source = frame.source
+    if frame.source_start == 1:
+        source = "".join(lines_as_written(source.splitlines(keepends=True)))
+    return replace(frame, filename=f"Cell In[{number}]", source=source)
 
 
 class _Plain(reprlib.Repr):

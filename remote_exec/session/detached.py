@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..serial.cloudpickle_copy import RUNTIME
-from .far_end import VALUE, Cell, FarEnd, is_machinery, pickling_reason
+from .far_end import VALUE, Cell, FarEnd, is_machinery, pickling_reason, without_ours
 from .kept import short_text
 from .mirror import Mirror
 from .settings import Settings
@@ -101,7 +101,9 @@ def run_cell(update: Update, cell: Cell, settings: Settings, in_kernel: bool) ->
     far.take(update)
     recorder: Any = Recorder()
     with far.shell.heard_by(recorder, settings):
-        ran = far.shell.run(cell.source, cell.filename, cell.number)
+        ran = far.ran(cell)
+        for display in ran.late:
+            recorder.tell(display)
     finished = _finished(far, cell, ran, recorder.displays)
     if ran.error is None:
         return finished
@@ -125,7 +127,7 @@ def _finished(far: FarEnd, cell: Cell, ran: Ran, displays: list[Display]) -> Fin
 
 def _alone(far: FarEnd, names: list[str]) -> Update:
     """Return what names stand for, whole: whoever takes it in need not know anything."""
-    mirror = Mirror(far.mirror.namespace, first=1, own=far.shell.is_own)
+    mirror = Mirror(far.mirror.namespace, first=1, own=far.is_own)
     found = mirror.reach(names)
     return mirror.update(found._replace(changed=names, cannot={}, large=frozenset(), former=()))
 
@@ -140,6 +142,7 @@ def _leave(error: BaseException, finished: Finished) -> None:
 
 def _of_the_cell(error: BaseException) -> Any:
     """Return an error's traceback from the cell on; what runs cells is of no interest."""
+    without_ours(error)
     entry = error.__traceback__
     while entry is not None and is_machinery(entry.tb_frame.f_code.co_filename):
         entry = entry.tb_next

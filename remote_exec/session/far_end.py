@@ -6,6 +6,9 @@ thread; the session's state is touched by that thread alone.
 
 from __future__ import annotations
 
+import builtins
+import contextlib
+import importlib
 import os
 import sys
 import types
@@ -18,7 +21,7 @@ from ..worker import context
 from ..worker.about import About
 from ..worker.streams import Conversation, Talk
 from . import comms
-from .cell_text import CELL, as_written, in_cells, title_of, value_in_words
+from .cell_text import as_written, in_cells, outside_of_ipython, tags_of, title_of, value_in_words
 from .comms import CommMessage
 from .interrupts import Interrupts
 from .kept import ON_REQUEST, STOPPED
@@ -26,7 +29,7 @@ from .mirror import Mirror
 from .modules import Entered, Given, Modules
 from .pieces import LARGE_BYTES, send_ahead
 from .settings import Settings
-from .shell import Ran, Shell
+from .shell import FORMER_VALUES, Display, Ran, Shell
 from .updates import NotLoaded, OutOfStep, Update
 
 MACHINERY = (f"{os.sep}IPython{os.sep}", f"{os.sep}ast.py", f"{os.sep}contextlib.py")  # beside our own
@@ -45,6 +48,8 @@ class Cell(NamedTuple):
         only: names that may come back; None: all.
         opaque: it uses what cannot be looked into, so that any name may have changed by it.
         brings: the number of what has stayed here and is its value; 0: nothing.
+        parts: of packages, that are to be imported before.
+        name: under which lists of jobs show it, in place of its notebook's.
     """
 
     source: str
@@ -56,6 +61,8 @@ class Cell(NamedTuple):
     only: tuple[str, ...] | None = None
     opaque: bool = False
     brings: int = 0
+    parts: tuple[str, ...] = ()
+    name: str = ""
 
 
 class Heeded(NamedTuple):
@@ -78,6 +85,7 @@ class Outcome(NamedTuple):
         interrupted: whether that is an interrupt.
         cannot: names of what it has left that cannot travel, with the reasons.
         shown: the value as it is shown there, where it cannot travel.
+        late: what is displayed after the value.
         cancelled: whether others than the notebook have interrupted it.
     """
 
@@ -87,6 +95,7 @@ class Outcome(NamedTuple):
     interrupted: bool
     cannot: dict[str, str]
     shown: dict[str, Any] | None
+    late: tuple[Display, ...] = ()
     cancelled: bool = False
 
     def __repr__(self) -> str:
@@ -97,6 +106,7 @@ VALUE = "_remote_exec_value"
 ANY_SIZE = 1 << 62
 LITTLE_BYTES = 1 << 16  # of a value that is sent home although its way there was interrupted
 STAYED = "the cell had ended, and what it had changed was on its way here; what was large has stayed there"
+_CALLED = (types.FunctionType, types.MethodType)  # as in ``from gettext import gettext as _``
 _COMES_HOME = (int, float, complex, str, bytes, type(None), type, types.FunctionType, types.ModuleType)
 
 
@@ -109,14 +119,21 @@ class FarEnd:
 
     def __init__(self, *, in_kernel: bool = True) -> None:
         main = types.ModuleType("__main__")
-        main.__dict__["__builtins__"] = __builtins__
+        main.__dict__["__builtins__"] = builtins
         sys.modules["__main__"] = main
         self.interrupts = Interrupts.installed()
         self.shell = Shell(main, in_kernel=in_kernel, interrupts=self.interrupts)
-        self.mirror = Mirror(vars(main), first=1, own=self.shell.is_own)
+        self.mirror = Mirror(vars(main), first=1, own=self.is_own)
         self.modules = Modules()
         self._last = (Cell("", "", 0, (), ANY_SIZE), Ran())
+        self._withheld: dict[str, Any] = {}  # what cells have made that was not to come back
         self._numbers: dict[str, int] = {}  # of cells, by the files that their code goes by
+
+    def is_own(self, name: str) -> bool:
+        """Whether a name is this end's alone: IPython's own, and ``_``, to which cells bind what they throw away."""
+        if name not in FORMER_VALUES:
+            return self.shell.is_own(name)
+        return not isinstance(self.mirror.namespace.get(name), _CALLED) and not self.mirror.shares(name)
 
     def run(self, update: Update, cell: Cell, settings: Settings) -> Conversation:
         """Run a cell, and talk with the notebook meanwhile; the call's value is an `Outcome`.
@@ -130,20 +147,26 @@ class FarEnd:
         """
         self._numbers[cell.filename] = cell.number
         about = context.describe(
+            name=cell.name,
             function=title_of(cell.source, cell.number),
             code=as_written(cell.source),
-            tags=((CELL, str(cell.number)),),
+            tags=tags_of(cell.number, cell.name),
         )
-        return self._conversation(
-            update, settings, cell, lambda: self.shell.run(cell.source, cell.filename, cell.number), about
-        )
+        return self._conversation(update, settings, cell, lambda: self.ran(cell), about)
+
+    def ran(self, cell: Cell) -> Ran:
+        """Run a cell, while somebody listens."""
+        for part in cell.parts:
+            with contextlib.suppress(Exception):  # the cell itself says so, if it needs it
+                importlib.import_module(part)
+        return self.shell.run(cell.source, cell.filename, cell.number)
 
     def hear(self, update: Update, message: CommMessage, settings: Settings) -> Conversation:
         """Give a widget what the front end says to it; the call's value is as that of `run`."""
 
         def heard() -> Ran:
             try:
-                with self.interrupts.let():
+                with self.interrupts.let(), self.shell.in_loop():
                     comms.hear(message)
             except BaseException as error:
                 return Ran(error=error)
@@ -203,6 +226,8 @@ class FarEnd:
             try:
                 self.take(update)
             except (NotLoaded, OutOfStep) as refused:
+                if about is not None:
+                    about.listed = False  # nothing has run: the cell comes again, as another call
                 return refused.with_traceback(None)
             stopped = False
             with self.shell.heard_by(talk, settings):
@@ -264,14 +289,21 @@ class FarEnd:
         if ran.error is not None:
             without_ours(ran.error)
             self.modules.explain(ran.error)
-            failure = failures.capture(ran.error, dumps=pickling.dump_bytes, skip=is_machinery)
+            captured = failures.capture(ran.error, dumps=pickling.dump_bytes, skip=is_machinery)
+            failure = outside_of_ipython(captured)
         interrupted = isinstance(ran.error, KeyboardInterrupt)
-        return Outcome(told, ran.has_value, failure, interrupted, cannot, shown)
+        return Outcome(told, ran.has_value, failure, interrupted, cannot, shown, ran.late)
 
     def touched(self, cell: Cell) -> list[str]:
         """Return the names that a cell may have changed, once it has run; of those, only what may come back."""
-        names = [*cell.names, *self.mirror.rebound(), *(self.mirror.agreed if cell.opaque else ())]
+        namespace = self.mirror.namespace
+        self._withheld = {name: one for name, one in self._withheld.items() if namespace.get(name) is one}
+        made = [name for name in self.mirror.rebound() if name not in self._withheld]
+        names = [*cell.names, *made, *(self.mirror.agreed if cell.opaque else ())]
         if cell.only is not None:
+            self._withheld |= {
+                name: namespace[name] for name in made if name not in cell.only and name != VALUE
+            }
             names = [name for name in names if name in cell.only or name == VALUE]
         return names
 

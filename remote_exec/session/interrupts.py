@@ -7,6 +7,7 @@ takes changes in, gathers them, or sends a message must not be cut off in the mi
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -81,13 +82,24 @@ class Interrupts:
     def _raise_noted(self) -> None:
         if self._noted and not self._off:
             self._noted = False
+            _interrupt_children()
             raise KeyboardInterrupt
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._off:
-            self._raising(number, frame)
-            return
         try:
             self._raising(number, frame)
         except KeyboardInterrupt:
+            if not self._off:
+                _interrupt_children()
+                raise
             self._noted = True
+
+
+def _interrupt_children() -> None:
+    """Interrupt what a cell has started, such as a shell's command, as the stop button does to that of a kernel."""
+    if os.getpgrp() == os.getpid():
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            os.killpg(0, signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, handler)

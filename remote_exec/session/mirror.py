@@ -109,6 +109,11 @@ class Mirror:
         """The names that there are at the other end, as far as this one has heard."""
         return frozenset(self._there)
 
+    def shares(self, name: str) -> bool:
+        """Whether both ends agree on what a name stands for here."""
+        known = self._shared.names.get(name)
+        return known is not None and name in self.namespace and known.is_of(self.namespace[name])
+
     @property
     def size(self) -> int:
         """How many objects both ends know."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 NONE: frozenset[str] = frozenset()
+_OF_IPYTHON = re.compile(r"_{1,3}|_i{1,3}|_i?\d+|_[dio]h|_exit_code|In|Out")
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
@@ -41,10 +42,13 @@ class Names:
         return merged((self, other))
 
     def could_read(self, namespace: Mapping[str, object]) -> frozenset[str]:
-        """Return those names of a namespace that the code could read, whether it names them or strings do."""
-        if self.opaque:
-            return frozenset(namespace)
+        """Return those names of a namespace that the code could read, whether it names them or strings do.
+
+        What IPython has bound (``_``, ``Out``) is read by those alone who name it.
+        """
         found = self.reads & namespace.keys()
+        if self.opaque:
+            return found.union(name for name in namespace if not is_of_ipython(name))
         if self.evaluates:
             told = {text for name in found if type(text := namespace[name]) is str}
             found |= words(*self.strings, *told) & namespace.keys()
@@ -72,3 +76,13 @@ def merged(parts: Iterable[Names]) -> Names:
 def words(*texts: str) -> frozenset[str]:
     """Return all that could be a name in some texts."""
     return frozenset(word for text in texts for word in _WORD.findall(text))
+
+
+def is_of_ipython(name: str) -> bool:
+    """Whether a name is one that IPython binds of its own accord: former values, and what was typed."""
+    return _OF_IPYTHON.fullmatch(name) is not None
+
+
+def is_of_python(name: str) -> bool:
+    """Whether a name is one that Python binds in a module, such as ``__name__``; a cell's own annotations are not."""
+    return len(name) > 4 and name.startswith("__") and name.endswith("__") and name != "__annotations__"

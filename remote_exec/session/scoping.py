@@ -28,7 +28,7 @@ __all__ = ["Names", "Transform", "compiled", "names_of", "names_of_function"]
 Transform = Callable[[str], str]
 
 _ANY = "*"  # among names that may be bound by now: all
-_FUTURES = functools.reduce(
+FUTURES = functools.reduce(
     int.__or__, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 )
 
@@ -78,7 +78,7 @@ def compiled(source: str, filename: str, flags: int = 0) -> list[CodeType]:
         >>> names_of(first, second).reads
         frozenset({'print'})
     """
-    flags &= _FUTURES
+    flags &= FUTURES
     codes: list[CodeType] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said where the cell runs
@@ -90,7 +90,7 @@ def compiled(source: str, filename: str, flags: int = 0) -> list[CodeType]:
             for statement in tree.body:
                 module = ast.Module([statement], [])
                 code = compile(module, filename, "exec", flags | allowed, dont_inherit=True)
-                flags |= code.co_flags & _FUTURES
+                flags |= code.co_flags & FUTURES
                 codes.append(code)
         except SyntaxError as error:
             if error.text is None and error.lineno is not None:

@@ -10,7 +10,8 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Generator
+import warnings
+from collections.abc import Callable, Generator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -18,11 +19,13 @@ from ..model.errors import RuntimeEnvironmentError
 from ..worker.streams import Talk
 from . import comms, settings
 from .interrupts import Interrupts
+from .names import is_of_python
 from .progress_lines import ProgressLines
 from .settings import Settings
+from .tasks import Tasks
 
+FORMER_VALUES = ("_", "__", "___")
 INLINE = "module://matplotlib_inline.backend_inline"
-OWN_NAMES = ("__", "_i", "_dh", "_oh", "_ih", "_exit_code")  # how IPython's own begin
 
 
 class Display(NamedTuple):
@@ -52,11 +55,12 @@ class Stopped(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """How a cell ended there: its last expression's value, or what it raised."""
+    """How a cell ended there: its last expression's value, or what it raised; and what is displayed after the value."""
 
     has_value: bool = False
     value: Any = None
     error: BaseException | None = None
+    late: tuple[Display, ...] = ()
 
 
 class Shell:
@@ -78,10 +82,16 @@ class Shell:
         self._interrupts = interrupts
         self._filename = self._parent = self._folder = ""
         self._value: list[Any] = []
+        self._late: list[Display] | None = None  # as soon as the cell has a value and is over
+        self._left = 0  # statements of the cell, behind the one that runs
+        self._tasks = Tasks()
+        self._in_kernel = in_kernel
         self._ip = self._make(main, in_kernel)
-        self._hidden = (
-            frozenset(vars(main)) | frozenset(self._ip.user_ns_hidden) | {"get_ipython", "In", "Out"}
-        )
+        for name in FORMER_VALUES:  # the notebook's come with the cells that name them
+            main.__dict__.pop(name, None)
+        self._hidden = frozenset(
+            {*vars(main), *self._ip.user_ns_hidden, "get_ipython", "In", "Out"}
+        ).difference(FORMER_VALUES)
         builtins.input = self._input
         getpass.getpass = self._getpass
         out, err = ProgressLines(sys.stdout), ProgressLines(sys.stderr)
@@ -120,7 +130,8 @@ class Shell:
 
         class Interactive(shell.InteractiveShell):  # type: ignore[misc]
             def showtraceback(self, *args: Any, running_compiled_code: bool = False, **keywords: Any) -> None:
-                if not running_compiled_code:  # else it is the cell's, and home shows it
+                # the cell's own is shown at home
+                if not running_compiled_code and not isinstance(sys.exc_info()[1], SystemExit):
                     shell.InteractiveShell.showtraceback(self, *args, **keywords)
 
             def showsyntaxerror(self, *args: Any, **keywords: Any) -> None:
@@ -128,13 +139,22 @@ class Shell:
                     return
                 shell.InteractiveShell.showsyntaxerror(self, *args, **keywords)
 
+            async def run_ast_nodes(self, nodelist: Any, *args: Any, **keywords: Any) -> Any:
+                outer._left = len(nodelist)
+                return await shell.InteractiveShell.run_ast_nodes(self, nodelist, *args, **keywords)
+
+            async def run_code(self, *args: Any, **keywords: Any) -> Any:
+                outer._left -= 1
+                return await shell.InteractiveShell.run_code(self, *args, **keywords)
+
             def ask_exit(self) -> None:
-                pass
+                print("a remote cell does not end its session: %remote restart does", file=sys.stderr)
 
             def enable_gui(self, gui: Any = None) -> None:
                 pass  # there is no screen
 
         wanted = config.Config()
+        warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # home says so
         wanted.HistoryManager.enabled = False
         wanted.HistoryManager.hist_file = ":memory:"
         wanted.InteractiveShell.cache_size = 0
@@ -149,13 +169,19 @@ class Shell:
             )
         shell.InteractiveShell._instance = made
         made.display_pub = Publisher(parent=made)
+        made.loop_runner = self._tasks.finish
+        made.events.register("post_execute", self._hold_back)
         made.compile.get_code_name = lambda *_: self._filename  # pyright: ignore[reportUnknownLambdaType]
-        made.displayhook.__class__ = _recording(made.displayhook.__class__, self._value)
+        made.displayhook.__class__ = _recording(made.displayhook.__class__, self._take_value)
         return made
 
     def is_own(self, name: str) -> bool:
         """Whether a name of the namespace is this end's alone."""
-        return name in self._hidden or is_of_ipython(name)
+        return name in self._hidden or is_of_python(name)
+
+    def in_loop(self) -> contextlib.AbstractContextManager[None]:
+        """Run code as a kernel does: inside of an event loop, which is the same for all cells."""
+        return self._tasks.running() if self._in_kernel else contextlib.nullcontext()
 
     def run(self, source: str, filename: str, number: int) -> Ran:
         """Run a cell, while somebody listens."""
@@ -164,13 +190,28 @@ class Shell:
         self._value.clear()
         ip.execution_count = number
         try:
-            with self._interrupts.let():
+            with self._interrupts.let(), self.in_loop():
                 result = ip.run_cell(source, store_history=False, silent=False, cell_id=None)
-            error = result.error_before_exec or result.error_in_exec
+            error = self._tasks.as_interrupt(result.error_before_exec or result.error_in_exec)
         except KeyboardInterrupt as interrupt:  # just before it began, or just after
             error = interrupt
+        finally:
+            late, self._late = self._late or [], None
         value = self._value[-1] if self._value else None
-        return Ran(bool(self._value), value, error)
+        return Ran(bool(self._value), value, error, tuple(late))
+
+    def _take_value(self, value: Any) -> None:
+        """The last statement's value is shown at home, those of others (``ast_node_interactivity``) here and now."""
+        if self._left > 0:
+            data, metadata = self._ip.display_formatter.format(value)
+            self.tell(Display(data, metadata, {}, update=False))
+        else:
+            self._value.append(value)
+
+    def _hold_back(self) -> None:
+        """Figures that are left over when a cell ends are displayed below its value, which home displays."""
+        if self._value:
+            self._late = []
 
     @contextlib.contextmanager
     def heard_by(self, talk: Talk, told: Settings) -> Generator[None, None, None]:
@@ -195,7 +236,9 @@ class Shell:
     def tell(self, told: object) -> None:
         """Tell home something, if anybody listens."""
         talk = self._talk
-        if talk is not None:
+        if self._late is not None and isinstance(told, Display):
+            self._late.append(told)
+        elif talk is not None:
             self._settle()
             with self._interrupts.kept_off():
                 talk.tell(told)
@@ -228,18 +271,13 @@ class Shell:
         return str(answer)
 
 
-def is_of_ipython(name: str) -> bool:
-    """Whether a name is one that IPython makes in a namespace of its own accord."""
-    return name.startswith("_") and (not name.strip("_") or name[1:].isdigit() or name.startswith(OWN_NAMES))
-
-
-def _recording(base: type[Any], values: list[Any]) -> type[Any]:
-    """Return a display hook's class that keeps values instead of showing them."""
+def _recording(base: type[Any], take: Callable[[Any], None]) -> type[Any]:
+    """Return a display hook's class that hands values over instead of showing them."""
 
     class Recording(base):  # type: ignore[misc]
         def __call__(self, result: Any = None) -> None:
             if result is not None:
-                values.append(result)
+                take(result)
 
     return Recording
 

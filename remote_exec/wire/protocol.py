@@ -56,6 +56,7 @@ class RequestLease:
     # the call stream is a connection of its own, and may be broken off for so long; 0: its descriptors come along
     linger_seconds: float = 0.0
     instance: Instance = Instance()  # as what the client's configuration has the worker
+    asked_by: str = ""  # what its first call is of, for lists of pools
 
 
 @message

@@ -1,7 +1,8 @@
 """What is told of a call, in lists and to whoever looks at it, beside how it ended: its function, tags, the code.
 
 Told of all calls of one function, or by a call of itself (`context.describe`). The code is looked up when the agent is
-first told of such a call: what is short and silent costs nothing.
+first told of such a call: what is short and silent costs nothing. For a worker that dies before that, the lines in
+which it lies are noted once, when the function is there.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class About:
     cause: Cause = Cause.NONE
     summary: str = ""
     failure: str = ""
+    _noted: str | None = field(default=None, init=False)
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> About:
@@ -60,12 +62,24 @@ class About:
             function=name,
             listed=bool(name) and told.get("listed", True),
             tags=tuple((key, value) for key, value in told.get("tags", ())),
+            code=told.get("code"),
         )
 
-    def of_call(self, *, function: str, code: str, tags: tuple[tuple[str, str], ...]) -> About:
+    def of_loaded(self, source: Callable[..., Any]) -> About:
+        """Return what is told of the function, now that it is there."""
+        return replace(self, source=source)
+
+    def of_call(self, *, name: str, function: str, code: str, tags: tuple[tuple[str, str], ...]) -> About:
         """Return what is told of one call of it instead."""
         return replace(
-            self, function=function, code=code, tags=(*self.tags, *tags), listed=True, own=True, result={}
+            self,
+            name=name or self.name,
+            function=function,
+            code=code,
+            tags=(*self.tags, *tags),
+            listed=True,
+            own=True,
+            result={},
         )
 
     def fails(self, failure: Failure, *, cancelled: bool) -> None:
@@ -82,9 +96,12 @@ class About:
 
     def noted(self) -> str:
         """Return, as JSON, what is to be known of such a call where its worker dies before anything is told."""
-        facts = {"function": self.function, "tags": self.tags}
-        text = _json({**facts, "code": self.code if self.own else ""})
-        return text if len(text.encode()) <= NOTED_BYTES else _json(facts)
+        if self._noted is None:
+            facts = {"function": self.function, "tags": self.tags}
+            lines = sources.lines_of(self.source) if self.listed and self.code is None else ""
+            text = _json({**facts, "code": self.code, "lines": lines})
+            self._noted = text if len(text) <= NOTED_BYTES else _json(facts)
+        return self._noted
 
 
 def summary_of(failure: Failure) -> str:

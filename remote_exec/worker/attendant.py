@@ -93,7 +93,7 @@ class Attendant(threading.Thread):
 
     def end_with(self, lease: Lease) -> None:
         """Let nothing be lost of a lease when the process ends now."""
-        self._flush_records(lease)
+        self.flush(lease)
         lease.metrics.close()
         with self.output.lock:
             self._close_log()
@@ -135,6 +135,12 @@ class Attendant(threading.Thread):
         if not self._flushes:
             self._flushes = True
             os.write(self._wake_write, b"f")
+
+    def flush(self, lease: Lease) -> None:
+        """Tell the agent now what has ended."""
+        ended = lease.take_ended()
+        if ended is not None and not lease.attach.job:
+            self._tell(protocol.CallsEnded(*ended))
 
     @property
     def backlogged(self) -> bool:
@@ -263,7 +269,7 @@ class Attendant(threading.Thread):
         if self._flushes:
             self._flushes = False
             time.sleep(COALESCE_SECONDS)  # a function that fails may do so again and again
-        self._flush_records(lease)
+        self.flush(lease)
 
     def _report_running(self, lease: Lease) -> None:
         with lease.lock:  # what is told to be running is recorded, or summed up, after that
@@ -271,11 +277,6 @@ class Attendant(threading.Thread):
             if call and (listed or lease.orphaned):  # what is nobody's and goes on is to be seen, too
                 lease.reported = call
                 self._tell(lease.as_running(call, protocol.CallRunning if listed else protocol.CallOrphaned))
-
-    def _flush_records(self, lease: Lease) -> None:
-        ended = lease.take_ended()
-        if ended is not None and not lease.attach.job:
-            self._tell(protocol.CallsEnded(*ended))
 
     def _on_output(self, lease: Lease | None) -> None:
         if lease is None:

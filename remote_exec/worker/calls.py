@@ -313,7 +313,10 @@ class Calls:
             self._attendant.orphan_ended(lease, outcome)
         self._ended(lease, outcome.call)
         if lease.record(outcome, printed=printed):
-            self._attendant.flush_soon()
+            if outcome.about.own:  # they are not made by the thousand, and the next may ask for this one
+                self._attendant.flush(lease)
+            else:
+                self._attendant.flush_soon()
         lease.enter_folder()
 
     def _send(self, lease: Lease, call: int, parts: list[Any], buffers: Any, flags: int) -> bool:
@@ -398,7 +401,8 @@ class Calls:
         try:
             stream, buffers = lease.stream.parts(frame)
             if function.launch is None:
-                function.call = function.about.source = pickling.load(stream, buffers)
+                loaded: Callable[..., Any] = pickling.load(stream, buffers)
+                function.call, function.about = loaded, function.about.of_loaded(loaded)
             else:
                 from .launch import Launch
 

@@ -103,10 +103,11 @@ def current_job() -> CurrentJob | None:
     return CurrentJob(name=name, function=function, group=_group)
 
 
-def describe(*, function: str, code: str, tags: tuple[tuple[str, str], ...]) -> About | None:
+def describe(*, name: str = "", function: str, code: str, tags: tuple[tuple[str, str], ...]) -> About | None:
     """Say what the running call is, in place of what is told of its function; what it returns can say more.
 
     Args:
+        name: the first part of its name, in place of its function's.
         function: as lists show it.
         code: that it runs.
         tags: of this call.
@@ -117,7 +118,7 @@ def describe(*, function: str, code: str, tags: tuple[tuple[str, str], ...]) -> 
     lease = _lease
     if lease is None or not lease.running or lease.attach.job:
         return None
-    about = lease.about.of_call(function=function, code=code, tags=tags)
+    about = lease.about.of_call(name=name, function=function, code=code, tags=tags)
     lease.describe(about)
     return about
 

@@ -104,7 +104,7 @@ class Ended(NamedTuple):
     records: tuple[JobRecord, ...]
     attempts: tuple[AttemptRecord, ...]  # of those that took a while
     failures: dict[str, str]  # by the name of the call
-    summed: tuple[str, ...]  # calls that were listed while they ran, and have no record but their array's
+    summed: tuple[str, ...]  # calls that were listed while they ran, and have no record of their own
     # what is told of records, see `About.told`, with their names
     abouts: tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -239,9 +239,11 @@ class Lease:
         with self.lock:
             if not about.listed:  # no call of the user's: what it has waited for, the next one has
                 self._hand_on_phases(outcome.call)
+                if self.reported == outcome.call:
+                    self._summed.append(self.name_of(outcome.call, about.name))
                 return False
-            if about.own:
-                outcome, printed = outcome.as_told(), False
+            if about.own:  # it has a row of its own, however short
+                outcome, printed = outcome.as_told(), True
             printed = printed or self.metrics.call == outcome.call
             if outcome.ok and not printed and not self.phases and length < RECORDED_ALONE_SECONDS:
                 self._sum(about, outcome.call, 1, outcome.started_at, outcome.ended_at)
@@ -258,7 +260,7 @@ class Lease:
                 if outcome.failure and self._may_keep(len(outcome.failure)):
                     self._failures[record.name] = outcome.failure
             self.phases.pop(outcome.call, None)
-        return not outcome.ok
+        return not outcome.ok or about.own
 
     def record_many(self, about: About, call: int, count: int, started_at: float) -> None:
         """Remember a batch that succeeded."""
@@ -271,8 +273,6 @@ class Lease:
             self.phases[call + 1] = phases + self.phases.get(call + 1, ())
 
     def _sum(self, about: About, call: int, count: int, started_at: float, ended_at: float) -> None:
-        if about.own:  # it is not worth a row, and has no like to share one with
-            return
         row = self._short.get(about.name)
         if row is None:
             row = self._short[about.name] = _Short(about, started_at)
@@ -295,7 +295,7 @@ class Lease:
     def take_ended(self) -> Ended | None:
         """Return what is to be told to the journal, and forget it; None when there is nothing."""
         with self.lock:
-            if not self._records and not self._short:
+            if not self._records and not self._short and not self._summed:
                 return None
             records, self._records = self._records, []
             attempts, self._attempts = self._attempts, []
@@ -339,16 +339,17 @@ class Lease:
         )
 
     def to_attempt(self, outcome: Outcome) -> AttemptRecord:
-        """Return the journal's row for the one try at a call."""
+        """Return the journal's row for the one try at a call, or for a job's attempt, whose phases the agent knows."""
+        of_job = bool(self.attach.job)
         return AttemptRecord(
             job=self.name_of(outcome.call, outcome.about.name),
-            number=1,
+            number=int(self.id.rpartition(".")[2]) if of_job else 1,
             state=_state_of(outcome),
             cause=outcome.cause,
             worker_pid=os.getpid(),
             started_at=outcome.started_at,
             ended_at=outcome.ended_at,
-            phases=self.phases.get(outcome.call, ()),
+            phases=() if of_job else self.phases.get(outcome.call, ()),
         )
 
     def to_record(self, outcome: Outcome) -> JobRecord:

@@ -16,6 +16,12 @@ SELECT about FROM abouts WHERE id = (
     SELECT about_id FROM told WHERE job_id = (SELECT id FROM jobs WHERE name = ?)
 );
 
+-- name: newest_tagged
+-- The newest call of those whose names begin so, and that have a tag: tags are JSON, in which its text is found.
+SELECT name FROM jobs
+WHERE name >= :low AND name < :high AND kind = 'call' AND instr(tags, :tag)
+ORDER BY created_at DESC, name DESC LIMIT 1;
+
 -- name: prune_abouts
 -- Those of which no call is left.
 DELETE FROM abouts WHERE NOT EXISTS (SELECT 1 FROM told WHERE about_id = abouts.id) RETURNING id;

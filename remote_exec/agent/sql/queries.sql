@@ -95,9 +95,10 @@ SET attempts = :number, held_since = CASE WHEN cost_per_hour IS NULL THEN NULL E
 WHERE id = :id;
 
 -- name: end_attempt
--- The attempt's end, once.
+-- The attempt's end, once. Phases that were told when it began stay where none are told now.
 UPDATE attempts
-SET state = :state, cause = :cause, ended_at = :ended_at, certificate = :certificate, phases = :phases,
+SET state = :state, cause = :cause, ended_at = :ended_at, certificate = :certificate,
+    phases = CASE :phases WHEN '[]' THEN phases ELSE :phases END,
     worker_pid = max(worker_pid, :worker_pid), started_at = coalesce(started_at, :started_at)
 WHERE job_id = (SELECT id FROM jobs WHERE name = :job) AND number = :number AND ended_at IS NULL
 RETURNING job_id;
