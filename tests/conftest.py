@@ -22,6 +22,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from homes import FOLDERS
 from leftovers import LINUX, Leftovers, processes_naming, until_empty
 
 pytest_plugins = ["skips"]
@@ -60,13 +61,7 @@ def session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = Path(tempfile.mkdtemp(prefix="re-", dir="/tmp" if os.path.isdir("/tmp") else None))
     patch = pytest.MonkeyPatch()
     for variable, folder in {
-        "HOME": "home",
-        "XDG_CONFIG_HOME": "config",
-        "XDG_DATA_HOME": "data",
-        "XDG_STATE_HOME": "state",
-        "XDG_CACHE_HOME": "cache",
-        "XDG_RUNTIME_DIR": "run",
-        "TMPDIR": "tmp",
+        **FOLDERS,
         "TORCHINDUCTOR_CACHE_DIR": "cache/torch",  # else it is made, and stays, among the temporary files
         "REMOTE_EXEC_HOME": "state/remote_exec",
     }.items():
@@ -129,6 +124,16 @@ def _places_at_home() -> set[Path]:
     """What a test would have made in the real home if it had found it; others may use these meanwhile."""
     places = (REAL_HOME / ".local/share/remote_exec", REAL_HOME / ".config/remote_exec")
     return {place for place in places if place.exists()}
+
+
+@pytest.fixture
+def nothing_held() -> Iterator[None]:
+    """Folders of data that have come are held for as long as this process lives: here, for a test."""
+    from remote_exec.client import trees
+
+    yield
+    for holder in trees._holders.values():
+        holder.let_go()
 
 
 # --- nothing left behind ---

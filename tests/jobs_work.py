@@ -160,13 +160,14 @@ def print_and_die(how: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at_first(path: str) -> int:
-    """Kill itself until it has been tried twice; return how often it was tried."""
+def die_at_first(path: str, seconds: float = 0.0) -> int:
+    """Kill itself until it has been tried twice, then take some time; return how often it was tried."""
     note(path, os.getpid())
     with open(path, encoding="ascii") as file:
         tries = len(file.readlines())
     if tries < 2:
         os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(seconds)
     return tries
 
 

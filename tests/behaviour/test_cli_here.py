@@ -98,7 +98,11 @@ def test_the_host_its_pools_and_what_it_keeps_are_told(user: User) -> None:
     (host,) = user.json("hosts")
     assert host["home"] == str(user.home)
     assert f"{host['pid']}" in user("hosts").stdout
-    assert user.json("pools")[0]["key"] in user("pools").stdout
+    (pool,) = user.json("pools")
+    heading, row = user("pools").stdout.splitlines()
+    shown = {name: row[heading.index(name) :].split("  ")[0] for name in ("POOL", "USED BY", "ENVIRONMENT")}
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert shown == {"POOL": pool["key"], "USED BY": "fit", "ENVIRONMENT": f"{version} {pool['python']}"}
     assert user.json("env", "ls") == []
     assert user("env").stderr == "no environments were built\n"
     assert user("cache", "path").stdout == f"{user.home}/cache\n"

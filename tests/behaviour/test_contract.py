@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from remote_exec import RemoteExecutor, remote
 from remote_exec.errors import WorkerDied
@@ -220,7 +221,7 @@ def test_queued_calls_are_cancelled_at_once_and_running_ones_soon(tmp_path: Path
     with RemoteExecutor(1) as one:
         running = one.submit(touch_and_nap, str(begun), 60)
         queued = one.submit(double, 1)
-        _until(begun.exists)
+        until(begun.exists)
         assert queued.cancel()
         assert queued.cancelled()
         assert running.running()
@@ -330,7 +331,7 @@ def test_an_executor_that_is_dropped_gives_its_workers_back() -> None:
     future = executor.submit(double, 1)
     executor = None
     assert future.result(timeout=SOON_SECONDS) == 2
-    _until(lambda: threading.active_count() <= before)
+    until(lambda: threading.active_count() <= before)
 
 
 def test_executors_nest_in_workers(executor: RemoteExecutor) -> None:
@@ -392,7 +393,7 @@ def test_ctrl_c_ends_script_and_call(tmp_path: Path, how: str) -> None:
     )
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
-            _until(begun.exists)
+            until(begun.exists)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=INTERRUPT_SECONDS)
         finally:
@@ -448,10 +449,3 @@ def test_a_multiprocessing_child_calls_on_its_own() -> None:
     assert doubled(3) == 6
     child.close()
     queue.close()
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -13,6 +13,8 @@ from typing import Any
 
 import jobs_work as work
 import pytest
+from commands import command
+from waiting import until
 
 from remote_exec import Cost, get_future, remote
 from remote_exec.backends.host import Host
@@ -66,24 +68,6 @@ def priced(host: Host, session_home: Path, tmp_path: Path, monkeypatch: pytest.M
     made.set(EACH_SECOND)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return made
-
-
-def until(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (result := found()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return result
-
-
-def command(*arguments: str) -> str:
-    """Return what ``remote-exec`` prints, asked by another process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "remote_exec.cli", *arguments],
-        capture_output=True, text=True, timeout=SECONDS, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def assert_is(cost: Cost | None, euros: float, least: float = 0.0) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from directories_work import Given, content, leave, names_in, read_text, remote_content
+from waiting import until
 
 from remote_exec import Dir, RemoteExecutor, get_future, remote
 from remote_exec.backends import local
@@ -30,6 +31,7 @@ from remote_exec.model.layout import Layout
 from remote_exec.worker.blobs import BlobStore
 
 SECONDS = 30.0
+pytestmark = pytest.mark.usefixtures("nothing_held")
 
 
 @pytest.fixture
@@ -42,15 +44,7 @@ def agent(
     session = connections.session()
     with contextlib.suppress(HostUnavailable):
         session.ask("stop")
-    _wait(lambda: session.lost)
-
-
-@pytest.fixture(autouse=True)
-def nothing_held() -> Iterator[None]:
-    """What has come is held for as long as this process lives: here, for a test."""
-    yield
-    for holder in trees._holders.values():
-        holder.let_go()
+    until(lambda: session.lost)
 
 
 @pytest.fixture
@@ -66,13 +60,6 @@ def data(tmp_path: Path) -> Path:
     (folder / ".hidden").write_text("h")
     (folder / "ünï").write_text("u")
     return folder
-
-
-def _wait(done: Callable[[], object], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
 
 
 def blobs() -> dict[str, int]:
@@ -414,7 +401,7 @@ def test_tidying_keeps_what_is_in_use_and_removes_the_rest(
     with RemoteExecutor(1) as executor:
         executor.submit(content, Dir(unused)).result(SECONDS)
     future = hold.submit(Dir(data))
-    _wait(begun.exists)
+    until(begun.exists)
     _tidy_all(agent)
     gate.touch()
     assert future.result(SECONDS) == content(data)
@@ -442,12 +429,12 @@ def test_a_job_keeps_its_data_over_its_agents_death(
 
     expected = content(data)
     future = wait_and_copy.submit(Dir(data))
-    _wait(lambda: future.status == "running")
+    until(lambda: future.status == "running")
     os.kill(connections.session().welcome.pid, signal.SIGKILL)
     connections.with_agent(local.here(), lambda session: session.ask("host"))
     _tidy_all(agent)
     gate.touch()
-    _wait(lambda: get_future(future.job).status == "succeeded")
+    until(lambda: get_future(future.job).status == "succeeded")
     _tidy_all(agent)
     found = get_future(future.job).result(SECONDS)
     assert {p.name: p.read_bytes() for p in found.iterdir()} == {

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +25,7 @@ import environment_work as work
 import pytest
 import uv as uv_package
 from interpreters import python_of
+from waiting import until
 from wheels import make_wheel
 
 from remote_exec import remote
@@ -69,13 +69,6 @@ def wheels(index: Path) -> Iterator[Wheels]:
         yield Wheels(index, f"{server.url}/apple/")
         server.shutdown()
         thread.join()
-
-
-def until(found: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not found():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
 
 
 # --- what `dependencies` may be -----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Any
 
 import nvml
 import pytest
+from waiting import until
 
 from remote_exec import remote
 from remote_exec.agent.devices import detect
@@ -52,13 +53,6 @@ def enter(own_host: Callable[..., Any], library: str, tmp_path: Path) -> Iterato
     at_home("home")
     yield at_home
     (tmp_path / "end").touch()
-
-
-def until(found: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not found():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
 
 
 @remote(gpus=1, max_workers=3, detach=True, keep_alive_period_in_seconds=0)

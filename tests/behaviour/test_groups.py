@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from groups_work import SECONDS, all_ranks, ended, hold, note, until
 
-from remote_exec import current_job, progress, remote
+from remote_exec import current_job, list_futures, progress, remote
+from remote_exec.client.finding import find_job
 from remote_exec.errors import ConfigurationError, MaxRuntimeExceeded, ResourceLimitExceeded, WorkerDied
 
 needs_mpi = pytest.mark.skipif(
@@ -317,6 +318,9 @@ def test_mpirun_starts_ranks_which_fail_and_die_as_others_do(
     with pytest.raises(WorkerDied, match="rank 1 of 2 died"):
         call(str(tmp_path), "die")
     assert ended(int(Path(tmp_path, "0").read_text()))
+    died = next(future for future in list_futures("call.rank0-") if future.status == "failed")
+    _, told = find_job(died.job)
+    assert told["about"]["code"].lstrip().startswith("@remote(nproc_per_node=2, use_mpirun=True)\n")
 
 
 @pytest.mark.here("the containers' image has no mpirun", "ssh")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from remote_exec import get_future, remote
 from remote_exec.backends.host import Host
@@ -16,13 +17,6 @@ from remote_exec.client.connections import connections
 from remote_exec.errors import JobNotFound, ResourceLimitExceeded, WorkerDied
 from remote_exec.model.job import Cause
 from remote_exec.model.layout import Layout
-
-
-def until(done: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
 
 
 def test_a_quota_refuses_at_once_what_it_can_never_allow(own_host: Callable[..., Any]) -> None:

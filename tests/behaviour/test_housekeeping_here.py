@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from remote_exec import RemoteExecutor, remote
 from remote_exec.agent import memory
@@ -25,13 +26,6 @@ from remote_exec.client.connections import connections
 from remote_exec.model.environment import EnvironmentKind, EnvironmentSpec
 from remote_exec.model.layout import Layout
 from remote_exec.model.pool import PoolSpec, Shape
-
-
-def _wait(done: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
 
 
 def test_a_raised_quota_lets_waiting_calls_go_and_a_lowered_one_refuses_them() -> None:
@@ -58,7 +52,7 @@ def test_idle_workers_are_given_up_when_memory_runs_low(own_host: Callable[..., 
 
     with RemoteExecutor() as executor:
         first = executor.submit(os.getpid).result()
-    _wait(lambda: not any(pool["workers"] for pool in ask("host")["pools"]))
+    until(lambda: not any(pool["workers"] for pool in ask("host")["pools"]))
     assert not Path(f"/proc/{first}").exists()
 
 
@@ -97,7 +91,7 @@ def test_runtimes_go_when_they_were_not_used_for_long_and_nothing_runs_from_them
     assert set(layout.runtimes.iterdir()) == {own, held, young}
     fork_server, session = remote(os.getppid)(), connections.session()
     os.kill(ask("host")["pid"], signal.SIGKILL)
-    _wait(lambda: session.lost)
+    until(lambda: session.lost)
     with pytest.raises(BlockingIOError), _locked(own):
         pass  # its fork server holds it, too
     assert remote(os.getppid)() == fork_server  # it is with another agent now
@@ -123,7 +117,7 @@ def test_an_idle_agent_ends_by_its_setting(tmp_path: Path, session_home: Path) -
     told = subprocess.run(
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
     )
-    _wait(lambda: not Path(f"/proc/{told.stdout.strip()}").exists(), seconds=5)
+    until(lambda: not Path(f"/proc/{told.stdout.strip()}").exists(), seconds=5)
 
 
 def test_what_a_client_does_not_set_stays_as_another_told() -> None:

@@ -5,7 +5,6 @@ What a function does is counted in a file that it appends to.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,10 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jobs_work as work
 import pytest
+from commands import command, run_command, told_of
+from waiting import until
 
 from remote_exec import RemoteExecutor, RemoteFuture, get_future, list_futures, remote
 from remote_exec.backends.host import Host
@@ -28,7 +29,6 @@ from remote_exec.errors import ConfigurationError, JobNotFound, MaxRuntimeExceed
 SECONDS = 30.0
 CANCEL_SECONDS = 2.5
 PATIENCE_SECONDS = 1  # with a client elsewhere that has gone
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -51,15 +51,6 @@ def at_once(host: Host) -> float:
     return 3.0 if host.here else SECONDS
 
 
-def until(found: Callable[[], T], seconds: float = SECONDS) -> T:
-    """Wait until `found()` is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return result
-
-
 def running(noted: Path) -> int:
     """Wait until a function has written down its worker's process id, and return it."""
     return int(until(lambda: noted.read_text().split())[0])
@@ -70,25 +61,6 @@ def new_jobs(function: Callable[..., Any]) -> Callable[[], list[RemoteFuture[Any
     prefix = f"{function.__name__}-"
     before = {found.job for found in list_futures(prefix)}
     return lambda: [found for found in list_futures(prefix) if found.job not in before]
-
-
-def run_command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run ``remote-exec``."""
-    done = subprocess.run(
-        [sys.executable, "-m", "remote_exec.cli", *arguments],
-        input=stdin, capture_output=True, text=True, timeout=SECONDS, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def command(*arguments: str, stdin: str = "") -> str:
-    """Return what ``remote-exec`` prints."""
-    return run_command(*arguments, stdin=stdin).stdout
-
-
-def told_of(name: str) -> Any:
-    return json.loads(command("jobs", name, "--json"))
 
 
 # --- a client that is gone ---

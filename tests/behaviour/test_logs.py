@@ -18,40 +18,17 @@ import termios
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO
 
 import pytest
+from commands import command, told_of
+from waiting import until
 
 from remote_exec import RemoteFuture, get_future, progress, remote
 from remote_exec.errors import WorkerDied
 
 SECONDS = 60.0
-T = TypeVar("T")
-
-
-def until(found: Callable[[], T]) -> T:
-    """Wait until it finds something, and return that."""
-    deadline = time.monotonic() + SECONDS
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-    return value
-
-
-def wait_for(path: Path) -> None:
-    while not path.exists():
-        time.sleep(0.01)
-
-
-def cli(*arguments: str) -> str:
-    command = [sys.executable, "-m", "remote_exec.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS).stdout
-
-
-def job(name: str) -> Any:
-    return json.loads(cli("jobs", name, "--json"))
 
 
 def script(folder: Path, text: str) -> list[str]:
@@ -109,7 +86,7 @@ class Terminal:
 
 def test_all_that_is_printed_comes_home_in_order(tmp_path: Path) -> None:
     """From Python, C, children, logging and warnings; before the return."""
-    command = script(
+    printing = script(
         tmp_path,
         """
         import ctypes, logging, os, subprocess, sys, warnings
@@ -139,7 +116,7 @@ def test_all_that_is_printed_comes_home_in_order(tmp_path: Path) -> None:
             print(", returned")
         """,
     )
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    done = subprocess.run(printing, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if not line.startswith("remote_exec: ")]
     assert lines[:8] == ["out 1", "err 1", "out 2", "err 2", "from C", "err 3", "hé", "from a child"]
     assert lines[8:11] == ["root info", "mine info", "mine debug"]
@@ -185,7 +162,7 @@ def test_what_a_thread_prints_after_its_call_is_shown(
 
     @remote
     def leave_a_thread() -> None:
-        threading.Thread(target=lambda: (wait_for(go), print("from the thread"))).start()
+        threading.Thread(target=lambda: (until(go.exists), print("from the thread"))).start()
 
     leave_a_thread()
     assert capfd.readouterr().out == ""
@@ -202,7 +179,7 @@ def test_calls_that_print_at_the_same_time_come_in_whole_lines(
         for number in range(3):
             print(f"{name}{number} ", end="", flush=True)
             (tmp_path / f"{name}{number}").touch()
-            wait_for(tmp_path / f"{other}{number}")
+            until((tmp_path / f"{other}{number}").exists)
             print("end", flush=True)
 
     futures = [speak.submit("a", "b"), speak.submit("b", "a")]
@@ -233,7 +210,7 @@ def test_a_flood_is_bounded_and_keeps_nobody_waiting(capfd: pytest.CaptureFixtur
     assert future.result(SECONDS) < 80_000  # kB
     assert future.logs().endswith("\nthe end\n")
     assert len(future.logs()) < 3 << 20
-    until(lambda: "succeeded" in cli("jobs", "--prefix", future.job))
+    until(lambda: "succeeded" in command("jobs", "--prefix", future.job))
     kept = get_future(future.job).logs()
     assert kept.startswith("the beginning\n")
     assert kept.endswith("\nthe end\n")
@@ -279,9 +256,9 @@ def test_log_records_and_progress_are_kept_with_a_job(caplog: pytest.LogCaptureF
     logged, printed = get_future("kept-with-the-job").logs().splitlines()
     assert logged.endswith(" WARNING kept: watch out")
     assert printed == "done"
-    (bar,) = job("kept-with-the-job")["progress"]
+    (bar,) = told_of("kept-with-the-job")["progress"]
     assert (bar["desc"], bar["done"], bar["total"], bar["ended"]) == ("epochs", 2, 2, True)
-    rows = [json.loads(line) for line in cli("logs", "kept-with-the-job", "--json").splitlines()]
+    rows = [json.loads(line) for line in command("logs", "kept-with-the-job", "--json").splitlines()]
     assert [row["event"]["message"] for row in rows if row["stream"] == "log"] == ["watch out"]
 
 
@@ -292,14 +269,14 @@ def test_logs_follows_what_runs_until_it_ends(attached: bool, tmp_path: Path) ->
     @remote
     def work() -> None:
         print("first", flush=True)
-        wait_for(go)
+        until(go.exists)
         for number in range(40_000):
             print("line", number)
 
     future = work.submit() if attached else work.options(detach=True).submit()
-    until(lambda: future.job and future.job in cli("jobs", "--state", "running"))
-    command = [sys.executable, "-m", "remote_exec.cli", "logs", "-f", future.job]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+    until(lambda: future.job and future.job in command("jobs", "--state", "running"))
+    following = [sys.executable, "-m", "remote_exec.cli", "logs", "-f", future.job]
+    with subprocess.Popen(following, stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None
         assert follower.stdout.readline() == "first\n"
         go.touch()
@@ -339,11 +316,11 @@ def test_no_phase_is_forgotten(attached: bool, tmp_path: Path, monkeypatch: pyte
 
     future = work.submit() if attached else work.options(detach=True).submit()
     future.result(SECONDS)
-    until(lambda: future.job in cli("jobs", "--state", "succeeded"))  # the agent is told after the client
-    (attempt,) = job(future.job)["attempts"]
+    until(lambda: future.job in command("jobs", "--state", "succeeded"))  # the agent is told after the client
+    (attempt,) = told_of(future.job)["attempts"]
     assert {"capture", "transfer", "start"} <= {phase["name"] for phase in attempt["phases"]}
     assert attempt["ended_at"] - attempt["started_at"] >= 0.6
-    told = job(future.job)["job"]
+    told = told_of(future.job)["job"]
     waited = sum(phase["seconds"] for phase in attempt["phases"])
     if attached:
         assert told["started_at"] - told["created_at"] == pytest.approx(waited, abs=0.01)
@@ -379,8 +356,8 @@ def test_the_terminal_shows_what_a_call_waits_for_and_is_clean_in_the_end(tmp_pa
 
 
 def test_elsewhere_each_phase_that_lasts_is_a_line_on_stderr(tmp_path: Path) -> None:
-    command = script(tmp_path, WAIT_IN_LINE)
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)
+    waiting = script(tmp_path, WAIT_IN_LINE)
+    done = subprocess.run(waiting, capture_output=True, text=True, check=True, timeout=SECONDS)
     assert done.stdout == "done\n"
     assert all(line.startswith("remote_exec: work: ") for line in done.stderr.splitlines())
     assert "remote_exec: work: queue: " in done.stderr

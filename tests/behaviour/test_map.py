@@ -15,18 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from remote_exec import list_futures, remote
 from remote_exec.errors import MaxRuntimeExceeded, SerializationError
 
 SECONDS = 30.0  # no test should come near it
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def hold(gate: Path) -> None:

@@ -6,46 +6,26 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
+from commands import command
+from waiting import until
 
 from remote_exec import RemoteFuture, current_job, get_future, log_metrics, remote
 from remote_exec.errors import WorkerDied
 
 SECONDS = 60.0
-T = TypeVar("T")
 BOTH = pytest.mark.parametrize("attached", [True, False], ids=["call", "job"])
-
-
-def until(found: Callable[[], T]) -> T:
-    """Wait until it finds something, and return that."""
-    deadline = time.monotonic() + SECONDS
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-    return value
-
-
-def wait_for(path: Path) -> None:
-    while not path.exists():
-        time.sleep(0.01)
 
 
 def begin(function: Any, *args: Any, attached: bool) -> RemoteFuture[Any]:
     begun: RemoteFuture[Any] = (function if attached else function.options(detach=True)).submit(*args)
     return begun
-
-
-def cli(*arguments: str) -> str:
-    command = [sys.executable, "-m", "remote_exec.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS).stdout
 
 
 def logged(future: RemoteFuture[Any]) -> dict[str, list[tuple[int | None, float]]]:
@@ -66,7 +46,7 @@ def test_metrics_are_seen_while_the_function_runs_and_are_kept(attached: bool, t
         print("begins")
         for step in range(3):
             log_metrics({"loss": 1 / (step + 1), "accuracy": step}, step=step)
-        wait_for(go)
+        until(go.exists)
         log_metrics({"loss": math.inf})
 
     before = time.time()
@@ -80,12 +60,12 @@ def test_metrics_are_seen_while_the_function_runs_and_are_kept(attached: bool, t
     times = [point.time for point in future.metrics()["loss"]]
     assert times == sorted(times)
     assert before - 1 < times[0] <= times[-1] < time.time() + 1
-    until(lambda: "succeeded" in cli("jobs", "--prefix", future.job))
+    until(lambda: "succeeded" in command("jobs", "--prefix", future.job))
     assert logged(get_future(future.job)) == logged(future)
-    assert cli("logs", future.job) == "begins\n"  # nothing of them is text
-    rows = [json.loads(line) for line in cli("metrics", future.job, "--json").splitlines()]
+    assert command("logs", future.job) == "begins\n"  # nothing of them is text
+    rows = [json.loads(line) for line in command("metrics", future.job, "--json").splitlines()]
     assert [row["value"] for row in rows if row["name"] == "loss"][2:] == [1 / 3, "Infinity"]
-    table = cli("metrics", future.job).splitlines()
+    table = command("metrics", future.job).splitlines()
     assert table[0].split() == ["METRIC", "LAST", "STEP", "LEAST", "MOST", "POINTS"]
     assert table[1].split() == ["loss", "inf", "0.333333", "1", "4"]
 
@@ -220,8 +200,8 @@ def test_they_are_read_where_no_agent_runs(own_host: Callable[..., Any]) -> None
         log_metrics({"loss": 0.25}, step=3)
 
     train()
-    cli("hosts", "stop")
-    (row,) = map(json.loads, cli("metrics", "kept", "--json").splitlines())
+    command("hosts", "stop")
+    (row,) = map(json.loads, command("metrics", "kept", "--json").splitlines())
     assert (row["name"], row["step"], row["value"]) == ("loss", 3, 0.25)
 
 

@@ -30,25 +30,29 @@ LONGEST_TASK_SECONDS = 0.1
 USABLE_SECONDS = 1.0
 CATEGORIES = ("disabled-by-default-devtools.timeline",)
 
-# Activates a panel by its command, and says when what was asked for is there and painted: a frame's callbacks run
-# before it is painted, a message that is sent from them arrives afterwards.
-PAINTED = """([command, selector]) => new Promise((resolve, reject) => {
-  const begun = performance.now();
-  const look = () => {
-    const found = [...document.querySelectorAll(selector)].some(one => one.checkVisibility());
-    if (found) {
-      const channel = new MessageChannel();
-      channel.port1.onmessage = () => resolve((performance.now() - begun) / 1000);
-      channel.port2.postMessage(null);
-    } else if (performance.now() - begun > 30000) {
-      reject(new Error(`${selector} was not drawn`));
-    } else {
-      requestAnimationFrame(look);
-    }
-  };
+# Says when what was asked for is there and painted: a frame's callbacks run before it is painted, a message that is
+# sent from them arrives afterwards.
+WHEN_PAINTED = """const painted = new Promise((resolve, reject) => {
+    const begun = performance.now();
+    const look = () => {
+      if ([...document.querySelectorAll(selector)].some(one => one.checkVisibility())) {
+        const channel = new MessageChannel();
+        channel.port1.onmessage = () => resolve((performance.now() - begun) / 1000);
+        channel.port2.postMessage(null);
+      } else if (performance.now() - begun > 30000) {
+        reject(new Error(`${selector} was not drawn`));
+      } else {
+        requestAnimationFrame(look);
+      }
+    };
+    requestAnimationFrame(look);
+  });"""
+# activates a panel by its command
+PAINTED = f"""([command, selector]) => {{
+  {WHEN_PAINTED}
   void window.jupyterapp.commands.execute(command);
-  requestAnimationFrame(look);
-})"""
+  return painted;
+}}"""
 # Scrolls through all of a list, and returns how long each frame took.
 SCROLLED = """([selector, frames]) => new Promise(resolve => {
   const list = document.querySelector(selector);
@@ -69,23 +73,12 @@ SCROLLED = """([selector, frames]) => new Promise(resolve => {
   requestAnimationFrame(next);
 })"""
 # Presses the End key in the list, and says when a job is painted.
-KEY_PAINTED = """selector => new Promise((resolve, reject) => {
-  const begun = performance.now();
-  const press = new KeyboardEvent('keydown', { key: 'End', bubbles: true, cancelable: true });
+KEY_PAINTED = f"""selector => {{
+  {WHEN_PAINTED}
+  const press = new KeyboardEvent('keydown', {{ key: 'End', bubbles: true, cancelable: true }});
   document.activeElement.dispatchEvent(press);
-  const look = () => {
-    if (document.querySelector(selector)) {
-      const channel = new MessageChannel();
-      channel.port1.onmessage = () => resolve((performance.now() - begun) / 1000);
-      channel.port2.postMessage(null);
-    } else if (performance.now() - begun > 30000) {
-      reject(new Error(`${selector} was not drawn`));
-    } else {
-      requestAnimationFrame(look);
-    }
-  };
-  requestAnimationFrame(look);
-})"""
+  return painted;
+}}"""
 # whether that many jobs are in the list
 LISTED = "count => parseInt(document.querySelector('.jp-RemoteExec-actions > span').textContent) > count"
 OURS = ("remote-exec:show-panel", ".jp-RemoteExec-job[data-job]")

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from own_home import agents_of, processes_of, until
+from own_home import agents_of, processes_of
+from waiting import until
 
 from remote_exec.backends import local
 from remote_exec.client.connections import connections

@@ -4,24 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from remote_exec.client.connections import connections
-
-SECONDS = 10.0
-T = TypeVar("T")
-
-
-def until(found: Callable[[], T], seconds: float = SECONDS) -> T:
-    """Wait until `found()` is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < deadline, f"still not true after {seconds} s"
-        time.sleep(0.005)
-    return result
 
 
 def processes_of(home: Path) -> dict[int, str]:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from own_home import agent_pid, lives, until
+from own_home import agent_pid, lives
+from waiting import until
 
 from remote_exec import remote
 from remote_exec.client.connections import connections

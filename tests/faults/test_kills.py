@@ -15,10 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jobs_work as work
 import pytest
-from own_home import agent_pid, agents_of, lives, processes_of, until
+from own_home import agent_pid, agents_of, lives, processes_of
+from waiting import SECONDS, until
 
 from remote_exec import RemoteExecutor, remote
 from remote_exec.backends import local
@@ -56,6 +58,11 @@ def parent(pid: int) -> int:
 def kill(victim: str, worker: int) -> None:
     pid = {"worker": lambda: worker, "fork server": lambda: parent(worker), "agent": agent_pid}[victim]()
     os.kill(pid, signal.SIGKILL)
+
+
+def told_of(job: str) -> Any:
+    """Return what the agent tells of a job."""
+    return connections.with_agent(local.here(), lambda session: session.ask("job", {"name": job}))
 
 
 def running(noted: Path) -> int:
@@ -114,6 +121,31 @@ def test_a_durable_job_ends_with_its_worker_and_outlives_its_agent(
     assert len(noted.read_text().split()) == 1
 
 
+@pytest.mark.parametrize("victim", ["worker", "agent"])
+def test_the_record_of_a_job_that_outlives_its_agent_has_each_attempts_end_and_phases(
+    home: Path, noted: Path, victim: str
+) -> None:
+    die = remote(work.die_at_first).options(name=f"second-{victim}", max_retry_attempts=1)
+    future = die.submit(str(noted), 0.8 if victim == "agent" else 60.0)
+    until(lambda: noted.read_text().count("\n") == 2)
+    second = int(noted.read_text().split()[1])
+    before = told_of(future.job)["attempts"]
+    kill("agent", second)
+    if victim == "worker":
+        kill("worker", second)
+    error = future.exception(SECONDS)
+    attempts = told_of(future.job)["attempts"]
+    if victim == "agent":
+        assert error is None
+        assert [attempt["state"] for attempt in attempts] == ["failed", "succeeded"]
+    else:
+        assert isinstance(error, WorkerDied)
+        assert [(attempt["state"], attempt["cause"]) for attempt in attempts] == [("failed", "signal")] * 2
+    assert all(attempt["started_at"] <= attempt["ended_at"] for attempt in attempts)
+    assert [attempt["worker_pid"] for attempt in attempts][-1] == second
+    assert [attempt["phases"] for attempt in attempts] == [attempt["phases"] for attempt in before]
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.1])
 def test_a_job_whose_agent_dies_while_its_call_is_sent_is_sent_again(
     pool: RemoteExecutor, noted: Path, delay: float
@@ -125,8 +157,7 @@ def test_a_job_whose_agent_dies_while_its_call_is_sent_is_sent_again(
     kill("agent", 0)
     assert future.result(2 * AT_ONCE_SECONDS) == BIG
     assert len(noted.read_text().split()) == 1
-    told = connections.with_agent(local.here(), lambda session: session.ask("job", {"name": future.job}))
-    assert [attempt["state"] for attempt in told["attempts"]] == ["succeeded"]
+    assert [attempt["state"] for attempt in told_of(future.job)["attempts"]] == ["succeeded"]
 
 
 @pytest.mark.parametrize("direction", ["argument", "result"])

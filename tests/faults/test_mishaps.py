@@ -13,7 +13,8 @@ from pathlib import Path
 
 import jobs_work as work
 import pytest
-from own_home import agent_pid, until
+from own_home import agent_pid
+from waiting import until
 
 from remote_exec import remote
 from remote_exec.backends import local

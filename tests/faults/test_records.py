@@ -5,7 +5,6 @@ As in `test_kills`, everything is asked through the public API and the commands 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,9 @@ from typing import Any
 
 import jobs_work as work
 import pytest
-from own_home import agent_pid, lives, until
+from commands import command, told_of
+from own_home import agent_pid, lives
+from waiting import until
 
 from remote_exec import get_future, remote
 from remote_exec.backends import local
@@ -32,23 +33,6 @@ def noted(tmp_path: Path) -> Path:
     path = tmp_path / "noted"
     path.touch()
     return path
-
-
-def command(*arguments: str, stdin: str = "") -> str:
-    """Return what ``remote-exec`` prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "remote_exec.cli", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def told_of(name: str) -> Any:
-    return json.loads(command("jobs", name, "--json"))
 
 
 def rows(function: str) -> list[dict[str, Any]]:

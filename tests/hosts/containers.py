@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from remote_exec.backends.docker import kept
 from remote_exec.backends.docker.access import DockerAccess
@@ -59,13 +59,6 @@ def python(engine: Engine, container: Container, program: str) -> Any:
     output, errors, code = run(engine, container, container.python, "-I", "-S", "-c", program)
     assert code == 0, errors
     return json.loads(output)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def state(engine: Engine, container: Container) -> str:

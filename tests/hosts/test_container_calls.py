@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from remote_exec import remote
 from remote_exec.backends.docker import kept
@@ -19,7 +20,7 @@ from remote_exec.errors import HostUnavailable, WorkerDied
 from remote_exec.model.job import Cause
 from remote_exec.testing import check_transport
 
-from .containers import BOX, PATIENCE_SECONDS, opened, run, tunnel_to_echo, until
+from .containers import BOX, PATIENCE_SECONDS, opened, run, tunnel_to_echo
 
 pytestmark = pytest.mark.usefixtures("docker_engine")
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from remote_exec.backends.docker import kept
 from remote_exec.backends.docker.container import Container, describe_end, open_container
@@ -24,7 +25,7 @@ from remote_exec.errors import (
     RuntimeEnvironmentError,
 )
 
-from .containers import BOX, LOOK, PATIENCE_SECONDS, opened, python, run, state, until
+from .containers import BOX, LOOK, PATIENCE_SECONDS, opened, python, run, state
 from .docker_engine import IMAGE, DockerEngine
 
 pytestmark = pytest.mark.usefixtures("docker_engine")

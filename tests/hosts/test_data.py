@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from remote_exec import Dir
-from remote_exec.client import trees
 from remote_exec.model.layout import Layout
 
 from .data_work import size_of, turn_over
@@ -20,15 +18,7 @@ from .test_ssh import breaking
 
 SIZE = 30_000_000
 SECONDS = 60.0
-pytestmark = pytest.mark.usefixtures("ssh_server")
-
-
-@pytest.fixture(autouse=True)
-def nothing_held() -> Iterator[None]:
-    """What has come is held for as long as this process lives: here, for a test."""
-    yield
-    for holder in trees._holders.values():
-        holder.let_go()
+pytestmark = pytest.mark.usefixtures("ssh_server", "nothing_held")
 
 
 @pytest.fixture

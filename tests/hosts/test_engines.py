@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from remote_exec.backends.docker import kept
 from remote_exec.backends.docker.engine import Engine, close_engines, open_engine
@@ -25,7 +26,7 @@ from remote_exec.errors import ConfigurationError, HostUnavailable
 from remote_exec.testing import check_transport
 
 from .certificates import make_certificates
-from .containers import BOX, LOOK, opened, python, run, tunnel_to_echo, until
+from .containers import BOX, LOOK, opened, python, run, tunnel_to_echo
 from .docker_engine import IMAGE, DockerEngine, PodmanEngine, base_image
 from .fixtures import missing
 from .sshd import SshClient, SshServer

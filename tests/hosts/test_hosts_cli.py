@@ -10,13 +10,13 @@ import signal
 import socket
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from waiting import until
 
 from remote_exec.cli.troubles import TROUBLES, table
 
@@ -54,13 +54,6 @@ def user(new_user: Callable[[], User], gpu1: SshServer) -> User:
     user = new_user()
     user.add("gpu", host="gpu1")
     return user
-
-
-def until(found: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def whole(folder: Path) -> set[str]:
@@ -102,6 +95,34 @@ def test_a_host_is_listed_stopped_and_removed_and_nothing_is_left_of_it(
     until(lambda: not gpu1.connections())
     assert user.sockets() == []
     assert os.listdir(user.home / "hosts") == ["lock"]
+
+
+ENDING = """
+import os, signal, sys
+from remote_exec.cli import main
+from remote_exec.client.session import Session
+
+start = Session.start
+
+def start_too_late(session, *what):
+    if what == ("host",):
+        os.kill(session.welcome.pid, signal.SIGKILL)
+        while not (session.lost or session.away):
+            pass
+    return start(session, *what)
+
+Session.start = start_too_late
+sys.exit(main(["hosts", "--json"]))
+"""
+
+
+def test_an_agent_that_ends_while_hosts_are_listed_is_not_there(user: User, gpu1: SshServer) -> None:
+    user("hosts", "start")
+    fit(user)
+    before = {host["host"]: host["state"] for host in user.json("hosts")}
+    assert before == {"local": "here", "gpu1": "connected"}
+    after = {host["host"]: host["state"] for host in json.loads(user.python(ENDING))}
+    assert after == {"gpu1": "not connected"}
 
 
 def test_what_is_not_ours_stays_in_the_state_directory(user: User, gpu1: SshServer) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from waiting import until
 
 from remote_exec import remote
 from remote_exec.client import loads
@@ -29,13 +28,6 @@ pytestmark = pytest.mark.usefixtures("ssh_server")
 def homes_of(folder: Path) -> list[str]:
     """Where calls of `at_work` have begun."""
     return [path.read_text() for path in folder.glob("began-*")]
-
-
-def until(found: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from remote_exec import remote
 from remote_exec.backends.ssh import SshHost
@@ -268,13 +268,6 @@ def test_a_client_that_slept_through_its_call_gets_the_result(
     out, err = client.communicate(timeout=SECONDS)
     assert out == "done\n", err
     assert ran.read_text() == "began\n"
-
-
-def until(found: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_forwarded_socket_answers_the_rude_questions(ssh: SshClient, gpu1: SshServer) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from homes import FOLDERS
 
 ROOT = Path(__file__).parents[2]
 WHEEL = os.environ.get("TESTS_WHEEL", "")  # one that has been built already, as `.ci/run` has
@@ -44,16 +45,7 @@ def environment(folder: Path, requirements: Sequence[str]) -> Path:
 
 def home(folder: Path, python: Path) -> Mapping[str, str]:
     """Make a home, and return the environment variables of a login with the environment activated."""
-    variables = {
-        "HOME": "home",
-        "XDG_CONFIG_HOME": "config",
-        "XDG_DATA_HOME": "data",
-        "XDG_STATE_HOME": "state",
-        "XDG_CACHE_HOME": "cache",
-        "XDG_RUNTIME_DIR": "run",
-        "TMPDIR": "tmp",
-        "REMOTE_EXEC_HOME": "jobs",
-    }
+    variables = {**FOLDERS, "REMOTE_EXEC_HOME": "jobs"}
     for name in variables.values():
         (folder / name).mkdir(mode=0o700)
     given = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "PYTHON"))}

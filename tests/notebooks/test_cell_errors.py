@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from kernels import CellRun, Notebook
 
@@ -36,6 +38,20 @@ def test_lines_are_counted_from_the_top_of_the_cell(notebook: Notebook) -> None:
     assert f"Cell In[{ran.reply['execution_count']}], line 4" in ran.traceback
     ran = notebook.run("# %%remote\n1 / 0", fails=True)
     assert f"Cell In[{ran.reply['execution_count']}], line 2" in ran.traceback
+
+
+def test_the_magic_is_shown_as_it_was_typed(notebook: Notebook) -> None:
+    ran = notebook.run("%%remote local\n# a comment\n1 / 0", fails=True)
+    assert [line for line in ran.traceback.splitlines() if line.lstrip("-> ")[:1].isdecimal()] == [
+        "      1 %%remote local",
+        "      2 # a comment",
+        "----> 3 1 / 0",
+    ]
+    listed = re.sub(r"\x1b\[[\d;]*m", "", notebook.run("%debug", answers=("list", "q")).stdout)
+    assert "      1 %%remote local\n" in listed
+    assert "#  %%" not in listed
+    timed = notebook.run("%%time\n%%remote\n1 / 0", fails=True).traceback
+    assert "      1 %%time\n      2 %%remote\n----> 3 1 / 0" in timed
 
 
 def test_debug_opens_the_remote_frames(notebook: Notebook) -> None:
@@ -133,3 +149,14 @@ def test_errors_shown_by_other_means_are_as_ever(notebook: Notebook) -> None:
         notebook.run("%%remote\n1 / 0", fails=True).traceback.strip() == "ZeroDivisionError: division by zero"
     )
     notebook.run("%xmode Context")
+
+
+def test_what_is_no_python_and_ends_the_cell_is_told_where_it_is(notebook: Notebook) -> None:
+    ran = notebook.run("%%remote\ntext = '1 +'\neval(text)", fails=True)
+    assert ran.ename == "SyntaxError"
+    assert f"Cell In[{ran.reply['execution_count']}], line 3" in ran.traceback
+    ran = notebook.run("%%remote\nimport sys\nsys.exit(3)", fails=True)
+    assert (ran.ename, ran.stdout) == ("SystemExit", "")
+    ran = notebook.run("%%remote\n%%bash\nexit 3", fails=True)
+    assert ran.ename == "CalledProcessError"
+    assert "File" not in ran.traceback

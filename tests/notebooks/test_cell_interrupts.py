@@ -37,6 +37,29 @@ def test_a_cell_is_interrupted_and_what_it_has_changed_comes_home(notebook: Note
     assert notebook.run("%%remote\nlate, len(steps) > 1").value["text/plain"] == "('made', True)"
 
 
+def test_a_cell_that_awaits_is_interrupted_and_tasks_go_on(notebook: Notebook) -> None:
+    ran = notebook.run(
+        "%%remote\nimport asyncio\nended = []\ntask = asyncio.create_task(asyncio.sleep(0, 'done'))\n"
+        "try:\n    print('now')\n    await asyncio.sleep(60)\nfinally:\n    ended.append(1)",
+        at="now",
+        fails=True,
+    )
+    assert ran.ename == "KeyboardInterrupt"
+    assert "----> 7     await asyncio.sleep(60)" in ran.traceback
+    assert ran.seconds < FREE_SECONDS
+    assert notebook.value("ended") == [1]
+    notebook.run("%%remote\nlater = asyncio.create_task(asyncio.sleep(0, 'too'))")  # nothing is awaited
+    assert notebook.run("%%remote\nawait task, await later").value["text/plain"] == "('done', 'too')"
+
+
+def test_what_a_cell_has_started_is_interrupted_with_it(notebook: Notebook) -> None:
+    ran = notebook.run("%%remote\n%%bash\necho now\nsleep 60\necho not said", at="now", fails=True)
+    assert ran.ename == "CalledProcessError"
+    assert "died with <Signals.SIGINT: 2>" in ran.traceback
+    assert ran.seconds < FREE_SECONDS
+    assert "not said" not in ran.stdout
+
+
 def test_an_interrupt_that_the_cell_handles_is_its_own(notebook: Notebook) -> None:
     ran = notebook.run(
         "%%remote\nimport time\nprint('now')\ntry:\n    time.sleep(60)\n"

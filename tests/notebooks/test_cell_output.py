@@ -86,6 +86,20 @@ def test_figures_are_shown_once(notebook: Notebook) -> None:
     assert not notebook.run("plt.get_fignums()").displays
 
 
+def test_figures_are_below_the_value_and_known_here(fresh_notebook: Notebook) -> None:
+    ran = fresh_notebook.run("%%remote\nimport matplotlib.pyplot as plt\nplt.plot([1, 2])")
+    assert [one["output_type"] for one in ran.user_outputs] == ["execute_result", "display_data"]
+    assert "image/png" in ran.displays[0]
+    ran = fresh_notebook.run("%%capture told\n%%remote\nplt.plot([1, 2])")
+    assert not ran.user_outputs
+    assert fresh_notebook.value("[sorted(one.data) for one in told.outputs]") == [
+        ["text/plain"],
+        ["image/png", "text/plain"],
+    ]
+    fresh_notebook.run("%%remote\nfigure, axes = plt.subplots()\nplt.close()")
+    assert "image/png" in fresh_notebook.run("figure").value
+
+
 def test_settings_of_this_notebook_hold_there(fresh_notebook: Notebook) -> None:
     notebook = fresh_notebook
     notebook.run(
@@ -108,8 +122,26 @@ def test_settings_of_this_notebook_hold_there(fresh_notebook: Notebook) -> None:
         "%%remote\nprint(np.array([1.2345]))\nprint(len(str(pd.DataFrame({'a': range(9)}))) > 40)"
     )
     assert ran.stdout == "[1.2345]\nTrue\n"
+    notebook.run("%config InteractiveShell.ast_node_interactivity = 'all'")
+    assert shape(notebook.run("%%remote\n1\nprint(2)\n3")) == [
+        {"text/plain": "1"},
+        "2\n",
+        {"text/plain": "3"},
+    ]
     notebook.run("%config InteractiveShell.ast_node_interactivity = 'none'")
     assert not notebook.run("%%remote\n1").value
+
+
+def test_filters_of_warnings_hold_there(fresh_notebook: Notebook) -> None:
+    warn = "%%remote\nimport warnings\nwarnings.warn('said')\nwarnings.warn('quiet')"
+    fresh_notebook.run("import warnings\nwarnings.filterwarnings('ignore', message='qui.t')")
+    ran = fresh_notebook.run(warn)
+    assert "UserWarning: said" in ran.stderr
+    assert "UserWarning: quiet" not in ran.stderr
+    fresh_notebook.run("warnings.simplefilter('ignore')")
+    assert not fresh_notebook.run(warn).stderr
+    fresh_notebook.run("warnings.resetwarnings()")
+    assert "UserWarning: quiet" in fresh_notebook.run(warn).stderr
 
 
 def test_bars_are_told_now_and_then_and_at_their_end(notebook: Notebook) -> None:

@@ -53,6 +53,29 @@ def test_names_can_be_limited(notebook: Notebook) -> None:
     ran = notebook.run("%%remote --in one --out made\none.append(1)\nmade = 'two' in globals()\nother = 1")
     assert not ran.errors
     assert notebook.value("one, made, 'other' in globals()") == ([1], False, False)
+    assert notebook.run("%%remote\nother").value["text/plain"] == "1"
+    assert notebook.value("'other' in globals()") is False
+    notebook.run("%%remote\nother = 2")
+    assert notebook.value("other") == 2
+
+
+def test_former_values_go_along_and_what_is_thrown_away_stays(fresh_notebook: Notebook) -> None:
+    notebook = fresh_notebook
+    number = notebook.run("listed = [1]; listed").reply["execution_count"]
+    ran = notebook.run(f"%%remote\nwas = _ is listed\n_.append(2)\n_{number}, Out[{number}], was")
+    assert ran.value["text/plain"] == "([1, 2], [1, 2], True)"
+    assert notebook.value("listed") == [1, 2]
+    assert notebook.run("%%remote\n_[0] + _[1]").value["text/plain"] == "[1, 2, 1, 2]"
+    notebook.run("%%remote\nfor _ in range(3): pass\n_ = (n for n in range(3))")
+    assert notebook.run("_").value["text/plain"] == "[1, 2, 1, 2]"
+    notebook.run("_image, __private = 'one', 'two'")
+    assert notebook.run("%%remote\n_image, __private").value["text/plain"] == "('one', 'two')"
+    notebook.run("%%remote\n_index: int = 5\nimport warnings; warnings.warn('noted')")
+    assert notebook.value("_index, __annotations__['_index'] is int") == (5, True)
+    assert notebook.value("'__warningregistry__' in globals()") is False
+    notebook.run("%%remote\nfrom gettext import gettext as _")
+    assert notebook.run("%%remote\n_('said')").value["text/plain"] == "'said'"
+    assert notebook.run("_('said')").value["text/plain"] == "'said'"
 
 
 def test_modules_generators_and_files_live_on(notebook: Notebook, tmp_path: Path) -> None:

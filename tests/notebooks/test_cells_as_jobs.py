@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from servers import Server, part, served, until
 
 from remote_exec import RemoteExecutor, remote
 from remote_exec.client.connections import connections
+from remote_exec.errors import WorkerDied
 
 PATH = "/home/somebody/work/digits.ipynb"
 REFUSED = "it is a cell: run it again in its notebook"
@@ -148,8 +150,8 @@ def test_stop_button_s_cell_is_no_cancelled_one_of_the_list_s(server: Server, di
     assert row_of(server, own, "failed")["summary"] == "KeyboardInterrupt: mine"
 
 
-def test_short_cells_and_what_passes_between_are_not_listed(server: Server, digits: Notebook) -> None:
-    before = {row["name"] for row in rows(server)}
+def test_each_cell_is_listed_once_and_what_passes_between_is_not(server: Server, digits: Notebook) -> None:
+    before = {row["name"] for row in until(lambda: _with(rows(server), "nap"))}
     shown = digits.run(SLOW_WIDGET)
     (model,) = {
         comm["comm_id"]
@@ -158,17 +160,39 @@ def test_short_cells_and_what_passes_between_are_not_listed(server: Server, digi
     }
     clicked = digits.say(model, {"method": "custom", "content": {"event": "click"}})
     assert "clicked" in clicked.stdout
-    for number in range(5):
-        digits.run(f"%%remote\nprint({number})\nlast = {number}")
+    short = [digits.run(f"%%remote\nprint({number})\nlast = {number}") for number in range(5)]
+    last = f"[{short[-1].reply['execution_count']}] print(4)"
+    assert until(lambda: last in digits.run("%remote jobs --prefix digits-").value["text/plain"])
+    for number, ran in enumerate(short):
+        row = row_of(server, ran, "succeeded")
+        assert row["function"] == f"[{ran.reply['execution_count']}] print({number})"
+        assert detail(server, row)["code"] == f"%%remote\nprint({number})\nlast = {number}"
+        assert log(server, row["name"]) == f"{number}\n"
     long = digits.run("%%remote\ntime.sleep(0.4)\n[last, button]")
     row = row_of(server, long, "succeeded")
     added = [one for one in rows(server) if one["name"] not in before]
-    assert [one["function"] for one in added if not one["tags"]["cell"]] == []
-    assert row["name"] in {one["name"] for one in added}
+    cells = [ran.reply["execution_count"] for ran in (shown, *short, long)]
+    assert sorted(int(one["tags"]["cell"]) for one in added) == cells
     assert {one["kind"] for one in added} == {"call"}
-    assert not any(one["function"] == "digits" for one in added)
     told = detail(server, row)
     assert (told["result"]["type"], told["result"]["text"]) == ("builtins.list", "[4, <Button>]")
+
+
+def test_named_cell_is_cancelled_by_its_name(server: Server, digits: Notebook) -> None:
+    source = "%%remote --name grow\nimport time\nprint('grows', flush=True)\ntime.sleep(60)"
+
+    def cancel() -> None:
+        row = until(lambda: rows(server, states="running", search="grow"))[0]
+        assert row["tags"]["cell_name"] == "grow"
+        assert detail(server, {"name": "grow"})["job"]["name"] == row["name"]
+        until(lambda: remote_exec("logs", "grow") == "grows\n")
+        remote_exec("cancel", "grow")
+
+    ran = digits.run(source, at="grows", do=cancel, fails=True)
+    assert "cancelled from the list of jobs" in ran.traceback
+    row = row_of(server, ran, "cancelled")
+    assert row["name"].startswith("grow-")
+    assert detail(server, row)["code"] == source
 
 
 def test_failed_cell_has_its_traceback_with_locals(server: Server, digits: Notebook) -> None:
@@ -181,6 +205,7 @@ def test_failed_cell_has_its_traceback_with_locals(server: Server, digits: Noteb
     assert told["failure"]["type"] == "builtins.ZeroDivisionError"
     frame = told["failure"]["frames"][-1]
     assert (frame["name"], frame["locals"]["whole"], frame["locals"]["parts"]) == ("share", "3", "0")
+    assert told["failure"]["frames"][0]["source"].startswith("%%remote\ndef share(")
     cell = f"Cell In[{ran.reply['execution_count']}]"
     assert [(frame["filename"], frame["lineno"]) for frame in told["failure"]["frames"]] == [
         (cell, 5),
@@ -224,9 +249,10 @@ def test_command_line_tells_of_a_cell(server: Server, digits: Notebook) -> None:
 
 
 def test_cell_that_ends_its_worker_at_once_is_told_with_its_code(server: Server, digits: Notebook) -> None:
-    ran = digits.run("%%remote\nimport os\nos._exit(3)", fails=True)
+    ran = digits.run("%%remote --name dies\nimport os\nos._exit(3)", fails=True)
     assert ran.ename == "WorkerDied"
     row = row_of(server, ran, "failed")
+    assert f"remote-exec jobs {row['name']}" in ran.traceback
     assert (row["cause"], row["notebook"]) == ("exited", PATH)
     told = detail(server, row)
     assert told["code"].endswith("os._exit(3)")
@@ -259,6 +285,17 @@ class Sleeper:
         time.sleep(seconds)
         return seconds
 
+    def die(self) -> None:
+        os._exit(3)
+
+
+@remote
+def die(code: int) -> None:
+    """A call whose function is shown though nothing is told of it before it ends its process."""
+    os._exit(
+        code,
+    )
+
 
 def test_code_of_functions_and_classes_that_are_called_elsewhere(server: Server, gate: Path) -> None:
     with RemoteExecutor(max_workers=1) as executor:
@@ -275,4 +312,22 @@ def test_code_of_functions_and_classes_that_are_called_elsewhere(server: Server,
     row = until(lambda: server.ask("jobs", search="Sleeper", states="succeeded").value["jobs"])[0]
     code = detail(server, row)["code"]
     assert code.startswith("@remote\nclass Sleeper:\n")
-    assert code.endswith("        return seconds\n")
+    assert code.endswith("        os._exit(3)\n")
+
+
+def test_code_of_calls_that_end_their_worker_at_once(server: Server) -> None:
+    def code_of(function: str) -> str:
+        (row,) = until(lambda: [row for row in failed() if row["function"] == function])
+        return str(detail(server, row)["code"])
+
+    def failed() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = server.ask("jobs", states="failed").value["jobs"]
+        return found
+
+    for call in (lambda: die(3), Sleeper().die):
+        with pytest.raises(WorkerDied):
+            call()
+    assert code_of("die").startswith('@remote\ndef die(code: int) -> None:\n    """A call')
+    assert code_of("die").endswith("        code,\n    )\n")
+    assert code_of("Sleeper").startswith("@remote\nclass Sleeper:\n")
+    assert code_of("Sleeper").endswith("        os._exit(3)\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from kernels import Notebook
+from servers import until
 
 CONFIG = """
 [tool.remote_exec.instances.bigger]
@@ -63,7 +64,8 @@ def test_wrong_words_are_usage_errors_that_name_the_nearest(configured: Notebook
         "%%remote --instanc-type bigger\npass": "--instance-type",
         "%%remote biger\npass": "did you mean 'bigger'?",
         "%%remote jobs\npass": "%remote jobs is a command",
-        "%%remote --name alone\npass": "add --detach",
+        "%%remote --job-name-prefix alone\npass": "add --detach",
+        "%%remote --name -alone\npass": "--name",
         "%%remote --detach --keep\npass": "--keep",
         "%%remote --cpus many\npass": "'cpus'",
         "%%remote --dependencies six tqdm\npass": "--dependencies six,tqdm",
@@ -89,11 +91,53 @@ def test_jobs_logs_and_results_by_name(configured: Notebook) -> None:
     assert "<table" in table["text/html"]
     assert table["text/plain"].splitlines()[0].startswith("NAME")
     assert notebook.value("[row['name'] for row in rows.rows]") == ["counted"]
+    assert notebook.value("rows[0]['name'], len(rows)") == ("counted", 1)
     assert "succeeded" in notebook.run("%remote jobs counted").value["text/plain"]
     near = notebook.run("%remote result cuonted", fails=True)
     assert near.reply["ename"] == "UsageError"
     assert "did you mean counted?" in near.reply["evalue"]
     assert "has ended already" in notebook.run("%remote cancel counted").stderr
+
+
+def named_so(notebook: Notebook, count: int) -> list[str]:
+    """Wait until so many cells are listed under a name, which may take a moment; return what lists call them."""
+
+    def names() -> list[str]:
+        notebook.run("named = %remote jobs --prefix tuned-")
+        found: list[str] = notebook.value("[row['name'] for row in named.rows]")
+        return found
+
+    found = until(lambda: names()[count - 1 :] and names())
+    assert len(found) == count
+    return list(found)
+
+
+def test_a_cell_is_found_by_the_name_that_it_was_given(configured: Notebook) -> None:
+    notebook = configured
+    notebook.run(
+        "%%remote --name tuned\nprint('first')\nfrom remote_exec import log_metrics\nlog_metrics({'loss': 3})"
+    )
+    notebook.run("%%remote\nprint('of no name')")
+    named_so(notebook, 1)
+    assert notebook.run("%remote logs tuned").stdout == "first\n"
+    assert "loss" in notebook.run("%remote metrics tuned").stdout
+    ran = notebook.run("%%remote --name tuned\nprint('second')\n1 / 0", fails=True)
+    names = named_so(notebook, 2)
+    assert notebook.run("%remote logs tuned").stdout == "second\n", "the newest of those that share it"
+    told = notebook.run("%remote jobs tuned").value["text/plain"]
+    assert f"[{ran.reply['execution_count']}] print('second')" in told
+    assert "ZeroDivisionError" in told
+    assert "has ended already" in notebook.run("%remote cancel tuned").stderr
+    assert notebook.run("%remote result tuned", fails=True).ename == "ZeroDivisionError"
+    assert sorted(completions(notebook, "%remote logs tun")) == [
+        f"%remote logs {name}" for name in ["tuned", *sorted(names)]
+    ]
+    notebook.run("%%remote --detach --name tuned\n'a job'")
+    assert notebook.run("%remote result tuned").value["text/plain"] == "'a job'", "a job's name is its own"
+    refused = notebook.run("%%remote --name tuned\nprint('not run')", fails=True)
+    assert refused.ename == "ConfigurationError"
+    assert "a job named 'tuned' exists" in refused.traceback
+    assert not refused.stdout
 
 
 def test_hosts_are_told_of(configured: Notebook) -> None:

@@ -95,7 +95,11 @@ def test_a_failed_one_raises_and_leaves_what_it_had_changed(notebook: Notebook) 
     assert "line 4" in ran.traceback
     assert "_settle" not in ran.traceback
     assert notebook.run("job.apply()").value["text/plain"] == "('so_far',)"
-    assert notebook.value("so_far, job.status") == (5, "failed")
+    assert notebook.value("so_far, job.status, job.why()") == (5, "failed", "it has failed")
+    notebook.run("%%remote --detach\ninput('? ')")
+    ran = notebook.run("job = _\njob.result()", fails=True)
+    assert ran.ename == "EOFError"
+    assert "File" not in ran.traceback
 
 
 def test_one_that_is_cancelled(notebook: Notebook) -> None:
@@ -109,6 +113,7 @@ def test_one_that_is_cancelled(notebook: Notebook) -> None:
     ("cell", "ename", "told"),
     [
         ("%%remote --detach\nlock.acquire()", "SerializationError", "lock"),
+        ("%%remote --detach\nfit.result()", "SerializationError", "pass what the cell came to"),
         ("%%remote --detach\nx = (", "SyntaxError", "never closed"),
         ("%%remote --detach --nproc-per-node 2\n1", "ConfigurationError", "nproc_per_node"),
     ],
@@ -117,6 +122,9 @@ def test_what_cannot_be_handed_over_is_said_at_once(
     notebook: Notebook, cell: str, ename: str, told: str
 ) -> None:
     notebook.run("import threading\nlock = threading.Lock()")
+    if "fit" in cell:
+        notebook.run("%%remote --detach\n1")
+        notebook.run("fit = _")
     ran = notebook.run(cell, fails=True)
     assert ran.ename == ename
     assert told in ran.traceback

@@ -36,6 +36,18 @@ def test_what_lies_beside_the_notebook_can_be_imported_there(notebook: Notebook)
     assert notebook.value("(cost.price(2), plane.Square(2).area(), total(mine))") == (4, 4, 18)
 
 
+def test_parts_of_packages_that_are_imported_at_one_end_are_there_at_the_other(notebook: Notebook) -> None:
+    package = folder_of(notebook) / "tools"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    for name in ("saws", "files"):
+        (package / f"{name}.py").write_text(f"NAME = {name!r}\n")
+    notebook.run("import tools.saws\ndef used(): return tools.saws.NAME")
+    assert notebook.run("%%remote\nused(), tools.saws.NAME").value["text/plain"] == "('saws', 'saws')"
+    notebook.run("%%remote\nimport tools.files")
+    assert notebook.run("tools.files.NAME").value["text/plain"] == "'files'"
+
+
 def test_all_frames_of_a_module_are_shown_whatever_it_is_called(notebook: Notebook) -> None:
     file = folder_of(notebook) / "forecast.py"  # its name ends as that of Python's own `ast.py` does
     file.write_text(
@@ -87,6 +99,12 @@ def test_autoreload_holds_there(notebook: Notebook) -> None:
     file.write_text("def rate(): return 'more'\n")
     ran = notebook.run("%%remote\nrate()")
     assert (ran.value["text/plain"], notebook.value("rate()")) == ("'more'", "more")
+    # ... also of what was imported there first
+    file = folder_of(notebook) / "taxes.py"
+    file.write_text("def tax(): return 1\n")
+    assert notebook.run("%%remote\nimport taxes\ntaxes.tax()").value["text/plain"] == "1"
+    file.write_text("def tax(): return 'more'\n")
+    assert notebook.run("%%remote\ntaxes.tax()").value["text/plain"] == "'more'"
 
 
 def test_an_error_in_a_module_shows_its_file_here(notebook: Notebook) -> None:

@@ -124,7 +124,7 @@ def test_a_long_cell_has_one_line_that_is_updated_and_ends_short(notebook: Noteb
     assert all(one["transient"]["display_id"] == display_id for one in updates)
     assert first["metadata"]["remote_exec"]["state"] == "run"
     assert first["metadata"]["remote_exec"]["elapsed_seconds"] >= 0.5
-    assert "running" in first["data"]["text/plain"]
+    assert re.fullmatch(r"local · running · \d+ s", first["data"]["text/plain"]), "it is in its notebook"
     end = ran.outputs[0]
     told = end["metadata"]["remote_exec"]
     assert told["state"] == "done"
@@ -140,6 +140,7 @@ def test_progress_of_a_function_is_drawn_in_the_line_and_escaped(functions: Note
     assert drawn
     assert all("&lt;b&gt;steps" in one and "<b>steps" not in one for one in drawn)
     assert any("/12" in one["data"]["text/plain"] for one in lines_of(ran))
+    assert any(" · steps · running · " in one["data"]["text/plain"] for one in lines_of(ran))
     assert ran.stderr == ""
 
 

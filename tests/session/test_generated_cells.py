@@ -4,15 +4,12 @@
 
 from __future__ import annotations
 
-import sys
-import types
-
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .notebook import Notebook, Process
-from .shape import shape_of
+from .generated import Cell, cells, run_both_ways
+from .notebook import Process
 
 IMPORTS = "import random, functools\nfrom collections import deque, OrderedDict, defaultdict"
 LISTS = [
@@ -90,45 +87,12 @@ FIRST = (
 )
 
 
-@st.composite
-def statements(draw: st.DrawFn) -> str:
-    template = draw(st.sampled_from(ALL))
-    names = {kind: draw(st.sampled_from(pool)) for kind, pool in POOL.items() if f"{{{kind}}}" in template}
-    seconds = {
-        f"{kind}2": draw(st.sampled_from(pool)) for kind, pool in POOL.items() if f"{{{kind}2}}" in template
-    }
-    return template.format(**names, **seconds)
-
-
-cells = st.tuples(st.booleans(), st.lists(statements(), min_size=1, max_size=4).map("\n".join))
-
-
 @pytest.mark.timeout(1800)  # of a deep run
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(notebook=st.lists(cells, min_size=1, max_size=8), begun=st.booleans())
-def test_notebooks_are_as_if_all_ran_here(
-    process: Process, notebook: list[tuple[bool, str]], begun: bool
-) -> None:
-    main = sys.modules["__main__"]
-    try:
-        mirrored, local = Notebook(process), types.ModuleType("__main__").__dict__
-        for there, source in [
-            (False, FIRST),
-            (begun, "i0 = l0, d0, f0, C0" if begun else "i0 = 1"),
-            *notebook,
-        ]:
-            note(f"--- {'there' if there else 'here'}\n{source}")
-            failure = ""
-            try:
-                exec(compile(source, "<cell>", "exec"), local)
-            except Exception as error:
-                failure = f"{type(error).__name__}: {error}"
-            run = mirrored.there if there else mirrored.here
-            assert _plain(run(source)) == _plain(failure)
-            assert not mirrored.cannot
-            assert shape_of(mirrored.names) == shape_of(local)
-    finally:
-        sys.modules["__main__"] = main
+@given(notebook=st.lists(cells(ALL, POOL), min_size=1, max_size=8), begun=st.booleans())
+def test_notebooks_are_as_if_all_ran_here(process: Process, notebook: list[Cell], begun: bool) -> None:
+    first = [(False, FIRST), (begun, "i0 = l0, d0, f0, C0" if begun else "i0 = 1")]
+    run_both_ways(process, [*first, *notebook], plain=_plain)
 
 
 def _plain(text: str) -> str:

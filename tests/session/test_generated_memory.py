@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from itertools import combinations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .notebook import Notebook, Process
+from .generated import Cell, cells, run_both_ways
+from .notebook import Process
 from .shape import shape_of
 
 ARRAYS = [
@@ -49,47 +48,19 @@ FIRST = (
 )
 
 
-@st.composite
-def statements(draw: st.DrawFn) -> str:
-    template = draw(st.sampled_from(ALL))
-    names: dict[str, str] = {}
-    for kind, pool in POOL.items():
-        for name in (kind, f"{kind}2"):
-            if f"{{{name}}}" in template:
-                names[name] = draw(st.sampled_from(pool))
-    return template.format(**names)
-
-
-cells = st.tuples(st.booleans(), st.lists(statements(), min_size=1, max_size=4).map("\n".join))
-
-
 @pytest.mark.timeout(1800)  # of a deep run
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
-    notebook=st.lists(cells, min_size=1, max_size=8),
+    notebook=st.lists(cells(ALL, POOL), min_size=1, max_size=8),
     begun=st.sampled_from(["i0 = 1", "i0 = a0, a2", "a0, a1, a2, a3, b0, m0, c0, d0"]),
 )
-def test_arrays_are_as_if_all_ran_here(
-    process: Process, notebook: list[tuple[bool, str]], begun: str
-) -> None:
+def test_arrays_are_as_if_all_ran_here(process: Process, notebook: list[Cell], begun: str) -> None:
     pytest.importorskip("numpy")
-    main = sys.modules["__main__"]
-    try:
-        mirrored, local = Notebook(process), types.ModuleType("__main__").__dict__
-        for there, source in [(False, FIRST), (True, begun), *notebook]:
-            note(f"--- {'there' if there else 'here'}\n{source}")
-            failure = ""
-            try:
-                exec(compile(source, "<cell>", "exec"), local)
-            except Exception as error:
-                failure = f"{type(error).__name__}: {error}"
-            run = mirrored.there if there else mirrored.here
-            assert run(source) == failure
-            assert not mirrored.cannot
-            assert shape_of(mirrored.names) == shape_of(local)
-            assert _sharing(mirrored.names) == _sharing(local)
-    finally:
-        sys.modules["__main__"] = main
+    run_both_ways(process, [(False, FIRST), (True, begun), *notebook], seen=_shape_and_sharing)
+
+
+def _shape_and_sharing(namespace: dict[str, Any]) -> object:
+    return shape_of(namespace), _sharing(namespace)
 
 
 def _sharing(namespace: dict[str, Any]) -> list[tuple[str, str]]:

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
+from .generated import sources
 from .notebook import Notebook, Process
 from .shape import shape_of
-from .test_generated_cells import FIRST, statements
+from .test_generated_cells import ALL, FIRST, POOL
 
 HERE = 2
-cells = st.tuples(st.integers(0, HERE), st.lists(statements(), min_size=1, max_size=4).map("\n".join))
+cells = st.tuples(st.integers(0, HERE), sources(ALL, POOL))
 
 
 @pytest.fixture(scope="module")

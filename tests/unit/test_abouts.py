@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from remote_exec.agent import abouts
 from remote_exec.agent.journal import Journal
 from remote_exec.model.job import JobRecord, JobState
+from remote_exec.serial import sources
+from remote_exec.worker.about import About
 
 
 @pytest.fixture
@@ -55,6 +60,72 @@ def test_it_is_kept_once_and_goes_with_the_last_call(journal: Journal) -> None:
     assert len(gone.jobs) == 2
     assert abouts.prune(journal).result() == 2
     assert abouts.get(journal, "train-lease-2") == {"code": "x"}
+
+
+def twice(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function."""
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args), function(*args)
+
+    return call
+
+
+@twice
+@functools.lru_cache(
+    maxsize=3,
+)
+def decorated(
+    number: int,
+) -> str:
+    text = """
+no code, though it begins at the left
+"""
+    return text.format(
+        number,
+    )  # here it ends
+
+
+@functools.total_ordering
+class Shape:
+    """Lines that are no method's, before and after."""
+
+    sides = 3
+
+    class Inner:
+        def method(self) -> int:
+            return 1
+
+    def __lt__(self, other: object) -> bool:
+        return [side + 1 for side in range(self.sides)] == other
+
+    last = 1
+
+
+class Plain:
+    only = 1
+
+
+@pytest.mark.parametrize(
+    "code", [twice, decorated, Shape, Shape.Inner, Shape.Inner().method, functools.partial(twice)]
+)
+def test_code_that_is_noted_before_it_runs_is_that_which_is_told_later(code: object) -> None:
+    lines = sources.lines_of(code)
+    assert lines.startswith(sources.text_of(code))
+    assert sources.block_of(lines) == sources.text_of(code) != ""
+    about = About.of({"name": "it"}).of_loaded(code)  # type: ignore[arg-type]
+    assert json.loads(abouts.noted(about.noted()).about) == {"code": sources.text_of(code)}
+
+
+@pytest.mark.parametrize("code", [len, 3, Plain])
+def test_code_that_is_not_to_be_had_is_not_noted(code: object) -> None:
+    assert sources.lines_of(code) == ""
+
+
+@pytest.mark.parametrize("lines", ["def f(", "\x00"])
+def test_noted_lines_that_cannot_be_understood_are_shown_as_they_are(lines: str) -> None:
+    assert abouts.noted(json.dumps({"lines": lines})).about == json.dumps({"code": lines})
 
 
 @pytest.mark.parametrize(

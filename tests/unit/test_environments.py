@@ -22,6 +22,7 @@ from unittest.mock import ANY
 import pytest
 import uv as uv_package
 from interpreters import python_of
+from waiting import until
 from wheels import make_wheel
 
 from remote_exec.agent import builders, environments, interpreters, tools
@@ -378,7 +379,7 @@ def test_a_cancel_ends_the_tools_process_group(tmp_path: Path, environ: dict[str
         with pytest.raises(CancelledError):
             future.result(timeout=10)
     for pid in (child, leader):
-        wait_until(lambda pid=pid: not alive(pid))  # type: ignore[misc]
+        until(lambda pid=pid: not alive(pid))  # type: ignore[misc]
     assert not list((tmp_path / "e").glob("*/g-*"))
 
 
@@ -388,13 +389,6 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 BUILDER = """
@@ -448,7 +442,7 @@ def test_a_builder_killed_at_any_moment_leaves_nothing_that_is_used(
         store.prune({spec.digest})
         return list(store.folder.glob("*/g-*")) == [built.generation]
 
-    wait_until(only_the_built_one_is_left)
+    until(only_the_built_one_is_left)
 
 
 def in_a_process_that_dies(action: Callable[[], object]) -> None:

@@ -64,7 +64,7 @@ from remote_exec.agent.pools import (
 )
 from remote_exec.model.environment import EnvironmentKind, EnvironmentSpec
 from remote_exec.model.job import Cause, DeathCertificate
-from remote_exec.model.pool import PoolSpec, Shape, WorkerState
+from remote_exec.model.pool import Asked, PoolSpec, Shape, WorkerState
 
 DEADLINES = Deadlines()
 ENVIRONMENT = EnvironmentSpec(kind=EnvironmentKind.UV, python="3.11", requirements=("numpy",))
@@ -751,13 +751,17 @@ def test_a_worker_at_work_goes_when_it_is_done_where_its_pool_was_released() -> 
 
 def adopted(story: Story, of: PoolSpec) -> None:
     bare = replace(of, variables={})
-    story.pools.adopt(of.key, bare, python="/python", keep_alive_seconds=60.0, now=story.now)
+    asked = Asked(by=("fit",))
+    story.pools.adopt(of.key, bare, python="/python", keep_alive_seconds=60.0, now=story.now, asked=asked)
 
 
 def test_an_adopted_pool_is_used_again_and_its_busy_workers_go_on() -> None:
     story, asked = Story(), spec("secret")
     adopted(story, asked)
-    assert words(story.request("new", asked, max_workers=2))[0][1] == "start"
+    by = Asked(by=("evaluate",), instance_type="gpu")
+    assert words(story.request("new", asked, max_workers=2, asked=by))[0][1] == "start"
+    (told_of,) = story.pools.infos(story.now)
+    assert (told_of.asked_by, told_of.instance_type) == (("evaluate", "fit"), "gpu")
     told = story.happen(ForkServerStarted, asked.key, ((7, 70, ()),))
     fork = only(ForkWorker, told)
     assert fork.worker == 8, "numbers are not used again"

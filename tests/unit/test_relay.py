@@ -14,14 +14,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import until
 
 from remote_exec.backends import runtime
 from remote_exec.backends.pipes import Command, Exec, NearPipe
@@ -102,13 +102,6 @@ def connection(tunnel: Tunnel) -> socket.socket:
 def asked(sock: socket.socket, data: bytes = b"hello") -> bytes:
     sock.sendall(data)
     return sock.recv(len(data), socket.MSG_WAITALL)
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not true():
-        assert time.monotonic() < deadline, "it does not come"
-        time.sleep(0.005)
 
 
 # --- over a command's pipes ---

@@ -7,11 +7,11 @@ import random
 import select
 import socket
 import threading
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import until
 
 from remote_exec.model.errors import ProtocolError
 from remote_exec.wire import frames
@@ -228,10 +228,3 @@ def test_control_messages_survive_cuts_and_descriptors_are_refused() -> None:
         near.send(Position(0), fds=(0,))
     near.close()
     far.close()
-
-
-def until(found: object) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not found():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
