@@ -50,8 +50,7 @@ def noted(path: str, item: int) -> int:
 
 
 def note_size(path: str, data: Any) -> int:
-    with open(path, "a") as file:
-        print(len(data), file=file)
+    note(path, len(data))
     return len(data)
 
 
@@ -168,6 +167,23 @@ def die_at_first(path: str, seconds: float = 0.0) -> int:
     if tries < 2:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(seconds)
+    return tries
+
+
+class BusyError(Exception):
+    """One that may pass."""
+
+    retryable = True
+
+
+def fail_at_first(path: str, seconds: float) -> int:
+    """Take some time and fail, until it has been tried twice; return how often it was tried."""
+    note(path, os.getpid())
+    with open(path, encoding="ascii") as file:
+        tries = len(file.readlines())
+    if tries < 2:
+        time.sleep(seconds)
+        raise BusyError
     return tries
 
 

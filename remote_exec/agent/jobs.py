@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..model.cost import Bill, Instance, Price
 from ..model.errors import ALL as ERRORS
 from ..model.errors import ConfigurationError, RemoteExecError, RuntimeEnvironmentError
+from ..model.failure import Failure
 from ..model.job import (
     AttemptRecord,
     Cause,
@@ -233,10 +234,7 @@ class Job:
         failure = failures_json.from_json(text)
         cancelled = bool(flags & frames.CANCELLED)
         cause = Cause.CANCELLED if cancelled else job_failures.cause_of(failure.qualname)
-        if not cancelled and self._retries_left() and failure.retryable:
-            self._say_goodbye()
-            self._end_attempt(JobState.FAILED, cause)
-            self._retry()
+        if not cancelled and self.tries_again(failure, cause):
             return
         self._finish(
             JobState.CANCELLED if cancelled else JobState.FAILED,
@@ -276,6 +274,18 @@ class Job:
             self._retry()
         else:
             self._fail(job_failures.death(self.record.function, certificate), certificate.cause)
+
+    def tries_again(self, failure: Failure, cause: Cause) -> bool:
+        """Begin another attempt after a failure, if that may help and one is left; return whether it does."""
+        if not (failure.retryable and self._retries_left()):
+            return False
+        entry = self.agent.leases.get(self.lease)
+        if entry is not None:
+            entry.on_event = None  # what becomes of that lease is its worker's business
+        self._say_goodbye()
+        self._end_attempt(JobState.FAILED, cause)
+        self._retry()
+        return True
 
     def _retries_left(self) -> bool:
         return self.attempt <= int(self.spec["max_retry_attempts"])
@@ -425,68 +435,6 @@ def finish(
     future.add_done_callback(lambda _: agent.reactor.call_from_thread(written))
 
 
-def promote(agent: Agent, record: JobRecord, attempt: AttemptRecord | None) -> None:
-    """A call whose client is gone becomes a job; what it costs is counted by its attempt."""
-    bill = Bill(price=record.bill.price) if record.bill is not None else None
-    agent.journal.create_job(replace(record, kind="job", bill=bill), spec_json="{}")
-    if attempt is not None:
-        agent.journal.start_attempt(attempt)
-
-
-def finish_orphan(agent: Agent, message: protocol.OrphanEnded, body: bytes) -> None:
-    """Take in the outcome of a call that no client took."""
-    record = message.record
-    if agent.journal.get(record.name) is None:
-        begun = message.attempt and replace(
-            message.attempt, state=JobState.RUNNING, cause=Cause.NONE, ended_at=None
-        )
-        promote(agent, replace(record, state=JobState.RUNNING, ended_at=None), begun)
-    if message.attempt is not None:
-        agent.journal.end_attempt(message.attempt)
-    if message.ok:
-        outcome = Outcome(kind=OutcomeKind.OK, parts=(message.blob or body,))
-    else:
-        outcome = Outcome(kind=OutcomeKind.FAILED, failure=body.decode(errors="replace"))
-    finish(
-        agent, record.name, state=record.state, cause=record.cause, outcome=outcome, summary=record.summary
-    )
-
-
-def finish_dead(
-    agent: Agent, record: JobRecord, certificate: DeathCertificate, *, phases: tuple[Phase, ...] = ()
-) -> None:
-    """Write down how a call ended whose worker died: once, with the certificate as its one attempt's."""
-    known = agent.journal.get(record.name)
-    if known is not None and known.state.final:
-        agent.running.forget(record.name)
-        return
-    if known is None:
-        agent.journal.create_job(record, spec_json="{}")
-    cancelled = certificate.cause is Cause.CANCELLED
-    state = JobState.CANCELLED if cancelled else JobState.FAILED
-    attempt = AttemptRecord(
-        job=record.name,
-        number=1,
-        state=JobState.RUNNING,
-        worker_pid=certificate.pid,
-        started_at=record.started_at,
-        phases=phases,
-    )
-    agent.journal.start_attempt(attempt)  # unless it was when the call became a job
-    agent.journal.end_attempt(
-        replace(attempt, state=state, cause=certificate.cause, ended_at=time.time(), certificate=certificate)
-    )
-    error = job_failures.death(record.name.rsplit("-", 2)[0], certificate)
-    finish(
-        agent,
-        record.name,
-        state=state,
-        cause=certificate.cause,
-        outcome=Outcome(kind=OutcomeKind.FAILED, failure=None if cancelled else job_failures.as_text(error)),
-        summary="cancelled" if cancelled else job_failures.summary(error),
-    )
-
-
 def _price(spec: dict[str, Any]) -> Price | None:
     """Return what its client's configuration said that its worker costs."""
     return from_plain(Price, spec["price"]) if spec.get("price") else None
@@ -495,3 +443,14 @@ def _price(spec: dict[str, Any]) -> Price | None:
 def job_of(lease: str) -> str:
     """Return the job that a lease is for; empty where it is a client's."""
     return lease.rpartition(".")[0]
+
+
+def taken_over(agent: Agent, record: JobRecord) -> Job | None:
+    """Return a former agent's job, which is this one's from now on; None for a call, which nobody can begin again."""
+    text = agent.journal.spec(record.name)
+    spec: dict[str, Any] = json.loads(text) if text else {}
+    if not spec:
+        return None
+    job = agent.jobs[record.name] = Job(agent, record, spec)
+    job.attempt = record.attempts
+    return job

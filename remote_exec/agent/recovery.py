@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..model.job import Cause, DeathCertificate, JobRecord, JobState
-from .jobs import Job, finish_dead
+from .jobs import Job, taken_over
+from .orphans import finish_dead
 
 if TYPE_CHECKING:
     from .service import Agent
@@ -19,14 +19,10 @@ def recover(agent: Agent) -> None:
     for record in agent.journal.unfinished():
         if record.name in agent.jobs or record.name in agent.ending:
             continue  # this agent's own, or told of by its worker just now
-        text = agent.journal.spec(record.name)
-        spec: dict[str, Any] = json.loads(text) if text else {}
-        if not spec:
+        job = taken_over(agent, record)
+        if job is None:
             _recover_call(agent, record)
-            continue
-        job = agent.jobs[record.name] = Job(agent, record, spec)
-        job.attempt = record.attempts
-        if record.state is JobState.QUEUED:
+        elif record.state is JobState.QUEUED:
             job.start()
         else:
             _find(agent, job)

@@ -10,7 +10,7 @@ from ..model.job import AttemptRecord, DeathCertificate, JobRecord, JobState
 from ..session.cell_text import CELL_NAME
 from ..wire import protocol
 from ..worker.lease import call_name
-from . import abouts, jobs
+from . import abouts, jobs, orphans
 
 if TYPE_CHECKING:
     from .service import Agent
@@ -53,7 +53,7 @@ class RunningCalls:
         self.records[message.name], self.attempts[message.name] = record, attempt
         self.leases[message.name] = (message.lease, message.call)
         if isinstance(message, protocol.CallOrphaned):
-            jobs.promote(self._agent, record, attempt)
+            orphans.promote(self._agent, record, attempt)
             self._put(message.name)
 
     def ended(self, message: protocol.CallsEnded) -> None:
@@ -67,7 +67,7 @@ class RunningCalls:
     def orphan_ended(self, message: protocol.OrphanEnded, body: bytes) -> None:
         """A call has ended that no client waits for; its outcome is kept."""
         self.leases.pop(message.record.name, None)
-        jobs.finish_orphan(self._agent, message, body)
+        orphans.finish_orphan(self._agent, message, body)
         if not jobs.job_of(message.lease):
             self.abouts[message.record.name] = self._about(message.lease, message.about)
             self._put(message.record.name)
@@ -123,7 +123,7 @@ class RunningCalls:
         )
         self.records[name] = record  # until it is in the journal
         attempt = self.attempts.get(name)
-        jobs.finish_dead(
+        orphans.finish_dead(
             self._agent, record, certificate, phases=attempt.phases if attempt is not None else ()
         )
         self._put(name)

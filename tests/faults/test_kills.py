@@ -146,6 +146,16 @@ def test_the_record_of_a_job_that_outlives_its_agent_has_each_attempts_end_and_p
     assert [attempt["phases"] for attempt in attempts] == [attempt["phases"] for attempt in before]
 
 
+def test_a_job_that_fails_while_there_is_no_agent_is_tried_again(home: Path, noted: Path) -> None:
+    fail = remote(work.fail_at_first).options(name="busy", max_retry_attempts=1)
+    future = fail.submit(str(noted), 0.3)
+    kill("agent", running(noted))
+    assert future.result(SECONDS) == 2
+    assert len(noted.read_text().split()) == 2
+    attempts = told_of(future.job)["attempts"]
+    assert [attempt["state"] for attempt in attempts] == ["failed", "succeeded"]
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.1])
 def test_a_job_whose_agent_dies_while_its_call_is_sent_is_sent_again(
     pool: RemoteExecutor, noted: Path, delay: float
