@@ -279,7 +279,8 @@ def _stack(agent: Agent, arguments: dict[str, Any], send: Send) -> Any:
     job = agent.jobs.get(record.name)
     entry = agent.leases.get(lease or (job.lease if job is not None else ""))
     if entry is None or not entry.worker:
-        raise JobNotFound(f"{record.name} does not run now")
+        why = "has ended" if record.state.final else f"is {record.state.value}, and has no worker now"
+        raise RemoteExecError(f"{record.name} {why}", hint=f"remote-exec jobs {record.name}")
     number = len(agent.stacks) + int(time.monotonic() * 1000) % 1_000_000
     timer = agent.reactor.after(2.0, lambda: told("", silent=True))
 

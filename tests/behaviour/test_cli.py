@@ -211,7 +211,7 @@ def test_a_running_job_shows_its_stack_and_is_stopped(user: User) -> None:
     user("result", "slow", code=1)
     assert user.json("jobs", "slow")["job"]["state"] == "cancelled"
     assert user.json("cancel", "slow") == [{"name": "slow", "found": True, "cancelled": False}]
-    user("stack", "slow", code=1)
+    assert "slow has ended" in user("stack", "slow", code=1).stderr
 
 
 @pytest.mark.parametrize("command", ["jobs", "logs", "result", "stack", "debug", "cancel"])
