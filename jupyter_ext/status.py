@@ -60,7 +60,7 @@ class CellStatus:
         self.waited_since = 0.0  # 0: for nothing yet
         self.heard_at = 0.0
         self.ended_at = 0.0
-        self.failed = False
+        self.ended_as = "done"
         self.name = ""
         self.unnamed = ""  # what its own notebook is called: that tells nothing there
         self.instance_type = ""
@@ -123,11 +123,13 @@ class CellStatus:
         if self.waited_since:
             self.heard_at = now
 
-    def end(self, now: float, *, failed: bool) -> None:
-        """The cell has ended."""
+    def end(self, now: float, error: BaseException | None) -> None:
+        """The cell has ended, perhaps in an error."""
         self.not_busy()
         self.spending.stop(time.time())
-        self.ended_at, self.failed = now, failed
+        self.ended_at = now
+        if error is not None:
+            self.ended_as = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
     def _heard(self, since: float, now: float) -> None:
         self.heard_at = now
@@ -158,7 +160,7 @@ class CellStatus:
     def facts(self, now: float) -> dict[str, Any]:
         """What programs read: the metadata of its display."""
         live = self.is_live(now)
-        state = self.phase if live else "failed" if self.failed else "done"
+        state = self.phase if live else self.ended_as
         return {
             "state": state,
             "instance_type": self.instance_type,
@@ -182,7 +184,7 @@ class CellStatus:
             why = self.why if self.phase != "run" else progress_line(self.bars)
             state = WORDS.get(self.phase, self.phase)
             return [self.instance_type, self.name, state, self.attempt, f"{seconds:.0f} s", cost, why]
-        state = "failed" if self.failed else ""
+        state = self.ended_as if self.ended_as != "done" else ""
         return [self.instance_type, state, self.attempt, f"{seconds:.1f} s", cost, self._cold()]
 
     def _cold(self) -> str:
@@ -195,7 +197,7 @@ class CellStatus:
     def html(self, now: float) -> str:
         """The same line, with a mark and bars."""
         live = self.is_live(now)
-        state = "failed" if self.failed else "succeeded"
+        state = {"done": "succeeded", "interrupted": "cancelled"}.get(self.ended_as, self.ended_as)
         if live:
             state = "running" if self.phase == "run" else "queued"
         bars = progress_html(self.bars) if live else ""
@@ -272,7 +274,7 @@ class NotebookReporter(Console):
             if status is None or not self._drawn:
                 return
             now = time.monotonic()
-            status.end(now, failed=not getattr(result, "success", True))
+            status.end(now, result and (result.error_before_exec or result.error_in_exec))
             self._draw(status, now)
 
     # --- what calls do ------------------------------------------------------------------------------------------

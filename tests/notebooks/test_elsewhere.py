@@ -234,6 +234,7 @@ def test_stop_while_changes_travel_home(far: Notebook, place: Link) -> None:
     place.rate(0)
     assert ran.ename == "KeyboardInterrupt"
     assert "the cell had ended" in ran.traceback
+    assert "interrupted" in ran.lines.splitlines()[-1]
     assert ran.seconds < FREE_SECONDS
     assert notebook.value("small") == "small"
     assert "since its way home was interrupted" in notebook.value("repr(made)")

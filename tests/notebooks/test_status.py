@@ -103,7 +103,7 @@ def test_the_line_reads_well() -> None:
     assert status.text(103.0) == "fit · making the environment · 2 s · numpy is built"
     span.seconds = 2.5
     status.not_busy()
-    status.end(103.5, failed=False)
+    status.end(103.5, None)
     assert status.text(103.5) == "2.5 s · first start 2.5 s"
     assert status.facts(103.5)["phases"] == {"environment": 2.5}
 
