@@ -99,7 +99,7 @@ function PoolView({
   host: string;
   actions: HostActions;
 }): React.JSX.Element {
-  const busy = pool.workers.filter(worker => worker.state === 'InUse').length;
+  const inUse = pool.workers.filter(worker => worker.state === 'InUse').length;
   const waiting = pool.queued ? `, ${pool.queued} queued` : '';
   const users = pool.asked_by.join(', ') || 'Warm workers';
   return (
@@ -115,13 +115,13 @@ function PoolView({
         <IconButton
           icon={closeIcon}
           label="Release idle workers"
-          disabled={busy === pool.workers.length}
+          disabled={inUse === pool.workers.length}
           onClick={() => actions.release(host, pool.key)}
         />
       </div>
       <div className="jp-RemoteExec-quiet">{kindOf(pool)}</div>
       <div className="jp-RemoteExec-quiet">
-        {busy} of {pool.workers.length} busy{waiting}
+        {inUse} of {pool.workers.length} in use{waiting}
         {pool.keep_alive_seconds > 0 && `, kept for ${duration(pool.keep_alive_seconds)}`}
       </div>
       <ul>
@@ -136,7 +136,7 @@ function PoolView({
 function WorkerView({ worker }: { worker: Worker }): React.JSX.Element {
   const left = worker.keep_alive_left === null ? '' : `${ticking(worker.keep_alive_left)} left`;
   const facts = [
-    worker.state === 'InUse' ? 'busy' : worker.state === 'Available' ? 'warm' : worker.state.toLowerCase(),
+    worker.state === 'InUse' ? 'in use' : worker.state === 'Available' ? 'warm' : worker.state.toLowerCase(),
     left,
     worker.cpu_percent === null ? '' : `${Math.round(worker.cpu_percent)} % CPU`,
     worker.memory_bytes === null ? '' : size(worker.memory_bytes),
