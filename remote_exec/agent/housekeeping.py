@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import shutil
@@ -150,16 +151,20 @@ def _stop_greedy_workers(agent: Agent) -> None:
 def alive_in(agent: Agent) -> Alive:
     """Return what must stay. In the loop's thread."""
     pools = list(agent.pools.pools.values())
+    specs = [job.spec for job in agent.jobs.values()]
+    if not agent.recovered:  # a former agent's jobs have yet to be taken over
+        left = (agent.journal.spec(record.name) for record in agent.journal.unfinished())
+        specs += [spec for text in left if text and (spec := json.loads(text))]
     used = {worker.bundle or "" for pool in pools for worker in pool.workers.values()}
     used |= {waiting.bundle for pool in pools for waiting in pool.queue}
-    used |= {job.spec["bundle"] for job in agent.jobs.values()}
+    used |= {spec["bundle"] for spec in specs}
     used |= {digest for client in agent.clients.connected.values() for digest in client.bundles}
     return Alive(
         names=frozenset({*agent.leases, *agent.running.records, *agent.jobs, *agent.job_waiters}),
         bundles=frozenset(used - {""}),
         environments=frozenset(pool.spec.environment.digest for pool in pools),
         trees=frozenset(
-            {digest for job in agent.jobs.values() for digest in job.spec.get("trees", ())}
+            {digest for spec in specs for digest in spec.get("trees", ())}
             | {digest for client in agent.clients.connected.values() for digest in client.trees}
         ),
     )

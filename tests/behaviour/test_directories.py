@@ -410,14 +410,16 @@ def test_tidying_keeps_what_is_in_use_and_removes_the_rest(
     assert remote_content(Dir(unused)) == content(unused)
 
 
+@pytest.mark.parametrize("size", [0, 48 << 20], ids=["it runs", "it is being sent"])
 @pytest.mark.here("it has an agent of its own")
 def test_a_job_keeps_its_data_over_its_agents_death(
-    agent: Callable[..., Any], data: Path, tmp_path: Path
+    agent: Callable[..., Any], data: Path, tmp_path: Path, size: int
 ) -> None:
-    gate = tmp_path / "gate"
+    gate, begun = tmp_path / "gate", tmp_path / "begun"
 
     @remote(detach=True)
-    def wait_and_copy(folder: Path) -> Dir:
+    def wait_and_copy(folder: Path, _: bytes) -> Dir:
+        begun.touch()
         while not gate.exists():
             time.sleep(0.01)
         out = tmp_path / "copied"
@@ -428,8 +430,8 @@ def test_a_job_keeps_its_data_over_its_agents_death(
         return Dir(out)
 
     expected = content(data)
-    future = wait_and_copy.submit(Dir(data))
-    until(lambda: future.status == "running")
+    future = wait_and_copy.submit(Dir(data), os.urandom(size))
+    until(begun.exists if not size else lambda: future.status == "running")
     os.kill(connections.session().welcome.pid, signal.SIGKILL)
     connections.with_agent(local.here(), lambda session: session.ask("host"))
     _tidy_all(agent)
