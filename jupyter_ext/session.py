@@ -33,7 +33,6 @@ from remote_exec.session.comms import CommMessage
 from remote_exec.session.far_end import VALUE, Cell, FarEnd, Heeded, Outcome
 from remote_exec.session.kept import LOST, NOT_HERE, Handles, Kept
 from remote_exec.session.mirror import Reach
-from remote_exec.session.pieces import Piece
 from remote_exec.session.shell import Ask, Clear, Display, Stopped
 from remote_exec.session.updates import NotLoaded, OutOfStep
 
@@ -400,14 +399,17 @@ class Session:
     ) -> Outcome | NotLoaded | OutOfStep:
         until, interrupted = 0.0, False
         self._cancelled = False
-        with Arrivals(name_of_notebook()) as arrivals:
-            while True:
+        with Arrivals(talk, name_of_notebook()) as arrivals:
+            while arrivals.said is None:
                 try:
                     if until and not talk.wait(until):
                         raise RemoteInterrupted(self._lost_by_interrupt())
-                    told = next(talk)
-                except StopIteration as end:
-                    return arrivals.completed(end.value)
+                    told = arrivals.next()
+                    if isinstance(told, Heeded):
+                        until = 0.0
+                        self._cancelled = told.asked and not interrupted
+                    elif isinstance(told, Ask):
+                        talk.answer(self._asked(told))
                 except CancelledError:
                     if self._is_alive():  # it had not begun
                         raise KeyboardInterrupt from None
@@ -415,19 +417,13 @@ class Session:
                 except RemoteInterrupted:
                     raise
                 except KeyboardInterrupt:
-                    if interrupted:  # twice: whoever does so wants to go on, whatever is lost
+                    if (
+                        interrupted and arrivals.said is None
+                    ):  # whoever does so wants to go on, whatever is lost
                         raise RemoteInterrupted(self._lost_by_interrupt()) from None
                     until, interrupted = time.monotonic() + HEED_SECONDS, True
                     future.cancel()
-                else:
-                    arrivals.hear(told)
-                    if isinstance(told, Heeded):
-                        until = 0.0
-                        self._cancelled = told.asked and not interrupted
-                    elif isinstance(told, Piece):
-                        talk.answer(None)
-                    elif isinstance(told, Ask):
-                        talk.answer(self._asked(told))
+            return arrivals.said
 
     def _lost_by_interrupt(self) -> str:
         return f"the cell did not heed the interrupt, and its process was ended. {self._lost()}"

@@ -197,7 +197,8 @@ def _groups(found: Sequence[_Entry], by: Literal["host", "notebook"]) -> list[Gr
     counts: dict[str, int] = {}
     for name in map(attrgetter(by), found):
         counts[name] = counts.get(name, 0) + 1
-    names = sorted(counts, key=lambda name: (name != LOCAL, name) if by == "host" else (not name, name))
+    # hosts have their places; of notebooks, the one with the newest job comes first
+    names = sorted(counts, key=lambda name: (name != LOCAL, name) if by == "host" else (not name, ""))
     groups: list[Group] = []
     first = 0
     for name in names:

@@ -378,7 +378,8 @@ def _tidy_all(agent: Callable[..., Any]) -> None:
     """Let time pass for all that is kept, and have as little kept as can be."""
     layout, old = Layout.of(os.environ), time.time() - 7200
     for path in (*layout.blobs.glob("??/*"), *layout.trees.iterdir()):
-        os.utime(path, (old, old) if path.is_dir() else (old, path.stat().st_mtime))
+        with contextlib.suppress(FileNotFoundError):  # one that is being laid out
+            os.utime(path, (old, old) if path.is_dir() else (old, path.stat().st_mtime))
     agent("prune", {"limit_bytes": 0})
 
 

@@ -290,7 +290,7 @@ class Sleeper:
 
 
 @remote
-def die(code: int) -> None:
+def die_unseen(code: int) -> None:
     """A call whose function is shown though nothing is told of it before it ends its process."""
     os._exit(
         code,
@@ -324,10 +324,10 @@ def test_code_of_calls_that_end_their_worker_at_once(server: Server) -> None:
         found: list[dict[str, Any]] = server.ask("jobs", states="failed").value["jobs"]
         return found
 
-    for call in (lambda: die(3), Sleeper().die):
+    for call in (lambda: die_unseen(3), Sleeper().die):
         with pytest.raises(WorkerDied):
             call()
-    assert code_of("die").startswith('@remote\ndef die(code: int) -> None:\n    """A call')
-    assert code_of("die").endswith("        code,\n    )\n")
+    assert code_of("die_unseen").startswith('@remote\ndef die_unseen(code: int) -> None:\n    """A call')
+    assert code_of("die_unseen").endswith("        code,\n    )\n")
     assert code_of("Sleeper").startswith("@remote\nclass Sleeper:\n")
     assert code_of("Sleeper").endswith("        os._exit(3)\n")

@@ -44,8 +44,8 @@ def test_cell_is_in_the_list_with_its_code_and_cancelled_from_there(lab: Server,
     ]
     spec = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     written: dict[str, Any] = {"cells": cells, "metadata": spec, "nbformat": 4, "nbformat_minor": 5}
-    (lab.root / "digits.ipynb").write_text(json.dumps(written))
-    execute(page, "docmanager:open", path="digits.ipynb")
+    (lab.root / "letters.ipynb").write_text(json.dumps(written))
+    execute(page, "docmanager:open", path="letters.ipynb")
     outputs = page.locator(".jp-NotebookPanel .jp-OutputArea-output")
     page.locator(".jp-NotebookPanel .jp-Cell").nth(2).wait_for()
     page.wait_for_function(KERNEL_IS_IDLE)
@@ -54,25 +54,25 @@ def test_cell_is_in_the_list_with_its_code_and_cancelled_from_there(lab: Server,
     outputs.get_by_text("begun").wait_for()
 
     page.get_by_label("Group by").select_option("notebook")
-    page.locator(".jp-RemoteExec-head", has_text="digits.ipynb (1)").wait_for()
-    listed = page.locator(".jp-RemoteExec-job", has_text="digits.ipynb [2]")
+    page.locator(".jp-RemoteExec-head", has_text="letters.ipynb (1)").wait_for()
+    listed = page.locator(".jp-RemoteExec-job", has_text="letters.ipynb [2]")
     listed.get_by_text("steps = 0").wait_for()
     listed.click()
     for reason in REASONS:
         assert page.get_by_role("button", name=reason, exact=True).first.is_disabled()
     listed.dblclick()
-    page.get_by_role("heading", name="digits.ipynb [2]").wait_for()
+    page.get_by_role("heading", name="letters.ipynb [2]").wait_for()
     page.get_by_role("log").get_by_text("begun").wait_for()
     tab(page, "Code")
     assert page.locator(".jp-RemoteExec-code").inner_text().strip() == CELLS[1]
     tab(page, "Details")
     details = page.locator(".jp-RemoteExec-facts")
     assert details.get_by_role("definition").filter(has_text="[2]").count() == 1
-    assert details.inner_text().count("digits.ipynb") == 1
+    assert details.inner_text().count("letters.ipynb") == 1
     press(page, "Cancel")
     page.locator(".jp-RemoteExec-header [data-state=cancelled]").wait_for()
 
-    execute(page, "docmanager:open", path="digits.ipynb")
+    execute(page, "docmanager:open", path="letters.ipynb")
     outputs.get_by_text("cancelled from the list of jobs").wait_for()
     page.evaluate(RUN, 2)
     outputs.get_by_text("after it: True").wait_for()  # the namespace is there
