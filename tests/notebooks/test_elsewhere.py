@@ -224,7 +224,7 @@ def test_stop_while_changes_travel_home(far: Notebook, place: Link) -> None:
     notebook = far
     notebook.run("import os\nimport numpy as np\ngrown = np.zeros(2_000_000, 'u1')\nalso = [grown]")
     notebook.run("%%remote gpu\nimport os\nimport numpy as np\nmine = os.getpid()\ngrown, also")
-    place.rate(8_000_000)
+    place.rate(30_000_000)  # some seconds
     ran = notebook.run(
         "%%remote gpu\ndef random(size): return np.frombuffer(os.urandom(size), 'u1').copy()\n"
         "made, small, frozen = random(8_000_000), 'small', bytes(5_000_000)\ngrown[:] = random(len(grown))",
