@@ -277,7 +277,7 @@ class Job:
 
     def tries_again(self, failure: Failure, cause: Cause) -> bool:
         """Begin another attempt after a failure, if that may help and one is left; return whether it does."""
-        if not (failure.retryable and self._retries_left()):
+        if self.cancelled or not (failure.retryable and self._retries_left()):
             return False
         entry = self.agent.leases.get(self.lease)
         if entry is not None:
