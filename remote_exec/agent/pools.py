@@ -182,7 +182,7 @@ class Pools:
                 event.group_size,
             )
         )
-        return instructions + self._assign(pool, event.now)
+        return instructions + self._grants.assign(pool, event.now)
 
     def _client_left(self, event: ClientLeft) -> list[Instruction]:
         return self._keep_waiting(event.now, lambda waiting: waiting.client != event.client)
@@ -199,7 +199,7 @@ class Pools:
                 # what a group kept, or would have had, is for others
                 freed = freed or any(waiting.size > 1 for waiting in pool.queue)
                 pool.queue = staying
-                instructions += self._assign(pool, now)
+                instructions += self._grants.assign(pool, now)
         return instructions + (self._grants.assign_all(now) if freed else [])
 
     def _lease_returned(self, pool: Pool, worker: Worker, event: LeaseReturned) -> list[Instruction]:
@@ -213,7 +213,10 @@ class Pools:
         if worker.adopted:  # no lease fits it, and what it holds may be wanted
             return [self._grants.stop(pool, worker, now)]
         worker.state, worker.since = WorkerState.AVAILABLE, now
-        return self._assign(pool, now) + self._grants.assign_all(now)
+        instructions = self._grants.assign(pool, now) + self._grants.assign_all(now)
+        if worker.idle and not worker.keep_alive_seconds and worker.id not in pool.promised:
+            instructions.append(self._grants.stop(pool, worker, now))
+        return instructions
 
     # --- environments and fork servers ------------------------------------------------------------------------
 
@@ -238,7 +241,7 @@ class Pools:
                 number, WorkerState.STARTING, event.now, pid=pid, bundle=UNKNOWN, gpus=gpus
             )
             self._grants.seen(number)
-        return self._assign(pool, event.now)
+        return self._grants.assign(pool, event.now)
 
     def _fork_server_lost(self, pool: Pool, event: ForkServerLost) -> list[Instruction]:
         """Its workers die with it; their leases are told, and those who wait get a new one, once."""
@@ -335,7 +338,7 @@ class Pools:
         if event.threads:
             reason = f"imports started threads, which a fork would lose: {', '.join(event.threads)}"
             instructions.append(self._found(pool, pool.preloaded, reason, forks=False))
-        return instructions + self._assign(pool, event.now)
+        return instructions + self._grants.assign(pool, event.now)
 
     def _import_failed(self, pool: Pool, reason: str, *, lasting: bool = True) -> NoteFinding:
         """An import was the end of the fork server: the next one leaves it out, or all where it is not known which."""
@@ -456,8 +459,8 @@ class Pools:
                     self._grants.stop(pool, w, event.now) for _, w in self._grants.longest_idle([pool])
                 ]
                 pool.keep_alive_seconds = 0.0
-                for worker in pool.workers.values():  # those at work go when it is done
-                    worker.keep_alive_seconds = 0.0
+                for one in (*pool.workers.values(), *pool.queue):  # those at work go when it is done
+                    one.keep_alive_seconds = 0.0
         return instructions
 
     def _keep_asked(self, event: KeepAsked) -> list[Instruction]:
@@ -482,9 +485,6 @@ class Pools:
         if self._capacity.try_again(event.now):
             instructions += self._grants.assign_all(event.now)
         return instructions
-
-    def _assign(self, pool: Pool, now: float) -> list[Instruction]:
-        return self._grants.assign(pool, now)
 
 
 def _refuse(

@@ -313,8 +313,7 @@ def test_a_worker_lives_for_its_keep_alive_and_its_fork_server_a_while_longer() 
 
 def stopping(story: Story, asked: PoolSpec) -> None:
     worker = story.granted("a", asked, keep_alive_seconds=0.0)
-    story.give_back(worker, "a", asked)
-    assert StopWorker(asked.key, worker) in story.happen(TimePassed)
+    assert StopWorker(asked.key, worker) in story.give_back(worker, "a", asked)
     story.happen(WorkerDeparted, asked.key, worker, DIED)
     story.now += FORK_SERVER_KEEP_SECONDS
     assert story.happen(TimePassed) == [StopForkServer(asked.key)]
@@ -742,8 +741,16 @@ def test_a_worker_at_work_goes_when_it_is_done_where_its_pool_was_released() -> 
     story, one = Story(), spec("one")
     worker = story.granted("a", one)
     assert story.happen(ReleaseAsked, one.key) == []
-    story.give_back(worker, "a", one)
-    assert story.happen(TimePassed) == [StopWorker(one.key, worker)]
+    assert story.give_back(worker, "a", one) == [StopWorker(one.key, worker)]
+
+
+def test_who_waits_when_a_pool_is_released_gets_a_worker_that_is_not_kept_either() -> None:
+    story, one = Story(), spec("one")
+    first = story.granted("a", one)
+    story.request("b", one)
+    story.happen(ReleaseAsked, one.key)
+    story.give_back(first, "a", one)
+    assert story.give_back(first, "b", one) == [StopWorker(one.key, first)]
 
 
 # --- adoption -----------------------------------------------------------------------------------------------------
