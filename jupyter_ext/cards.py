@@ -20,7 +20,7 @@ from remote_exec.errors import JobNotFound, RemoteExecError
 from remote_exec.future import RemoteFuture
 
 from .displays import FONT, MUTED, progress_html, state_html
-from .status import MIME, is_kernel
+from .front_end import MIME, is_kernel
 
 LOOK_SECONDS = 1.0
 DETACHED = ("jupyter_ext.job", "DetachedCell")  # loaded with the first one

@@ -8,11 +8,10 @@ from collections.abc import Generator, Iterable
 from typing import Protocol
 
 from remote_exec.backends.host import Host
-from remote_exec.client.connections import connections
 from remote_exec.client.placement import hosts_for
 from remote_exec.options import Options
 
-from .status import NotebookReporter
+from .reporter import notebook_reporter
 
 
 class HasPlace(Protocol):
@@ -42,8 +41,8 @@ def saying_who_holds(options: Options, others: Iterable[HasPlace]) -> Generator[
     held = ", ".join(
         f"this notebook's session on {place} (%remote restart {place} ends it)" for place in places
     )
-    reporter = connections.reporter
-    if held and isinstance(reporter, NotebookReporter):
+    reporter = notebook_reporter()
+    if held and reporter is not None:
         reporter.held = f"on the host, too: {held}"
     try:
         yield
@@ -52,5 +51,5 @@ def saying_who_holds(options: Options, others: Iterable[HasPlace]) -> Generator[
             print(f"on the host that was waited for, too: {held}", file=sys.stderr)
         raise
     finally:
-        if isinstance(reporter, NotebookReporter):
+        if reporter is not None:
             reporter.held = ""

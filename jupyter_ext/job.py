@@ -25,11 +25,11 @@ from remote_exec.session.kept import Kept
 from remote_exec.session.updates import NotLoaded, Update
 
 from .cards import Card, card_of_job
+from .front_end import is_kernel
 from .modules import environment_for, needs_of
 from .namespace import mirror_of
 from .session import name_of_notebook
 from .settings import TellSettings
-from .status import is_kernel
 
 FUNCTION = "cell"
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from . import completion, displays, transform
 from .cards import Cards
-from .status import NotebookReporter, is_kernel
+from .front_end import is_kernel
+from .reporter import NotebookReporter
 
 
 class Parts:

@@ -6,10 +6,8 @@ lost, and the next cell begins another.
 
 from __future__ import annotations
 
-import getpass
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
@@ -19,7 +17,6 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_exec.capture.function import log_levels
-from remote_exec.client.connections import connections
 from remote_exec.client.finding import refuse_taken
 from remote_exec.client.generators import RemoteIterator
 from remote_exec.client.home_files import locate
@@ -33,24 +30,26 @@ from remote_exec.session.comms import CommMessage
 from remote_exec.session.far_end import VALUE, Cell, FarEnd, Heeded, Outcome
 from remote_exec.session.kept import LOST, NOT_HERE, Handles, Kept
 from remote_exec.session.mirror import Reach
-from remote_exec.session.shell import Ask, Clear, Display, Stopped
+from remote_exec.session.shell import Ask
 from remote_exec.session.updates import NotLoaded, OutOfStep
 
 from .arrivals import Arrivals
 from .comms import Comms
+from .conversation import Conversation
 from .figures import make_ready
+from .front_end import header_of, is_kernel
 from .holding import saying_who_holds
 from .modules import LocalModules, environment_for, import_as_there, needs_of
 from .namespace import kept_in, mirror_of
+from .reporter import notebook_reporter
 from .settings import TellSettings
-from .status import NotebookReporter, header_of, is_kernel, written_in
 from .tracebacks import frames_are
 
 if TYPE_CHECKING:
     from threading import RLock
 
     from remote_exec.backends.host import Host
-    from remote_exec.future import RemoteFuture
+    from remote_exec.client.calls import Call
 
 MOST_BYTES = 256 << 20
 HEED_SECONDS = 1.8  # how long an interrupted cell has to heed; the agent ends its process before
@@ -96,7 +95,7 @@ class Session:
         self.has_begun = False
         self._far: RemoteInstance[FarEnd] | None = None
         self._comms = Comms(self._hear)
-        self._cell: dict[str, Any] = {}  # the header of the message that the front end has sent to run one
+        self._conversation = Conversation(shell, self._comms)
         self._modules: LocalModules | None = None
         self._cancelled = False  # the cell that runs, or ran last, by others than this notebook
         self._unheard = False  # what was to be done last: it was interrupted before it had gone there
@@ -215,8 +214,8 @@ class Session:
             with self._together.turns:  # the page's messages may come in a thread of their own
                 self._see_whether_it_lives()
                 if self._far is not None:
-                    if isinstance(connections.reporter, NotebookReporter):
-                        connections.reporter.belongs_to(header_of(self._shell))
+                    if (reporter := notebook_reporter()) is not None:
+                        reporter.belongs_to(header_of(self._shell))
                     outcome, _ = self._turn(
                         "hear", lambda: self._look(self.mirror.agreed)[0], lambda _: message
                     )
@@ -237,8 +236,8 @@ class Session:
             what: is to be done, with that.
         """
         told = self._unheard = False
-        if isinstance(connections.reporter, NotebookReporter):
-            connections.reporter.leave_out(name_of_notebook())
+        if (reporter := notebook_reporter()) is not None:
+            reporter.leave_out(name_of_notebook())
         try:
             settings = self._settings.changed()
             while True:
@@ -277,17 +276,16 @@ class Session:
         levels = log_levels()
         if levels != far._sent.log_levels:
             far._sent.log_levels = levels
-        self._cell = header_of(self._shell)
         call = far._new_call(method, arguments, {})
         if isinstance(arguments[1], Cell):
             call.called = arguments[1].name
-        future = call.future
-        try:
-            talk = RemoteIterator[Any](far._dispatcher, call, at_once=self._show)
-        except KeyboardInterrupt:
-            self._unheard = future.cancelled()
-            raise
-        return self._converse(talk, future)
+        with self._conversation.began():
+            try:
+                talk = RemoteIterator[Any](far._dispatcher, call, at_once=self._conversation.show)
+            except KeyboardInterrupt:
+                self._unheard = call.future.cancelled()
+                raise
+            return self._converse(talk, call)
 
     def _taken(self, outcome: Outcome) -> tuple[Outcome, Any]:
         """Take in what has changed; return it, and the last expression's value."""
@@ -394,9 +392,7 @@ class Session:
 
     # --- while a cell runs --------------------------------------------------------------------------------------
 
-    def _converse(
-        self, talk: RemoteIterator[Any], future: RemoteFuture[Any]
-    ) -> Outcome | NotLoaded | OutOfStep:
+    def _converse(self, talk: RemoteIterator[Any], call: Call) -> Outcome | NotLoaded | OutOfStep:
         until, interrupted = 0.0, False
         self._cancelled = False
         with Arrivals(talk, name_of_notebook()) as arrivals:
@@ -409,7 +405,7 @@ class Session:
                         until = 0.0
                         self._cancelled = told.asked and not interrupted
                     elif isinstance(told, Ask):
-                        talk.answer(self._asked(told))
+                        talk.answer(self._conversation.ask(told, call))
                 except CancelledError:
                     if self._is_alive():  # it had not begun
                         raise KeyboardInterrupt from None
@@ -422,7 +418,7 @@ class Session:
                     ):  # whoever does so wants to go on, whatever is lost
                         raise RemoteInterrupted(self._lost_by_interrupt()) from None
                     until, interrupted = time.monotonic() + HEED_SECONDS, True
-                    future.cancel()
+                    call.future.cancel()
             return arrivals.said
 
     def _lost_by_interrupt(self) -> str:
@@ -435,34 +431,6 @@ class Session:
             return bool(self._far.is_there.submit().result(ANSWER_SECONDS))
         except (RemoteExecError, TimeoutError, CancelledError):
             return False
-
-    def _show(self, told: object) -> bool:
-        """Show something in the cell, in whichever thread that is heard; false where it is to be answered."""
-        if threading.current_thread() is threading.main_thread():
-            return self._publish(told)
-        with written_in(self._shell, self._cell):
-            return self._publish(told)
-
-    def _publish(self, told: object) -> bool:
-        if isinstance(told, Display):
-            self._shell.display_pub.publish(
-                data=told.data, metadata=told.metadata, transient=told.transient, update=told.update
-            )
-        elif isinstance(told, Clear):
-            self._shell.display_pub.clear_output(wait=told.wait)
-        elif isinstance(told, CommMessage):
-            self._comms.take(told)
-        else:
-            return False
-        return True
-
-    def _asked(self, question: Ask) -> str | Stopped | None:
-        try:
-            return getpass.getpass(question.prompt) if question.password else input(question.prompt)
-        except KeyboardInterrupt:
-            return Stopped()
-        except Exception:  # the front end has nobody to ask, and says so in words of its own
-            return None
 
 
 def with_reason(outcome: Outcome, withheld: Mapping[str, Exception]) -> Outcome:

@@ -459,8 +459,10 @@ class Pools:
                     self._grants.stop(pool, w, event.now) for _, w in self._grants.longest_idle([pool])
                 ]
                 pool.keep_alive_seconds = 0.0
-                for one in (*pool.workers.values(), *pool.queue):  # those at work go when it is done
-                    one.keep_alive_seconds = 0.0
+                for worker in pool.workers.values():  # those at work go when it is done
+                    worker.keep_alive_seconds = 0.0
+                for waiting in pool.queue:
+                    waiting.keep_alive_seconds = 0.0
         return instructions
 
     def _keep_asked(self, event: KeepAsked) -> list[Instruction]:

@@ -134,6 +134,75 @@ def test_a_long_cell_has_one_line_that_is_updated_and_ends_short(notebook: Noteb
     assert "var(--jp-" in end["data"]["text/html"]
 
 
+AT_ONCE = {
+    "print": ("import time\nprint('first')\ntime.sleep(1.2)\nprint('then')", ["first\nthen\n"]),
+    "display": (
+        "import time\nfrom IPython.display import display\ndisplay('first')\nprint('between')\n"
+        "display('then')\ntime.sleep(1.2)",
+        ["'first'", "between\n", "'then'"],
+    ),
+    "log": (
+        "import logging, time\nprint('first')\nlogging.warning('then')\ntime.sleep(1.2)",
+        ["first\n", "then\n"],
+    ),
+    "clear": (
+        "import time\nfrom IPython.display import clear_output\nprint('gone')\nclear_output()\nprint('first')\n"
+        "time.sleep(0.8)\nfor n in range(3):\n    clear_output(wait=n != 1)\n    print(n)\n    time.sleep(0.3)",
+        ["2\n"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", AT_ONCE)
+def test_what_a_cell_tells_at_once_stands_below_its_line(notebook: Notebook, what: str) -> None:
+    source, texts = AT_ONCE[what]
+    ran = notebook.run(f"%%remote\n{source}")
+    line, *outputs = ran.outputs
+    assert line["metadata"]["remote_exec"]["state"] == "done"
+    assert [one["text"] if "text" in one else one["data"]["text/plain"] for one in outputs] == texts
+
+
+def test_the_line_stands_above_a_question_too(notebook: Notebook) -> None:
+    ran = notebook.run("%%remote\nprint('first')\nint(input('how many? ')) + 1", answers=("4",))
+    assert [one["output_type"] for one in ran.outputs] == ["display_data", "stream", "execute_result"]
+    assert ran.value["text/plain"] == "5"
+
+
+def test_a_quick_call_s_output_comes_before_what_is_done_with_its_result(functions: Notebook) -> None:
+    functions.run("@remote\ndef says(n):\n    print('said', n)\n    return n\nsays(0)")
+    ran = functions.run(
+        "for n in range(3): print('got', says(n))\n"
+        "future = says.submit(3)\n"
+        "while not future.done(): time.sleep(0.01)\n"
+        "print('got', future.result())\n"
+        "try:\n    says('no' + 1)\nexcept TypeError:\n    print('error')"
+    )
+    said = [f"{word} {n}" for n in range(4) for word in ("said", "got")]
+    assert ran.stdout.splitlines() == [*said, "error"]
+
+
+def test_what_nobody_waits_for_is_shown_before_it_has_ended(functions: Notebook) -> None:
+    functions.run(
+        "@remote\ndef says_and_waits(path):\n    print('said', flush=True)\n    wait_for(path)\n"
+    )
+    seen = "lambda: 'said' in ''.join(shown)"
+    ran = functions.run(
+        "import sys\n"
+        "end = Path('let go').resolve()\n"
+        "write, shown = sys.stdout.write, []\n"
+        "sys.stdout.write = lambda text: (shown.append(text), write(text))[1]\n"
+        "future = says_and_waits.submit(str(end))\n"
+        "deadline = time.monotonic() + 20\n"
+        f"seen = {seen}\n"
+        "while not seen() and time.monotonic() < deadline: time.sleep(0.02)\n"
+        "del sys.stdout.write\n"
+        "print(seen())\n"
+        "end.touch()\n"
+        "future.result()"
+    )
+    assert ran.stdout == "said\nTrue\n"
+
+
 def test_progress_of_a_function_is_drawn_in_the_line_and_escaped(functions: Notebook) -> None:
     ran = functions.run("steps(12, 0.12)")
     drawn = [one["data"]["text/html"] for one in lines_of(ran) if "<progress" in one["data"]["text/html"]]
