@@ -134,7 +134,7 @@ def detail_of(host: str, told: Row, result: Result | None, failure: KeptFailure 
             for g in told["gpus"]
         ],
         code=str(spec.get("code") or about.get("code", "")),
-        result=result or _result(about.get("result") or {}),
+        result=_result(result, about.get("result") or {}),
         failure=failure_of(failure) if failure is not None else None,
         traceback=failures.format(failure) if failure is not None else "",
         can_rerun=can,
@@ -172,8 +172,12 @@ def _is_cell(row: Row) -> bool:
     return row["function"].startswith("[") and any(key == CELL for key, _ in row["tags"])
 
 
-def _result(told: Row) -> Result | None:
-    return Result(0, str(told.get("type", "")), str(told.get("text", ""))) if told else None
+def _result(kept: Result | None, told: Row) -> Result | None:
+    """Return what is known of a value: what is kept of it, and what the job or call itself has told."""
+    if not told:
+        return kept
+    size = kept.size_bytes if kept is not None else 0
+    return Result(size, str(told.get("type", "")), str(told.get("text", "")))
 
 
 def _environment(found: Row) -> Environment:

@@ -139,7 +139,7 @@ def _jobs(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
         rows = [to_plain(record) for record in sorted(live, key=lambda r: r.created_at, reverse=True)] + rows
     for row in rows:
         if row["state"] == "running":
-            row["progress"] = _last("progress", agent, row["name"], row["attempts"])
+            row["progress"] = _last("progress", agent, row["name"], row["attempts"]) or []
     return {"jobs": rows, "next": list(page.next) if page.next is not None else None}
 
 
@@ -152,11 +152,20 @@ def _job(agent: Agent, arguments: dict[str, Any], _send: Send) -> Any:
         "why": job.why if job is not None else "",
         "kept": outcome is not None,
         "kept_bytes": sum(map(agent.blobs.size, outcome.parts)) if outcome is not None else 0,
-        "progress": _last("progress", agent, record.name, record.attempts),
-        "gpus": _last("gpus", agent, record.name, record.attempts),
+        "progress": _last("progress", agent, record.name, record.attempts) or [],
+        "gpus": _last("gpus", agent, record.name, record.attempts) or [],
         "spec": _spec(agent, record.name),
-        "about": agent.running.about(record.name),
+        "about": _about(agent, record),
     }
+
+
+def _about(agent: Agent, record: JobRecord) -> dict[str, Any]:
+    """Return what is told of a call, or what a job has said that it came to."""
+    told = agent.running.about(record.name)
+    if told or record.state is not JobState.SUCCEEDED:
+        return told
+    result = _last("result", agent, record.name, record.attempts)
+    return {"result": result} if result else {}
 
 
 def _attempts(agent: Agent, name: str) -> Sequence[AttemptRecord]:
@@ -241,13 +250,13 @@ def _read_log(
     return [], offset
 
 
-def _last(kind: str, agent: Agent, name: str, attempts: int) -> list[dict[str, Any]]:
-    """Return the bars of a job or call as they stand, or stood at its end: "progress"; or its "gpus"."""
+def _last(kind: str, agent: Agent, name: str, attempts: int) -> Any:
+    """Return what a job or call has told last: its "progress", "gpus" or "result"; None: nothing."""
     for _, folder, call in reversed(_log_folders(agent, name, attempts)):
         event = LogReader(folder / LOG_NAME).last_event(kind, call=call)
         if event is not None:
-            return list(event)
-    return []
+            return event
+    return None
 
 
 def _log_folders(agent: Agent, name: str, attempts: int) -> list[tuple[int, Path, int]]:

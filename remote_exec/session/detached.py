@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..serial.cloudpickle_copy import RUNTIME
+from ..worker import context
+from .cell_text import value_in_words
 from .far_end import VALUE, Cell, FarEnd, is_machinery, pickling_reason, without_ours
 from .kept import short_text
 from .mirror import Mirror
@@ -106,6 +108,8 @@ def run_cell(update: Update, cell: Cell, settings: Settings, in_kernel: bool) ->
             recorder.tell(display)
     finished = _finished(far, cell, ran, recorder.displays)
     if ran.error is None:
+        if ran.has_value:
+            context.tell_result(value_in_words(ran.value))
         return finished
     _leave(ran.error, finished)
     far.modules.explain(ran.error)

@@ -186,6 +186,8 @@ class Attendant(threading.Thread):
                 self._bars.take(event["progress"])
                 self._logged_bars.take(event["progress"])
                 self._tell_bars(lease, wait=False)
+            elif "result" in event:
+                self._to_log(lease, "event", json.dumps(event).encode(), call)
             else:
                 data = json.dumps(event["log"]).encode()
                 self._to_log(lease, "log", data, call)

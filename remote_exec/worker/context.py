@@ -60,6 +60,15 @@ def emit(event: dict[str, Any]) -> bool:
     return True
 
 
+def tell_result(words: dict[str, str]) -> None:
+    """Say what the running job has come to: for whoever looks at it and does not load its value.
+
+    Args:
+        words: the value's "type", and its "text" where that is short.
+    """
+    emit({"result": words})
+
+
 def _emit_progress(bar: dict[str, Any]) -> None:
     emit({"progress": bar})
 

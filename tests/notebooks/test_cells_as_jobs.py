@@ -224,6 +224,9 @@ def test_calls_and_detached_cells_are_the_notebook_s_with_their_code(
     assert job["tags"]["cell"]
     assert detail(server, job)["code"] == "%%remote --detach --name apart\nx = 6\nx * 7"
     assert detail(server, job)["can_rerun"]
+    told = detail(server, job)["result"]
+    assert (told["type"], told["text"], told["size_bytes"] > 0) == ("builtins.int", "42", True)
+    assert "builtins.int 42" in remote_exec("jobs", "apart")
     call = detail(server, found["nap"])
     assert call["code"].startswith("@remote\ndef nap(seconds):\n")
     assert call["environment"]["python"]
