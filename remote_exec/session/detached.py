@@ -46,7 +46,7 @@ class Finished(NamedTuple):
 
 
 class Recorder:
-    """Listens to the cell instead of a notebook: remembers displays, and prints their text for the job's log."""
+    """Listens to the cell instead of a notebook, and remembers displays."""
 
     def __init__(self) -> None:
         self.displays: list[Display] = []
@@ -84,7 +84,6 @@ class Recorder:
             return
         if len(self.displays) < MOST_DISPLAYS:
             self.displays.append(told)
-        print(told.data.get("text/plain", ""))
 
 
 def run_cell(update: Update, cell: Cell, settings: Settings, in_kernel: bool) -> Finished:

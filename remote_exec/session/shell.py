@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..model.errors import RuntimeEnvironmentError
+from ..worker import context
 from ..worker.streams import Talk
 from . import comms, settings
 from .interrupts import Interrupts
@@ -236,11 +237,15 @@ class Shell:
     def tell(self, told: object) -> None:
         """Tell home something, if anybody listens."""
         talk = self._talk
-        if self._late is not None and isinstance(told, Display):
-            self._late.append(told)
-        elif talk is not None:
-            self._settle()
-            with self._interrupts.kept_off():
+        if talk is None:
+            return
+        self._settle()
+        with self._interrupts.kept_off():
+            if isinstance(told, Display) and not told.update:
+                context.log_shown(str(told.data.get("text/plain", "")))
+            if self._late is not None and isinstance(told, Display):
+                self._late.append(told)
+            else:
                 talk.tell(told)
 
     def _settle(self) -> None:

@@ -188,6 +188,8 @@ class Attendant(threading.Thread):
                 self._tell_bars(lease, wait=False)
             elif "result" in event:
                 self._to_log(lease, "event", json.dumps(event).encode(), call)
+            elif "shown" in event:
+                self._to_log(lease, "out", event["shown"].encode(errors="replace"), call)
             else:
                 data = json.dumps(event["log"]).encode()
                 self._to_log(lease, "log", data, call)

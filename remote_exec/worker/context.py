@@ -60,6 +60,11 @@ def emit(event: dict[str, Any]) -> bool:
     return True
 
 
+def log_shown(text: str) -> None:
+    """Have the running call's log say what it shows in another way than by printing it."""
+    emit({"shown": f"{text}\n"})
+
+
 def tell_result(words: dict[str, str]) -> None:
     """Say what the running job has come to: for whoever looks at it and does not load its value.
 

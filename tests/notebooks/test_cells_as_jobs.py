@@ -238,6 +238,16 @@ def _with(found: list[dict[str, Any]], function: str) -> list[dict[str, Any]]:
     return found if any(row["function"] == function for row in found) else []
 
 
+def test_what_a_cell_displays_is_in_its_log_as_text(server: Server, digits: Notebook) -> None:
+    source = "from IPython.display import HTML, display\nprint('before')\ndisplay(['shown'])\nprint('after')"
+    for flags in "", " --detach --name displays":
+        ran = digits.run(f"%%remote{flags}\n{source}")
+        if flags:
+            digits.run("_.result()")
+        name = row_of(server, ran, "succeeded")["name"]
+        assert remote_exec("logs", name) == "before\n['shown']\nafter\n"
+
+
 def test_command_line_tells_of_a_cell(server: Server, digits: Notebook) -> None:
     ran = digits.run("%%remote\nimport time\ntime.sleep(0.4)\nsum(range(10))")
     row = row_of(server, ran, "succeeded")

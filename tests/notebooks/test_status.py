@@ -182,9 +182,7 @@ def test_a_quick_call_s_output_comes_before_what_is_done_with_its_result(functio
 
 
 def test_what_nobody_waits_for_is_shown_before_it_has_ended(functions: Notebook) -> None:
-    functions.run(
-        "@remote\ndef says_and_waits(path):\n    print('said', flush=True)\n    wait_for(path)\n"
-    )
+    functions.run("@remote\ndef says_and_waits(path):\n    print('said', flush=True)\n    wait_for(path)\n")
     seen = "lambda: 'said' in ''.join(shown)"
     ran = functions.run(
         "import sys\n"
