@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..model.versions import numbers_of
 from ..wire import protocol
 from . import pool_events as events
 from .provision import OWN_VERSION
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 def greet(agent: Agent, client: Client, hello: protocol.Hello) -> None:
     """An older client leaves a newer agent alone; a newer one has an idle older agent give way."""
     client.version, client.pid = hello.version, hello.pid
-    newer = _version(hello.version) > _version(agent.version) or (
+    newer = numbers_of(hello.version) > numbers_of(agent.version) or (
         hello.version == agent.version and hello.runtime != agent.digest
     )
     others = any(one is not client and not one.looks for one in agent.clients.connected.values())
@@ -61,11 +61,3 @@ def _take_settings(agent: Agent, told: dict[str, Any]) -> None:
         _log.warning("a client's settings are not understood: %s", error)
     if agent.settings.quotas != before.quotas:
         agent.happen(events.QuotasSet(time.monotonic(), agent.settings.quotas))
-
-
-def _version(text: str) -> tuple[int, ...]:
-    numbers: list[int] = []
-    for part in text.split("."):
-        with contextlib.suppress(ValueError):
-            numbers.append(int(part))
-    return tuple(numbers)

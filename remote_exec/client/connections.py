@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-from ..backends import local
+from ..backends import local, runtime
 from ..backends.host import Host
 from ..backends.patience import Patience, given_up, is_over, left, within
 from ..backends.progress import heard_by
 from ..model.errors import HostUnavailable
+from ..model.versions import numbers_of
+from ..version import VERSION
 from . import greeting
 from .channel import Channel
 from .dispatcher import Dispatcher
@@ -93,11 +95,23 @@ class Connections:
                 return session
             self._connecting[host] = mine
             session = self._sessions[host] = open_session(host)
+        self._say_if_older(host, session)
         if not host.here:
             from .inventory import note_reached
 
             note_reached(host, version=session.welcome.version)
         return session
+
+    def _say_if_older(self, host: Host, session: Session) -> None:
+        """An older agent gives way when it has no work; until then what is new here may not be understood there."""
+        agents, place, stop = session.welcome, "this machine", "remote-exec hosts stop"
+        if not host.here:
+            place, stop = host.name, f"{stop} {host.name}"
+        if agents.runtime != runtime.digest() and numbers_of(agents.version) <= numbers_of(VERSION):
+            self.reporter.note(
+                f"the agent on {place} has work and is of another installation (version {agents.version}, here is "
+                f"{VERSION}); one of this version follows when its work is done, or is ended by `{stop}`"
+            )
 
     @contextlib.contextmanager
     def _alone(self, host: Host, span: Span) -> Generator[None]:
