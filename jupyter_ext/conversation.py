@@ -31,14 +31,18 @@ class Conversation:
         self._shell = shell
         self._comms = comms
         self._header: dict[str, Any] = {}  # of the message that the front end has sent to run a cell
+        self._call: Call | None = None  # of the cell
 
     @contextlib.contextmanager
-    def began(self) -> Generator[None, None, None]:
-        """Have what is said from now on be shown below the cell that runs here, until that has ended."""
-        self._header = header_of(self._shell)
+    def began(self, call: Call) -> Generator[None, None, None]:
+        """Have what is said from now on be shown below the cell that runs here, until its call has ended."""
+        self._header, self._call = header_of(self._shell), call
         reporter = notebook_reporter()
-        with reporter.talk() if reporter is not None else contextlib.nullcontext():
-            yield
+        try:
+            with reporter.talk() if reporter is not None else contextlib.nullcontext():
+                yield
+        finally:
+            self._call = None  # it holds all that has travelled
 
     def show(self, told: object) -> bool:
         """Show something, in whichever thread that is heard; false where it is to be answered, or is the last word."""
@@ -61,10 +65,10 @@ class Conversation:
             show()
         return True
 
-    def ask(self, question: Ask, call: Call) -> str | Stopped | None:
+    def ask(self, question: Ask) -> str | Stopped | None:
         """Ask the user; return the answer, or None where nobody can be asked."""
-        if (reporter := notebook_reporter()) is not None:
-            reporter.asks(call)
+        if (reporter := notebook_reporter()) is not None and self._call is not None:
+            reporter.asks(self._call)
         try:
             return getpass.getpass(question.prompt) if question.password else input(question.prompt)
         except KeyboardInterrupt:

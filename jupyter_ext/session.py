@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from threading import RLock
 
     from remote_exec.backends.host import Host
-    from remote_exec.client.calls import Call
+    from remote_exec.future import RemoteFuture
 
 MOST_BYTES = 256 << 20
 HEED_SECONDS = 1.8  # how long an interrupted cell has to heed; the agent ends its process before
@@ -279,13 +279,14 @@ class Session:
         call = far._new_call(method, arguments, {})
         if isinstance(arguments[1], Cell):
             call.called = arguments[1].name
-        with self._conversation.began():
+        future = call.future
+        with self._conversation.began(call):
             try:
                 talk = RemoteIterator[Any](far._dispatcher, call, at_once=self._conversation.show)
             except KeyboardInterrupt:
-                self._unheard = call.future.cancelled()
+                self._unheard = future.cancelled()
                 raise
-            return self._converse(talk, call)
+            return self._converse(talk, future)
 
     def _taken(self, outcome: Outcome) -> tuple[Outcome, Any]:
         """Take in what has changed; return it, and the last expression's value."""
@@ -392,7 +393,9 @@ class Session:
 
     # --- while a cell runs --------------------------------------------------------------------------------------
 
-    def _converse(self, talk: RemoteIterator[Any], call: Call) -> Outcome | NotLoaded | OutOfStep:
+    def _converse(
+        self, talk: RemoteIterator[Any], future: RemoteFuture[Any]
+    ) -> Outcome | NotLoaded | OutOfStep:
         until, interrupted = 0.0, False
         self._cancelled = False
         with Arrivals(talk, name_of_notebook()) as arrivals:
@@ -405,7 +408,7 @@ class Session:
                         until = 0.0
                         self._cancelled = told.asked and not interrupted
                     elif isinstance(told, Ask):
-                        talk.answer(self._conversation.ask(told, call))
+                        talk.answer(self._conversation.ask(told))
                 except CancelledError:
                     if self._is_alive():  # it had not begun
                         raise KeyboardInterrupt from None
@@ -418,7 +421,7 @@ class Session:
                     ):  # whoever does so wants to go on, whatever is lost
                         raise RemoteInterrupted(self._lost_by_interrupt()) from None
                     until, interrupted = time.monotonic() + HEED_SECONDS, True
-                    call.future.cancel()
+                    future.cancel()
             return arrivals.said
 
     def _lost_by_interrupt(self) -> str:
