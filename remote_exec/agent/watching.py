@@ -136,7 +136,7 @@ class Watch:
             if size == bars[0] or reads >= READS:
                 continue
             reads += 1
-            found = requests._last("progress", self._agent, name, running[name]) or []
+            found: list[dict[str, Any]] = requests._last("progress", self._agent, name, running[name]) or []
             self._progress[name] = (size, found)
             if found != bars[1]:
                 changed.append(name)
