@@ -53,7 +53,8 @@ class NotebookReporter(Console):
         self._header: dict[str, Any] = {}
         self._display_id = ""
         self._drawn = False
-        self._clears_next = False  # what comes next takes all away that is there, the line too
+        self._clears_next = False  # what the cell shows next takes all away that is there, the line too
+        self._is_gone = False  # the line is, or will be with what is shown next here
         self._held: deque[Show] = deque()
         self._held_since = 0.0
         self._passes = False  # nothing is held back in this cell any more
@@ -67,11 +68,14 @@ class NotebookReporter(Console):
         self._shell.events.register("pre_run_cell", self._cell_begins)
         self._shell.events.register("post_run_cell", self._cell_ends)
         self._cell_begins()  # it is in a cell that the extension is loaded
+        self._shell.display_pub.clear_output = self._cleared_here
         connections.report_to(self)
 
     def uninstall(self) -> None:
         """Leave that to a console again."""
         connections.report_to(Console())
+        with contextlib.suppress(AttributeError):
+            del self._shell.display_pub.clear_output
         for event, callback in (("pre_run_cell", self._cell_begins), ("post_run_cell", self._cell_ends)):
             with contextlib.suppress(ValueError):
                 self._shell.events.unregister(event, callback)
@@ -83,7 +87,7 @@ class NotebookReporter(Console):
             self._release()
             self.belongs_to(header_of(self._shell))
             self._status, self._drawn = CellStatus(time.monotonic()), False
-            self._clears_next = self._passes = False
+            self._clears_next = self._is_gone = self._passes = False
             self._talks = 0
             self._display_id = f"remote-exec-{uuid.uuid4().hex}"
 
@@ -240,19 +244,32 @@ class NotebookReporter(Console):
         self.show(partial(self._clear_output, wait), header, adds=False)
 
     def _clear_output(self, wait: bool) -> None:
-        self._shell.display_pub.clear_output(wait=wait)
+        publisher = self._shell.display_pub
+        type(publisher).clear_output(publisher, wait)
         with self._lock:
             self._clears_next = wait and self._drawn
-            if self._status is not None and self._drawn and not wait:
-                self._draw(self._status, time.monotonic(), anew=True)
+            self._is_gone = self._drawn and not wait
+            self._draw_again()
+
+    def _cleared_here(self, wait: bool = False) -> None:
+        """The notebook's own code clears the output of the cell that runs."""
+        publisher = self._shell.display_pub
+        type(publisher).clear_output(publisher, wait)
+        with self._lock:
+            self._is_gone = self._drawn
+            if not wait:
+                self._draw_again()
+
+    def _draw_again(self) -> None:
+        if self._is_gone and self._status is not None:
+            self._draw(self._status, time.monotonic())
 
     def _show_now(self, show: Show, header: dict[str, Any], adds: bool) -> None:
         own = header == self._header
         if adds and own and self._clears_next:
             with self._lock:
-                self._clears_next = False
-                if self._status is not None:
-                    self._draw(self._status, time.monotonic(), anew=True)
+                self._clears_next, self._is_gone = False, True
+                self._draw_again()
         if own and threading.current_thread() is threading.main_thread():
             show()
         else:
@@ -325,7 +342,7 @@ class NotebookReporter(Console):
             self._release()
         return bool(self._held)
 
-    def _draw(self, status: CellStatus, now: float, *, anew: bool = False) -> None:
+    def _draw(self, status: CellStatus, now: float) -> None:
         if displays_are_caught(self._shell):
             return
         data = {"text/plain": status.text(now), "text/html": status.html(now)}
@@ -334,8 +351,9 @@ class NotebookReporter(Console):
                 data,
                 {MIME: status.facts(now)},
                 transient={"display_id": self._display_id},
-                update=self._drawn and not anew,
+                update=self._drawn and not self._is_gone,
             )
+        self._is_gone = False
         if not self._drawn:
             self._drawn = True
             self._look()

@@ -162,6 +162,21 @@ def test_what_a_cell_tells_at_once_stands_below_its_line(notebook: Notebook, wha
     assert [one["text"] if "text" in one else one["data"]["text/plain"] for one in outputs] == texts
 
 
+@pytest.mark.parametrize(("wait", "kinds"), [(False, "line 2"), (True, "2 line")])
+def test_the_line_is_there_again_where_the_notebook_s_own_code_clears_its_output(
+    functions: Notebook, wait: bool, kinds: str
+) -> None:
+    """What it shows next takes the line away, if it is cleared by that: only then is it below."""
+    ran = functions.run(
+        "from IPython.display import clear_output\n"
+        f"for n in range(3):\n    steps(2, 0.4)\n    clear_output({wait})\n    print(n)"
+    )
+    shown = [
+        "line" if "remote_exec" in one.get("metadata", {}) else one["text"].strip() for one in ran.outputs
+    ]
+    assert shown == kinds.split()
+
+
 def test_the_line_stands_above_a_question_too(notebook: Notebook) -> None:
     ran = notebook.run("%%remote\nprint('first')\nint(input('how many? ')) + 1", answers=("4",))
     assert [one["output_type"] for one in ran.outputs] == ["display_data", "stream", "execute_result"]
