@@ -65,6 +65,11 @@ class Conversation:
             show()
         return True
 
+    def is_over(self) -> None:
+        """The cell has said its last word."""
+        if (reporter := notebook_reporter()) is not None:
+            reporter.show_rest()
+
     def ask(self, question: Ask) -> str | Stopped | None:
         """Ask the user; return the answer, or None where nobody can be asked."""
         if (reporter := notebook_reporter()) is not None and self._call is not None:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from remote_exec.client.connections import connections
+from remote_exec.client.interrupts import shield, unshield
 from remote_exec.client.reporter import SHOWN_AFTER_SECONDS, Console, merged
 from remote_exec.errors import RemoteExecError
 
@@ -213,6 +214,11 @@ class NotebookReporter(Console):
                 self._talks -= 1
             self._may_release()
 
+    def show_rest(self) -> None:
+        """The cell has ended: what was held back is shown, line or no line."""
+        with self._lock:
+            self._release()
+
     def asks(self, call: Call) -> None:
         """The cell asks the user something, which is not done in half a second: the line comes before the question."""
         with self._lock:
@@ -304,8 +310,15 @@ class NotebookReporter(Console):
                     self._release()
 
     def _release(self) -> None:
-        while self._held:
-            self._held.popleft()()
+        if not self._held:
+            return
+        shielded = shield()  # an interrupt loses nothing of it
+        try:
+            while self._held:
+                self._held.popleft()()
+        finally:
+            if shielded:
+                unshield()
 
     # --- drawing ------------------------------------------------------------------------------------------------
 

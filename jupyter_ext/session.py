@@ -409,6 +409,8 @@ class Session:
                         self._cancelled = told.asked and not interrupted
                     elif isinstance(told, Ask):
                         talk.answer(self._conversation.ask(told))
+                    elif arrivals.said is not None:
+                        self._conversation.is_over()
                 except CancelledError:
                     if self._is_alive():  # it had not begun
                         raise KeyboardInterrupt from None

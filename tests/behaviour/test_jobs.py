@@ -27,7 +27,7 @@ from remote_exec.client.connections import connections
 from remote_exec.errors import ConfigurationError, JobNotFound, MaxRuntimeExceeded, WorkerDied
 
 SECONDS = 30.0
-CANCEL_SECONDS = 10.0
+CANCEL_SECONDS = 5.0
 PATIENCE_SECONDS = 1  # with a client elsewhere that has gone
 
 
