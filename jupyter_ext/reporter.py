@@ -211,7 +211,7 @@ class NotebookReporter(Console):
             yield
         finally:
             with self._lock:
-                self._talks -= 1
+                self._talks = max(0, self._talks - 1)  # in a subshell, another cell may have begun
             self._may_release()
 
     def show_rest(self) -> None:
