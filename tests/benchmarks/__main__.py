@@ -41,6 +41,7 @@ BENCHMARKS = {
     "kernel": ("notebooks", "small_cells"),
     "links": ("links", "links"),
     "bulk": ("links", "bulk"),
+    "streams": ("streams", "streams"),
     "cells": ("cells", "cells"),
     "panel": ("panel", "panel"),
 }

@@ -68,7 +68,7 @@ def links(bench: Bench) -> None:
         bench.missing.add("sshd")
         return
     with contextlib.ExitStack() as stack:
-        lab = stack.enter_context(_Lab(bench).open())
+        lab = stack.enter_context(Lab(bench).open())
         for delay in DELAYS:
             name = lab.delayed(delay) if delay else "near"
             _warm_calls(bench, lab, name, delay)
@@ -85,7 +85,7 @@ def bulk(bench: Bench) -> None:
         bench.missing.add("sshd")
         return
     with contextlib.ExitStack() as stack:
-        lab = stack.enter_context(_Lab(bench).open())
+        lab = stack.enter_context(Lab(bench).open())
         _bulk(
             bench, lab, "near", "at full speed", megabytes=32 if bench.quick else 256, rounds=bench.rounds(5)
         )
@@ -103,7 +103,7 @@ def bulk(bench: Bench) -> None:
         _bulk(bench, lab, "slow", "at 100 Mbit/s", megabytes=16 if bench.quick else 256, rounds=1)
 
 
-class _Lab:
+class Lab:
     """The user's ssh, a server, instance types for it, and a folder with them as the current one."""
 
     def __init__(self, bench: Bench) -> None:
@@ -113,7 +113,7 @@ class _Lab:
         self._stack = contextlib.ExitStack()
 
     @contextlib.contextmanager
-    def open(self) -> Generator[_Lab]:
+    def open(self) -> Generator[Lab]:
         before, path = Path.cwd(), os.environ["PATH"]
         os.chdir(self.folder)
         os.environ["PATH"] = self.client.environ()["PATH"]
@@ -185,7 +185,7 @@ def _identity(**options: Any) -> RemoteFunction[[Any], Any]:
 # --- calls --------------------------------------------------------------------------------------------------------
 
 
-def _warm_calls(bench: Bench, lab: _Lab, name: str, delay: float) -> None:
+def _warm_calls(bench: Bench, lab: Lab, name: str, delay: float) -> None:
     ours, here = _identity(instance_type=name), _identity()
     ours(0), here(0)
     with _echo(lab, name) as echo, _cat(lab, name) as cat:
@@ -225,8 +225,16 @@ def _round_with_pauses(call: Callable[[int], Any], pause: float) -> Callable[[],
 
 
 @contextlib.contextmanager
-def _echo(lab: _Lab, name: str) -> Generator[Callable[[int], object]]:
-    """Send a call's bytes to an echo on the host, over a forwarded socket as calls have it."""
+def _echo(lab: Lab, name: str) -> Generator[Callable[[int], object]]:
+    """Send a call's bytes to an echo on the host."""
+    with echo_sockets(lab, name) as (_, here), socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(here))
+        yield lambda _: _round_trip(sock.sendall, sock.recv)
+
+
+@contextlib.contextmanager
+def echo_sockets(lab: Lab, name: str) -> Generator[tuple[Path, Path]]:
+    """Yield an echo's socket on the host, and what it is forwarded to as calls have it."""
     there, here = lab.folder / f"e-{name}", lab.folder / f"f-{name}"
     program = [sys.executable, "-c", ECHO, str(there)]
     with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
@@ -234,15 +242,13 @@ def _echo(lab: _Lab, name: str) -> Generator[Callable[[int], object]]:
             assert process.stdout is not None
             process.stdout.readline()
             _run(*lab.shared(name, "ssh", "-O", "forward", "-L", f"{here}:{there}", name))
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.connect(str(here))
-                yield lambda _: _round_trip(sock.sendall, sock.recv)
+            yield there, here
         finally:
             process.kill()
 
 
 @contextlib.contextmanager
-def _cat(lab: _Lab, name: str) -> Generator[Callable[[int], object]]:
+def _cat(lab: Lab, name: str) -> Generator[Callable[[int], object]]:
     with subprocess.Popen(
         lab.shared(name, "ssh", name, "cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     ) as process:
@@ -263,7 +269,7 @@ def _round_trip(send: Callable[[bytes], object], receive: Callable[[int], bytes]
 # --- data ---------------------------------------------------------------------------------------------------------
 
 
-def _bulk(bench: Bench, lab: _Lab, name: str, where: str, *, megabytes: int, rounds: int) -> None:
+def _bulk(bench: Bench, lab: Lab, name: str, where: str, *, megabytes: int, rounds: int) -> None:
     """As an argument and as a result, beside scp to the host and from it."""
     size = megabytes * 1_000_000
     random, counted = noise(size), numbers(size)
@@ -299,12 +305,12 @@ def _bulk(bench: Bench, lab: _Lab, name: str, where: str, *, megabytes: int, rou
 # --- beginnings ---------------------------------------------------------------------------------------------------
 
 
-def _call_in_a_process(lab: _Lab, name: str, options: str = "{}") -> float:
+def _call_in_a_process(lab: Lab, name: str, options: str = "{}") -> float:
     """Return how long its one call took."""
     return float(run_python(["-c", ONE_CALL, name, options], environ={}, folder=lab.folder))
 
 
-def _first_calls(bench: Bench, lab: _Lab) -> None:
+def _first_calls(bench: Bench, lab: Lab) -> None:
     lab.add("bare", lab.server("bare"))
 
     def first() -> float:
@@ -334,7 +340,7 @@ def _make_bare(name: str) -> None:
     access.close()
 
 
-def _environment(bench: Bench, lab: _Lab) -> None:
+def _environment(bench: Bench, lab: Lab) -> None:
     """The wheels are made on the spot. Nothing is there, and no uv, by either way."""
     from uv import find_uv_bin
 
@@ -369,7 +375,7 @@ def _environment(bench: Bench, lab: _Lab) -> None:
     )
 
 
-def _edited(bench: Bench, lab: _Lab) -> None:
+def _edited(bench: Bench, lab: Lab) -> None:
     folder, count = lab.folder / "work", 500 if bench.quick else 5000
     files = [folder / f"part{number % 50:02}" / f"file{number}.txt" for number in range(count)]
     for number, path in enumerate(files):
