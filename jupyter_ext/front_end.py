@@ -20,6 +20,12 @@ def displays_are_caught(shell: Any) -> bool:
     return not hasattr(shell.display_pub, "pub_socket")
 
 
+def clear_output(shell: Any, wait: bool) -> None:
+    """Clear the output of the cell that runs, as IPython does by itself."""
+    kind: Any = type(shell.display_pub)
+    kind.clear_output(shell.display_pub, wait)
+
+
 def header_of(shell: Any) -> dict[str, Any]:
     """Return the header of the front end's message that has led to what runs now."""
     return dict(getattr(shell.display_pub, "parent_header", None) or {})

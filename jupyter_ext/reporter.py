@@ -23,7 +23,7 @@ from remote_exec.client.interrupts import shield, unshield
 from remote_exec.client.reporter import SHOWN_AFTER_SECONDS, Console, merged
 from remote_exec.errors import RemoteExecError
 
-from .front_end import MIME, displays_are_caught, header_of, written_in
+from .front_end import MIME, clear_output, displays_are_caught, header_of, written_in
 from .status import CellStatus
 
 if TYPE_CHECKING:
@@ -250,8 +250,7 @@ class NotebookReporter(Console):
         self.show(partial(self._clear_output, wait), header, adds=False)
 
     def _clear_output(self, wait: bool) -> None:
-        publisher = self._shell.display_pub
-        type(publisher).clear_output(publisher, wait)
+        clear_output(self._shell, wait)
         with self._lock:
             self._clears_next = wait and self._drawn
             self._is_gone = self._drawn and not wait
@@ -259,8 +258,7 @@ class NotebookReporter(Console):
 
     def _cleared_here(self, wait: bool = False) -> None:
         """The notebook's own code clears the output of the cell that runs."""
-        publisher = self._shell.display_pub
-        type(publisher).clear_output(publisher, wait)
+        clear_output(self._shell, wait)
         with self._lock:
             self._is_gone = self._drawn
             if not wait:
