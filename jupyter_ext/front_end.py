@@ -22,8 +22,9 @@ def displays_are_caught(shell: Any) -> bool:
 
 def clear_output(shell: Any, wait: bool) -> None:
     """Clear the output of the cell that runs, as IPython does by itself."""
-    kind: Any = type(shell.display_pub)
-    kind.clear_output(shell.display_pub, wait)
+    publisher: object = shell.display_pub
+    kind: Any = type(publisher)
+    kind.clear_output(publisher, wait)
 
 
 def header_of(shell: Any) -> dict[str, Any]:
