@@ -349,6 +349,8 @@ class NotebookReporter(Console):
             self._draw(status, now)
             return status.is_live(now)  # it is to be seen when nobody waits any longer
         if self._held and now - self._held_since >= HELD_SECONDS:
+            if status.is_due(now) and (self._talks or status.is_live(now)):
+                self._draw(status, now)
             self._passes = True
             self._release()
         return bool(self._held)
