@@ -22,6 +22,7 @@ from .pool_events import (
     Instruction,
     PreloadModules,
     RecallLease,
+    RefuseLease,
     StopWorker,
     TellWaits,
 )
@@ -227,6 +228,18 @@ class Grants:
         return [
             (pool.spec.shape, worker) for pool in self._pools.values() for worker in pool.workers.values()
         ]
+
+
+def refuse(
+    queue: Iterable[Waiting],
+    text: str,
+    *,
+    error: str = "RuntimeEnvironmentError",
+    output: str = "",
+    hint: str = "",
+) -> list[Instruction]:
+    """Refuse their leases to those who wait."""
+    return [RefuseLease(waiting.lease, error, text, output, hint) for waiting in queue]
 
 
 def _fitting(idle: list[Worker], waiting: Waiting) -> Worker | None:

@@ -16,7 +16,7 @@ from ..model.pool import Asked, PoolInfo, PoolSpec, WorkerState
 from .capacity import Capacity
 from .deadlines import Deadlines
 from .findings import Finding, Findings
-from .grants import Grants
+from .grants import Grants, refuse
 from .pool_events import (
     EVERY_CALL,
     ClientLeft,
@@ -40,7 +40,6 @@ from .pool_events import (
     NoteFinding,
     PrepareEnvironment,
     QuotasSet,
-    RefuseLease,
     ReleaseAsked,
     Resources,
     StartForkServer,
@@ -230,7 +229,7 @@ class Pools:
         if pool.state is not PoolState.BUILDING:
             return []
         del self.pools[pool.key]
-        return _refuse(pool.queue, event.text, error=event.error, output=event.output, hint=event.hint)
+        return refuse(pool.queue, event.text, error=event.error, output=event.output, hint=event.hint)
 
     def _fork_server_started(self, pool: Pool, event: ForkServerStarted) -> list[Instruction]:
         if pool.state not in (PoolState.STARTING, PoolState.ADOPTING):
@@ -257,10 +256,10 @@ class Pools:
             instructions.append(self._import_failed(pool, reason, lasting=False))
         if pool.state is PoolState.STARTING:
             text = f"the environment's Python could not start a fork server: {event.reason}"
-            instructions += _refuse(pool.queue, text, output=event.output)
+            instructions += refuse(pool.queue, text, output=event.output)
         elif pool.losses and pool.state is PoolState.READY and not pool.importing:
             text = f"fork servers of this environment die before a worker is ready: {event.reason}"
-            instructions += _refuse(pool.queue, text, output=event.output)
+            instructions += refuse(pool.queue, text, output=event.output)
         elif pool.queue:
             instructions += self._renew(pool, event.now)
         return instructions + self._grants.assign_all(event.now)
@@ -428,7 +427,7 @@ class Pools:
         return [*instructions, self._kill_fork_server(pool, "it does not fork", now)]
 
     def _refuse_all(self, pool: Pool, text: str, *, output: str = "") -> list[Instruction]:
-        refused = _refuse(pool.queue, text, output=output)
+        refused = refuse(pool.queue, text, output=output)
         pool.queue.clear()
         return refused
 
@@ -487,14 +486,3 @@ class Pools:
         if self._capacity.try_again(event.now):
             instructions += self._grants.assign_all(event.now)
         return instructions
-
-
-def _refuse(
-    queue: Iterable[Waiting],
-    text: str,
-    *,
-    error: str = "RuntimeEnvironmentError",
-    output: str = "",
-    hint: str = "",
-) -> list[Instruction]:
-    return [RefuseLease(waiting.lease, error, text, output, hint) for waiting in queue]

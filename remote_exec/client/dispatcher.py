@@ -416,7 +416,8 @@ class Dispatcher:
                 if self._closing and not self.pending:
                     self.close()
                 else:
-                    self._acknowledge()
+                    with self._lock:
+                        self._lanes.acknowledge()
                     self._reading.listen()
                     self._release_idle()
                 continue
@@ -434,7 +435,8 @@ class Dispatcher:
                 self.close()
             elif now - quiet_since > QUIET_SECONDS:
                 self._busy.clear()
-                self._acknowledge()
+                with self._lock:
+                    self._lanes.acknowledge()
         self._reading.close()
 
     def _read_in_background(self, channels: list[Channel]) -> None:
@@ -442,11 +444,6 @@ class Dispatcher:
             self._reading.in_background(channels, BACKGROUND_SECONDS)
         except Exception:  # what one outcome raises (a closed stderr) must not end the reading
             logging.getLogger(__name__).exception("while reading answers")
-
-    def _acknowledge(self) -> None:
-        with self._lock:
-            for channel in self._lanes.channels:
-                channel.flush_acknowledgement()
 
     def _release_idle(self) -> None:
         with self._lock:

@@ -139,6 +139,11 @@ class Lanes:
             with contextlib.suppress(HostUnavailable):
                 self.grow()
 
+    def acknowledge(self) -> None:
+        """Tell workers which outcomes have come."""
+        for channel in self.channels:
+            channel.flush_acknowledgement()
+
     def unstick(self, *, elsewhere: bool = False) -> None:
         """Ask back what waits behind a call or an item that was thought to be short, and is not: others may run it.
 

@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from .values import Kind, RefusedError, strings
+from .reading import RefusedError
+from .values import Kind, strings
 
 VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 

@@ -24,7 +24,8 @@ from typing import (
 )
 
 from ..model.errors import ConfigurationError
-from .values import Kind, RefusedError
+from .reading import RefusedError
+from .values import Kind
 
 T = TypeVar("T")
 

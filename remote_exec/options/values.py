@@ -12,6 +12,22 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from .file_filter import CustomFileFilter
+from .reading import (
+    RefusedError,
+    anchored,
+    in_home,
+    items_of,
+    json_from,
+    json_of,
+    list_from,
+    number_from,
+    number_of,
+    pairs_from,
+    parts_of,
+    path_of,
+    text_of,
+    texts_of,
+)
 
 T = TypeVar("T")
 
@@ -22,10 +38,6 @@ SIZE_UNITS = {
     **{unit: 1024**power for power, unit in enumerate(("b", "kib", "mib", "gib", "tib"))},
 }
 QUOTA_NAMES = ("cpus", "memory", "gpus", "jobs")
-
-
-class RefusedError(ValueError):
-    """A value is wrong in a way that the kind's text does not tell; the message does, without any secret."""
 
 
 class Kind(Generic[T]):
@@ -67,7 +79,7 @@ class Kind(Generic[T]):
     def format(self, value: T) -> str:
         """Return the text from which `parse` and `check` make this value again."""
         plain = self.plain(value)
-        return plain if isinstance(plain, str) else _json(plain)
+        return plain if isinstance(plain, str) else json_of(plain)
 
     def parse_all(self, texts: Iterable[str]) -> object:
         """Return what several strings, as those of a repeated flag, mean together."""
@@ -89,106 +101,24 @@ class HasAddress(Protocol):
         ...
 
 
-def _json(value: object) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _load_json(text: str) -> object:
-    import json
-
-    return json.loads(text)
-
-
-def _items(value: object) -> list[object]:
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return list(cast("Iterable[object]", value))
-    raise ValueError("it is not a list")
-
-
-def _string(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("it is not a text, or an empty one")
-    if "\0" in value:
-        raise ValueError("it holds a null character")
-    return value
-
-
-def _strings(value: object) -> tuple[str, ...]:
-    return tuple(_string(item) for item in _items(value))
-
-
-def _split(text: str, separators: str) -> list[object]:
-    for separator in separators[1:]:
-        text = text.replace(separator, separators[0])
-    return [part.strip() for part in text.split(separators[0]) if part.strip()]
-
-
-def _listing(separators: str) -> Callable[[str], object]:
-    return lambda text: _load_json(text) if text.lstrip().startswith("[") else _split(text, separators)
-
-
-def _pairs(separators: str) -> Callable[[str], object]:
-    def parse(text: str) -> object:
-        if text.lstrip().startswith(("[", "{")):
-            return _load_json(text)
-        found: dict[str, object] = {}
-        for part in cast("list[str]", _split(text, separators)):
-            name, equals, value = part.partition("=")
-            if not equals:
-                raise RefusedError("a part has no '='")
-            found[name.strip()] = value
-        return found
-
-    return parse
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("it is not a number")
-    if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError("it is not finite")
-    return value
-
-
-def _parse_number(text: str) -> object:
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
-
-
-def _plain_path(value: object) -> object:
-    return os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
-
-
-def _home(path: str) -> str:
-    return os.path.expanduser(path) if path.startswith("~") else path
-
-
-def _anchored(path: str, folder: Path) -> str:
-    return os.path.normpath(folder / _home(path))
-
-
 def whole(*, minimum: int, maximum: int | None = None) -> Kind[int]:
     """A whole number within bounds."""
 
     def check(value: object) -> int:
-        number = _number(value)
+        number = number_of(value)
         if number != int(number) or number < minimum or (maximum is not None and number > maximum):
             raise ValueError("it is out of bounds")
         return int(number)
 
     bounds = f"{minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
-    return Kind(accepts="int", text=f"a whole number, {bounds}", check=check, parse=_parse_number)
+    return Kind(accepts="int", text=f"a whole number, {bounds}", check=check, parse=number_from)
 
 
 def number(*, above: float | None = None, unit: str = "") -> Kind[float]:
     """A finite number: above a bound, or zero and more."""
 
     def check(value: object) -> float:
-        found = _number(value)
+        found = number_of(value)
         if (above is not None and found <= above) or found < 0:
             raise ValueError("it is out of bounds")
         return found
@@ -198,7 +128,7 @@ def number(*, above: float | None = None, unit: str = "") -> Kind[float]:
         accepts="float",
         text=f"a number{unit and f' of {unit}'}, {bound}",
         check=check,
-        parse=_parse_number,
+        parse=number_from,
     )
 
 
@@ -206,7 +136,7 @@ def gpus() -> Kind[float]:
     """A number of GPUs: whole ones, or a share of one."""
 
     def check(value: object) -> float:
-        found = _number(value)
+        found = number_of(value)
         if found < 0 or (found > 1 and found != int(found)):
             raise ValueError("it is no number of GPUs")
         return found
@@ -215,7 +145,7 @@ def gpus() -> Kind[float]:
         accepts="float",
         text="a whole number, 0 or more, or a share below 1",
         check=check,
-        parse=_parse_number,
+        parse=number_from,
     )
 
 
@@ -228,8 +158,8 @@ def size() -> Kind[int]:
             unit = value.strip()[len(digits) :].lower() or "b"
             if unit not in SIZE_UNITS:
                 raise RefusedError("its unit is unknown")
-            value = _number(_parse_number(digits.strip())) * SIZE_UNITS[unit]
-        found = _number(value)
+            value = number_of(number_from(digits.strip())) * SIZE_UNITS[unit]
+        found = number_of(value)
         if found < 1:
             raise ValueError("it is below one byte")
         return int(found)
@@ -263,7 +193,7 @@ def string(*, pattern: str = "", text: str = "a text, not empty") -> Kind[str]:
     def check(value: object) -> str:
         import re
 
-        found = _string(value)
+        found = text_of(value)
         if pattern and not re.fullmatch(pattern, found):
             raise ValueError("it has another form")
         return found
@@ -284,9 +214,9 @@ def path() -> Kind[str]:
     return Kind(
         accepts="str | Path",
         text="a path",
-        check=lambda value: _home(_string(_plain_path(value))),
+        check=lambda value: in_home(text_of(path_of(value))),
         parse=lambda text: text,
-        anchor=_anchored,
+        anchor=anchored,
     )
 
 
@@ -295,8 +225,8 @@ def strings(*, separators: str = ",", text: str = "a list of texts") -> Kind[tup
     return Kind(
         accepts="Sequence[str]",
         text=text,
-        check=_strings,
-        parse=_listing(separators),
+        check=texts_of,
+        parse=list_from(separators),
         plain=list,
         repeated=True,
     )
@@ -306,7 +236,7 @@ def instance_types() -> Kind[tuple[str, ...]]:
     """One name, or several in order of preference."""
 
     def check(value: object) -> tuple[str, ...]:
-        found = (_string(value),) if isinstance(value, str) else _strings(value)
+        found = (text_of(value),) if isinstance(value, str) else texts_of(value)
         if not found:
             raise ValueError("the list is empty")
         return found
@@ -315,7 +245,7 @@ def instance_types() -> Kind[tuple[str, ...]]:
         accepts="str | Sequence[str]",
         text="an instance type's name, or a list of names in order of preference",
         check=check,
-        parse=_listing(","),
+        parse=list_from(","),
         plain=list,
         repeated=True,
     )
@@ -325,22 +255,22 @@ def dependencies() -> Kind[str | tuple[str, ...]]:
     """A file's path, the word ``auto_capture``, or a list of requirements and wheels."""
 
     def check(value: object) -> str | tuple[str, ...]:
-        value = _plain_path(value)
+        value = path_of(value)
         if isinstance(value, (list, tuple)):
-            value = [_plain_path(item) for item in cast("Sequence[object]", value)]
-        return _home(_string(value)) if isinstance(value, str) else _strings(value)
+            value = [path_of(item) for item in cast("Sequence[object]", value)]
+        return in_home(text_of(value)) if isinstance(value, str) else texts_of(value)
 
     def parse(text: str) -> object:
         if text.lstrip().startswith("[") or "\n" in text:
-            return _listing("\n")(text)
+            return list_from("\n")(text)
         from .requirement_texts import requirements_in
 
         return requirements_in(text) or text
 
     def anchor(value: str | tuple[str, ...], folder: Path) -> str | tuple[str, ...]:
         if isinstance(value, str):
-            return value if value == "auto_capture" else _anchored(value, folder)
-        return tuple(_anchored(v, folder) if v.endswith(".whl") and "@" not in v else v for v in value)
+            return value if value == "auto_capture" else anchored(value, folder)
+        return tuple(anchored(v, folder) if v.endswith(".whl") and "@" not in v else v for v in value)
 
     return Kind(
         accepts="str | Path | Sequence[str | Path]",
@@ -377,7 +307,7 @@ def variables() -> Kind[dict[str, str]]:
         accepts="Mapping[str, str]",
         text="a mapping of names to texts",
         check=check,
-        parse=_pairs("\n"),
+        parse=pairs_from("\n"),
         repeated=True,
         secret=True,
     )
@@ -392,7 +322,7 @@ def tags() -> Kind[tuple[tuple[str, str], ...]]:
             if set(entry) != {"Key", "Value"}:
                 raise RefusedError("an entry has other keys than Key and Value")
             item = (entry["Key"], entry["Value"])
-        parts = _items(item)
+        parts = items_of(item)
         if len(parts) != 2 or not all(isinstance(part, str) for part in parts) or not parts[0]:
             raise RefusedError("an entry is not a pair of texts")
         return (cast("str", parts[0]), cast("str", parts[1]))
@@ -400,13 +330,13 @@ def tags() -> Kind[tuple[tuple[str, str], ...]]:
     def check(value: object) -> tuple[tuple[str, str], ...]:
         if isinstance(value, Mapping):
             value = list(cast("Mapping[str, object]", value).items())
-        return tuple(pair(item) for item in _items(value))
+        return tuple(pair(item) for item in items_of(value))
 
     return Kind(
         accepts="Sequence[tuple[str, str]] | Mapping[str, str]",
         text="a list of pairs of texts, or a mapping",
         check=check,
-        parse=_pairs(",\n"),
+        parse=pairs_from(",\n"),
         plain=lambda value: [list(item) for item in value],
         repeated=True,
     )
@@ -425,13 +355,13 @@ def quotas() -> Kind[dict[str, float]]:
         return {str(name): limit.get(str(name), _quota)(content) for name, content in entries.items()}
 
     def _quota(content: object) -> float:
-        return number().check(_parse_number(content) if isinstance(content, str) else content)
+        return number().check(number_from(content) if isinstance(content, str) else content)
 
     return Kind(
         accepts="Mapping[str, float | str]",
         text=f"a mapping of {', '.join(QUOTA_NAMES[:-1])} or {QUOTA_NAMES[-1]} to limits",
         check=check,
-        parse=_pairs(",\n"),
+        parse=pairs_from(",\n"),
         repeated=True,
     )
 
@@ -444,7 +374,7 @@ def file_filter() -> Kind[Any]:
             return value
         if hasattr(value, "ignore_name_patterns") and hasattr(value, "workdir"):
             found = cast("CustomFileFilter", value)
-            patterns = _strings(found.ignore_name_patterns or ())
+            patterns = texts_of(found.ignore_name_patterns or ())
             return CustomFileFilter(ignore_name_patterns=patterns, workdir=found.workdir or os.getcwd())
         if callable(value):
             return value
@@ -452,10 +382,10 @@ def file_filter() -> Kind[Any]:
             entry = cast("Mapping[str, object]", value)
             if unknown := set(entry) - {"ignore_name_patterns", "workdir"}:
                 raise RefusedError(f"it has the unknown key {min(unknown)!r}")
-            patterns = _strings(entry.get("ignore_name_patterns", []))
-            workdir = _string(entry["workdir"]) if "workdir" in entry else os.getcwd()
+            patterns = texts_of(entry.get("ignore_name_patterns", []))
+            workdir = text_of(entry["workdir"]) if "workdir" in entry else os.getcwd()
             return CustomFileFilter(ignore_name_patterns=patterns, workdir=workdir)
-        return CustomFileFilter(ignore_name_patterns=_strings(value))
+        return CustomFileFilter(ignore_name_patterns=texts_of(value))
 
     def plain(value: Any) -> object:
         if not hasattr(value, "ignore_name_patterns"):
@@ -464,14 +394,14 @@ def file_filter() -> Kind[Any]:
 
     def anchor(value: Any, folder: Path) -> Any:
         return CustomFileFilter(
-            ignore_name_patterns=value.ignore_name_patterns, workdir=_anchored(value.workdir, folder)
+            ignore_name_patterns=value.ignore_name_patterns, workdir=anchored(value.workdir, folder)
         )
 
     return Kind(
         accepts="Callable[[str, list[str]], Iterable[str]] | Sequence[str]",
         text="a function (folder, names) -> names to leave out, a CustomFileFilter, or a list of patterns",
         check=check,
-        parse=lambda text: _load_json(text) if text.lstrip().startswith(("[", "{")) else _split(text, ","),
+        parse=lambda text: json_from(text) if text.lstrip().startswith(("[", "{")) else parts_of(text, ","),
         plain=plain,
         anchor=anchor,
         repeated=True,
@@ -484,14 +414,14 @@ def checkpoint_location() -> Kind[str]:
     def check(value: object) -> str:
         for name in ("s3_uri", "_s3_uri"):
             value = getattr(value, name, value)
-        return _string(_plain_path(value))
+        return text_of(path_of(value))
 
     return Kind(
         accepts="HasAddress | str | Path",
         text="a CheckpointLocation, a store's address, or a folder",
         check=check,
         parse=lambda text: text,
-        anchor=lambda value, folder: value if "://" in value else _anchored(value, folder),
+        anchor=lambda value, folder: value if "://" in value else anchored(value, folder),
     )
 
 
