@@ -162,7 +162,13 @@ class Attendant(threading.Thread):
         self._deadline = None
 
     def forward_output(self, lease: Lease, call: int, *, wait: bool) -> None:
-        """Drain the pipes into the log and to the client; `wait` until it is sent, progress too."""
+        """Drain the pipes into the log and to the client; `wait` until it is sent, progress too.
+
+        Args:
+            lease: that is served.
+            call: that has printed; 0: whichever it is.
+            wait: until it is sent.
+        """
         with self.output.lock:
             self._drain(lease, call, wait=wait)
             if self._bars.unseen or self._logged_bars.unseen:
@@ -202,7 +208,7 @@ class Attendant(threading.Thread):
         # Not for ever: this thread may hold the lock, when a finalizer prints in the midst of our own work.
         if lease is not None and not lease.finished and self.output.lock.acquire(timeout=SWITCH_SECONDS):
             try:
-                self._drain(lease, lease.running, wait=False)
+                self._drain(lease, 0, wait=False)
             finally:
                 self.output.lock.release()
 
@@ -269,7 +275,7 @@ class Attendant(threading.Thread):
         if lease.metrics.waiting:
             lease.metrics.tick(now)
         if self.backlogged:
-            self.forward_output(lease, lease.running, wait=False)
+            self.forward_output(lease, 0, wait=False)
         if self._flushes:
             self._flushes = False
             time.sleep(COALESCE_SECONDS)  # a function that fails may do so again and again
@@ -290,7 +296,7 @@ class Attendant(threading.Thread):
         # Before it is drained: what is in the pipe when this process dies is not lost, its fork server reads it there.
         if not self.output.filling():
             time.sleep(COALESCE_SECONDS)
-        self.forward_output(lease, lease.running, wait=False)
+        self.forward_output(lease, 0, wait=False)
 
     def _on_hangup(self, lease: Lease) -> None:
         if lease.attach.linger_seconds:
@@ -304,7 +310,7 @@ class Attendant(threading.Thread):
         """Take in what the pipes hold. Under the lock."""
         while True:
             taken = self.output.take()
-            call = call or lease.running  # one may have begun, and printed, since that was asked
+            call = call or lease.printing  # asked now: under the lock none ends that has printed
             for index, data in taken:
                 self._printed_call = call or 1
                 self._to_log(lease, "err" if index else "out", data, call)

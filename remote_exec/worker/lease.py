@@ -197,6 +197,12 @@ class Lease:
             self._begun = call
             return True
 
+    @property
+    def printing(self) -> int:
+        """The call that what is printed is of, from its beginning until its outcome has gone; 0: none."""
+        call = self._begun
+        return call if call != self.ended else 0
+
     def ends_yet(self, call: int) -> bool:
         """Whether a call's end is still to come: it has begun, or its function is loaded for it."""
         return call == self.loading or (call == self._begun and call != self.ended)
