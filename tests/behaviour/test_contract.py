@@ -25,7 +25,7 @@ from remote_exec import RemoteExecutor, remote
 from remote_exec.errors import WorkerDied
 
 SOON_SECONDS = 20.0  # no test should come near it
-INTERRUPT_SECONDS = 10.0
+INTERRUPT_SECONDS = 3.0
 
 
 def double(x: int) -> int:

@@ -117,7 +117,7 @@ def test_an_idle_agent_ends_by_its_setting(tmp_path: Path, session_home: Path) -
     told = subprocess.run(
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
     )
-    until(lambda: not Path(f"/proc/{told.stdout.strip()}").exists(), seconds=30)
+    until(lambda: not Path(f"/proc/{told.stdout.strip()}").exists(), seconds=5)
 
 
 def test_what_a_client_does_not_set_stays_as_another_told() -> None:

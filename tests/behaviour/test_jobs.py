@@ -27,7 +27,7 @@ from remote_exec.client.connections import connections
 from remote_exec.errors import ConfigurationError, JobNotFound, MaxRuntimeExceeded, WorkerDied
 
 SECONDS = 30.0
-CANCEL_SECONDS = 5.0
+CANCEL_SECONDS = 2.5
 PATIENCE_SECONDS = 1  # with a client elsewhere that has gone
 
 
@@ -48,7 +48,7 @@ def pool() -> Iterator[RemoteExecutor]:
 @pytest.fixture
 def at_once(host: Host) -> float:
     """Within how many seconds the agent has done what it does at once; elsewhere a client is first waited for."""
-    return 10.0 if host.here else SECONDS
+    return 3.0 if host.here else SECONDS
 
 
 def running(noted: Path) -> int:
